@@ -1,0 +1,89 @@
+//! Which server to reach, and how its identity is checked.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// How a connection is protected. There is no opportunistic mode: what is asked for is what is
+/// used, or the connection fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// TLS from the first byte (RFC 8314).
+    #[default]
+    Implicit,
+    /// TLS by STARTTLS (RFC 3207, RFC 3501 section 6.2.1); refused when not offered.
+    StartTls,
+    /// No TLS.
+    Plain,
+}
+
+/// Who is trusted to be the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// The certificate authorities of the operating system.
+    #[default]
+    Platform,
+    /// Those of a PEM file, and no others.
+    CaFile(PathBuf),
+    /// Whoever shows the certificate with this digest, whatever its name and date.
+    Fingerprint(Fingerprint),
+}
+
+/// SHA-256 digest of a certificate in DER form, written `sha256:` and 64 hexadecimal digits;
+/// colons between the digits are allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl FromStr for Fingerprint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not sha256: and 64 hexadecimal digits");
+        let hex = text.strip_prefix("sha256:").ok_or_else(wrong)?.replace(':', "");
+        let digest = blake3::Hash::from_hex(hex.as_bytes()).map_err(|_| wrong())?;
+        Ok(Fingerprint(*digest.as_bytes()))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A server to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Host name or address; also the name its certificate must show.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Protection of the connection.
+    pub tls: TlsMode,
+    /// How the server's identity is checked.
+    pub trust: Trust,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_are_read_with_and_without_colons() {
+        let plain = format!("sha256:{}", "ab".repeat(32));
+        let colons = format!("sha256:{}", vec!["AB"; 32].join(":"));
+        let one: Fingerprint = plain.parse().unwrap();
+        assert_eq!(one, colons.parse().unwrap());
+        assert_eq!(one.to_string(), plain);
+        assert!("sha256:abc".parse::<Fingerprint>().is_err());
+        assert!("ab".repeat(32).parse::<Fingerprint>().is_err());
+    }
+}

@@ -1,0 +1,301 @@
+//! What can be asked of a running session, whether it runs in this process or behind the control
+//! socket, and the data that is answered. The JSON of these types is a promise to scripts.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncRead;
+
+use crate::mapi::{EntryId, MapiResult, MessageData};
+
+/// A message object to be sent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Submission {
+    /// Properties, recipients, attachments. The sender is `PR_SENDER_EMAIL_ADDRESS` or, when
+    /// absent, the identity of the transport that will send it.
+    pub message: MessageData,
+}
+
+/// The envelope of a message that is submitted as RFC 5322 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawEnvelope {
+    /// Reverse-path: `None` takes the address of `Sender` or `From`; `Some("")` is the null
+    /// sender.
+    pub from: Option<String>,
+    /// Forward-paths.
+    pub recipients: Vec<String>,
+    /// Whether the recipients of `To`, `Cc` and `Bcc` are added to the forward-paths.
+    pub recipients_from_header: bool,
+    /// Whether a report of delivery is asked for.
+    #[serde(default)]
+    pub delivery_report: bool,
+}
+
+/// `TransportNotify` as asked for from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyRequest {
+    /// The transport; `None` for all.
+    pub transport: Option<String>,
+    /// The flag word.
+    pub flags: u32,
+    /// Message reference for `CANCEL_MESSAGE`.
+    pub reference: Option<u32>,
+    /// Entry id for `ABORT_DEFERRED`.
+    pub entry: Option<String>,
+}
+
+/// What to flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushRequest {
+    /// Send.
+    pub upload: bool,
+    /// Receive.
+    pub download: bool,
+}
+
+/// What a flush did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlushSummary {
+    /// Messages that reached their end while flushing.
+    pub sent: u64,
+    /// Messages brought into the store.
+    pub received: u64,
+    /// Messages still in the queue.
+    pub left: u64,
+    /// One sentence per transport that could not finish.
+    pub troubles: Vec<String>,
+}
+
+/// A row of the outgoing queue (`queue --json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRow {
+    /// Entry id.
+    pub id: String,
+    /// Where the message stands.
+    pub state: QueueRowState,
+    /// Name of the transport; empty until one is chosen.
+    pub transport: String,
+    /// Reverse-path; empty for the null sender.
+    pub from: String,
+    /// Subject.
+    pub subject: String,
+    /// Bytes.
+    pub size: u64,
+    /// RFC 3339.
+    pub submitted: String,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// RFC 3339; `null` when none is planned.
+    pub next_attempt: Option<String>,
+    /// `null` for none.
+    pub last_error: Option<String>,
+    /// Each with its outcome.
+    pub recipients: Vec<RecipientRow>,
+}
+
+/// Where a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueRowState {
+    /// Not tried yet.
+    Queued,
+    /// On its way.
+    Sending,
+    /// Tried, and will be again.
+    Deferred,
+    /// Only the server knows.
+    InDoubt,
+    /// On hold.
+    Held,
+    /// Given back at logoff.
+    Parked,
+    /// Ended; only from [`Service::wait`] and [`Service::queue_row`].
+    Finished,
+    /// Cancelled; only from [`Service::wait`] and [`Service::queue_row`].
+    Cancelled,
+}
+
+/// A recipient of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecipientRow {
+    /// Address.
+    pub address: String,
+    /// Where it stands.
+    pub state: RecipientRowState,
+    /// The server's last word; empty for none.
+    pub reply: String,
+}
+
+/// Where a recipient stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecipientRowState {
+    /// Not tried, or not reached.
+    Pending,
+    /// The server took it.
+    Delivered,
+    /// Refused for now.
+    Deferred,
+    /// Refused for good.
+    Failed,
+}
+
+/// The status table and what belongs to it (`status --json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Name of the profile.
+    pub profile: String,
+    /// Process that owns the spool.
+    pub pid: u32,
+    /// The status table.
+    pub rows: Vec<StatusRowView>,
+    /// Counts of the outgoing queue.
+    pub queue: QueueCountsView,
+    /// Mailboxes that are fetched.
+    pub inbound: Vec<InboundState>,
+}
+
+/// A row of the status table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRowView {
+    /// `PR_DISPLAY_NAME`.
+    pub name: String,
+    /// `PR_RESOURCE_TYPE`.
+    #[serde(rename = "type")]
+    pub kind: crate::spi::StatusRowKind,
+    /// `PR_STATUS_CODE`.
+    pub status_code: u32,
+    /// Its flags by name.
+    pub flags: Vec<String>,
+    /// `PR_STATUS_STRING`.
+    pub status_string: String,
+}
+
+/// How many messages are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueCountsView {
+    /// Not tried yet.
+    pub queued: u64,
+    /// On their way.
+    pub sending: u64,
+    /// Tried, and will be again.
+    pub deferred: u64,
+    /// In doubt.
+    pub in_doubt: u64,
+    /// On hold.
+    pub held: u64,
+}
+
+/// How a mailbox is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InboundMode {
+    /// By IDLE.
+    Idle,
+    /// By looking now and then.
+    Poll,
+    /// Not at all.
+    Off,
+}
+
+/// A mailbox that is fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundState {
+    /// Name of the transport.
+    pub transport: String,
+    /// Name of the mailbox.
+    pub mailbox: String,
+    /// How it is watched.
+    pub mode: InboundMode,
+    /// Everything up to this UID is in the store.
+    pub last_uid: u32,
+    /// Messages known to wait.
+    pub pending: u64,
+}
+
+/// A session, in this process or behind the control socket.
+///
+/// Errors are those of the contract; a control socket that breaks answers
+/// `MAPI_E_NETWORK_ERROR`.
+#[async_trait]
+pub trait Service: Send + Sync {
+    /// Submits a message object; on `Ok` it is durable (SP-1).
+    ///
+    /// # Errors
+    /// `MAPI_E_NO_RECIPIENTS` (OB-17), `MAPI_E_INVALID_PARAMETER` for an address or header that
+    /// cannot be, `MAPI_E_TOO_BIG`, `MAPI_E_NOT_ENOUGH_DISK`; nothing is stored then.
+    async fn submit(&self, submission: Submission) -> MapiResult<EntryId>;
+
+    /// Submits RFC 5322 bytes; on `Ok` they are durable (SP-1).
+    ///
+    /// # Errors
+    /// As [`Service::submit`]; `MAPI_E_CORRUPT_DATA` for bytes that are no message.
+    async fn submit_raw(
+        &self,
+        envelope: RawEnvelope,
+        bytes: Pin<Box<dyn AsyncRead + Send>>,
+    ) -> MapiResult<EntryId>;
+
+    /// The status table as of now.
+    async fn status(&self) -> MapiResult<StatusReport>;
+
+    /// The status table now and after each change.
+    async fn watch_status(&self) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>>;
+
+    /// Rows of the outgoing queue after `after`, in order of submission.
+    async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>>;
+
+    /// One message of the queue, or how it ended.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND`.
+    async fn queue_row(&self, entry: &EntryId) -> MapiResult<QueueRow>;
+
+    /// Waits until a message has ended, at most `limit`.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND`, `MAPI_E_TIMEOUT`.
+    async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow>;
+
+    /// Cancels a message (OB-15, TN-17).
+    ///
+    /// # Errors
+    /// `MAPI_E_UNABLE_TO_ABORT` once it is sent, `MAPI_E_NOT_IN_QUEUE`.
+    async fn cancel(&self, entry: &EntryId) -> MapiResult<()>;
+
+    /// Keeps a message from being sent until it is released.
+    ///
+    /// # Errors
+    /// `MAPI_E_UNABLE_TO_ABORT` while it is on its way, `MAPI_E_NOT_IN_QUEUE`.
+    async fn hold(&self, entry: &EntryId) -> MapiResult<()>;
+
+    /// Lets a held message go.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`.
+    async fn release(&self, entry: &EntryId) -> MapiResult<()>;
+
+    /// Makes a message, or with `None` every deferred one, due now. Returns how many.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`.
+    async fn retry(&self, entry: Option<&EntryId>) -> MapiResult<u64>;
+
+    /// The message as RFC 5322 bytes.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND`, `MAPI_E_CORRUPT_DATA`.
+    async fn export(&self, entry: &EntryId) -> MapiResult<Pin<Box<dyn AsyncRead + Send>>>;
+
+    /// Calls TransportNotify.
+    ///
+    /// # Errors
+    /// Those of the contract; `MAPI_E_NOT_FOUND` for a transport that is not in the profile.
+    async fn notify(&self, request: NotifyRequest) -> MapiResult<()>;
+
+    /// Flushes and returns when that is done (FL-7).
+    async fn flush(&self, request: FlushRequest) -> MapiResult<FlushSummary>;
+}

@@ -1,0 +1,116 @@
+//! The message store as the spooler uses it (`IMsgStore`, outgoing queue table, OB-14 to OB-17).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::{Message, RecipientReport};
+use crate::mapi::{EntryId, MapiResult, PropList, Recipient, SubmitFlags, SysTime};
+
+/// Where a message of the outgoing queue table stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutgoingState {
+    /// Waits to be handed to a transport, not before the given time (OB-19).
+    Waiting {
+        /// `PR_DEFERRED_SEND_TIME`, or the epoch.
+        not_before: SysTime,
+    },
+    /// A transport accepted it and has not finished (END_DONT_RESEND).
+    Deferred {
+        /// Name of the transport.
+        transport: String,
+    },
+}
+
+/// One row of the outgoing queue table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutgoingRow {
+    /// The message.
+    pub entry: EntryId,
+    /// When it was submitted; rows come in ascending order of it (OB-14).
+    pub submitted: SysTime,
+    /// Where it stands.
+    pub state: OutgoingState,
+}
+
+/// A report message for the sender's Inbox (SP-4, RFC 3464).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The message it is about.
+    pub original: EntryId,
+    /// The attempt it is about; with the entry id it makes a repeated delivery harmless.
+    pub attempt: u32,
+    /// What happened, with the row each line is about.
+    pub recipients: Vec<(Recipient, RecipientReport)>,
+    /// Properties of the original.
+    pub original_props: PropList,
+}
+
+/// The store of a session.
+#[async_trait]
+pub trait MessageStore: Send + Sync {
+    /// Up to `limit` messages that wait to be handed over, in ascending submit time, those after
+    /// `after` (OB-14).
+    ///
+    /// # Errors
+    /// `MAPI_E_DISK_ERROR`.
+    async fn outgoing_queue(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> MapiResult<Vec<OutgoingRow>>;
+
+    /// One row of the outgoing queue table, waiting or deferred.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE` when it is not there (any more).
+    async fn outgoing_row(&self, entry: &EntryId) -> MapiResult<OutgoingRow>;
+
+    /// Changes whenever a message may have become ready to be handed over.
+    fn outgoing_changes(&self) -> watch::Receiver<u64>;
+
+    /// Opens a message of the outgoing queue table.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND`, `MAPI_E_CORRUPT_DATA`.
+    async fn open_message(&self, entry: &EntryId) -> MapiResult<Arc<dyn Message>>;
+
+    /// Locks or unlocks a message for the time a transport works on it (OB-14). A lock does not
+    /// outlive the process.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`; `MAPI_E_BUSY` when it is locked already.
+    async fn set_lock_state(&self, entry: &EntryId, flags: SubmitFlags) -> MapiResult<()>;
+
+    /// Notes that a transport deferred the message (END_DONT_RESEND), or with `None` that it is
+    /// to be handed over again. Need not be durable: a repeated hand-over is harmless.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_DISK_ERROR`.
+    async fn set_deferred(&self, entry: &EntryId, transport: Option<&str>) -> MapiResult<()>;
+
+    /// Ends a message that was sent: unlock, sent copy, removal (OB-16). Harmless when repeated.
+    ///
+    /// # Errors
+    /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`; the message then stays in the table.
+    async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()>;
+
+    /// Removes a message that was not processed (OB-15).
+    ///
+    /// # Errors
+    /// `MAPI_E_UNABLE_TO_ABORT` while locked, `MAPI_E_NOT_IN_QUEUE` once gone.
+    async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()>;
+
+    /// A new, empty message for StartMessage to fill (IB-2).
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_ENOUGH_DISK`.
+    async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>>;
+
+    /// Puts a report into the Inbox; the same report again changes nothing.
+    ///
+    /// # Errors
+    /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`.
+    async fn deliver_report(&self, report: Report) -> MapiResult<()>;
+}

@@ -1,0 +1,208 @@
+//! The one durable store: rows by key and bodies beside them, behind a narrow trait.
+//!
+//! Everything that must survive a crash goes through [`Spool::commit`]: a [`Batch`] is applied
+//! whole or not at all, and when the call returns `Ok` it survives a power loss.
+
+mod batch;
+mod error;
+mod record;
+
+pub use batch::{Batch, Durable, Expect, Op, StagedBody};
+pub use error::SpoolError;
+pub use record::{
+    AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, HistoryEnd,
+    HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord, QueueState,
+    RecipientState, Reply,
+};
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+
+use crate::mapi::{EntryId, Priority, SysTime};
+
+/// Bytes of a body, verified against its digest while they are read: a mismatch is an error of
+/// kind `InvalidData` at the end.
+pub struct BodyReader {
+    /// How many bytes there are.
+    pub size: u64,
+    /// The bytes.
+    pub reader: Pin<Box<dyn AsyncRead + Send>>,
+}
+
+/// Takes the bytes of a new body. Dropping it discards them.
+#[async_trait]
+pub trait BodyWriter: Send {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`SpoolError::DiskFull`] before the reserve of free space is touched; I/O errors.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError>;
+
+    /// Makes the bytes durable and gives them a name. They are kept only if a committed batch
+    /// uses them; dropping the result discards them.
+    ///
+    /// # Errors
+    /// As [`BodyWriter::write`].
+    async fn finish(self: Box<Self>) -> Result<StagedBody, SpoolError>;
+}
+
+/// What is due at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DuePage {
+    /// Due now, urgent first, then by due time.
+    pub entries: Vec<EntryId>,
+    /// When the next one not listed will be due; `None` when there is none.
+    pub next: Option<SysTime>,
+}
+
+/// How many messages are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// In the Outbox and not yet with a transport, or with it and never tried.
+    pub queued: u64,
+    /// Claimed.
+    pub sending: u64,
+    /// Tried and due again.
+    pub deferred: u64,
+    /// In doubt.
+    pub in_doubt: u64,
+    /// On hold.
+    pub held: u64,
+    /// Parked.
+    pub parked: u64,
+    /// Done, the host not yet told.
+    pub done: u64,
+    /// Records that could not be read and were set aside.
+    pub quarantined: u64,
+}
+
+/// A record that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantinedRecord {
+    /// Its key as it was, for people: table and entry id or hexadecimal.
+    pub key: String,
+    /// Why it could not be read.
+    pub reason: String,
+    /// Its bytes as they were.
+    pub bytes: Vec<u8>,
+}
+
+/// The durable store (see the module). Reads see every batch that was committed; a reader may
+/// see a batch an instant before it is durable, which is harmless because whatever follows from
+/// it is committed behind it.
+#[async_trait]
+pub trait Spool: Send + Sync + 'static {
+    /// Applies a batch whole or not at all; on `Ok` it is durable. Batches of many callers share
+    /// one flush. Cancel-safe: a batch whose caller went away is applied or not, never in part.
+    ///
+    /// # Errors
+    /// [`SpoolError::Conflict`] when an [`Expect`] of the batch is not met, nothing was changed;
+    /// [`SpoolError::DiskFull`] for batches that add messages while the reserve is touched;
+    /// [`SpoolError::Unknown`] when the flush failed: whether the batch is kept is not known, and
+    /// the spool takes no more batches.
+    async fn commit(&self, batch: Batch) -> Result<Durable, SpoolError>;
+
+    /// A message of the Outbox.
+    async fn outbox(&self, entry: &EntryId) -> Result<Option<OutboxRecord>, SpoolError>;
+
+    /// Messages of the Outbox after `after`, in order of entry id, whatever their state.
+    async fn outbox_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError>;
+
+    /// Messages of the Outbox in [`OutboxState::Waiting`] after `after`, in order of entry id,
+    /// found by an index and not by a walk.
+    async fn waiting_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError>;
+
+    /// A message of the queue.
+    async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError>;
+
+    /// Messages of the queue after `after`, in order of entry id.
+    async fn queue_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, QueueRecord)>, SpoolError>;
+
+    /// What is due for `account` at `now`: at most `limit` entries, those in `skip` left out.
+    async fn due(
+        &self,
+        account: AccountKey,
+        now: SysTime,
+        limit: usize,
+        skip: &(dyn for<'a> Fn(&'a EntryId) -> bool + Send + Sync),
+    ) -> Result<DuePage, SpoolError>;
+
+    /// Messages of `account` in [`QueueState::Done`] after `after`, found by an index.
+    async fn done_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// How a message ended.
+    async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError>;
+
+    /// Histories that ended before `before`, at most `limit`, oldest first.
+    async fn history_ended_before(
+        &self,
+        before: SysTime,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// How far a mailbox was fetched.
+    async fn cursor(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+    ) -> Result<Option<CursorRecord>, SpoolError>;
+
+    /// Whether a message with this digest was delivered from this mailbox before, and how often.
+    async fn delivered(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        digest: [u8; 16],
+    ) -> Result<u32, SpoolError>;
+
+    /// Starts a body. `size_hint` lets a large one be refused early.
+    ///
+    /// # Errors
+    /// [`SpoolError::DiskFull`], I/O errors.
+    async fn new_body(&self, size_hint: Option<u64>) -> Result<Box<dyn BodyWriter>, SpoolError>;
+
+    /// Opens a body.
+    ///
+    /// # Errors
+    /// [`SpoolError::Corrupt`] when it is missing.
+    async fn open_body(&self, body: BodyId) -> Result<BodyReader, SpoolError>;
+
+    /// A body whole, verified, when it has at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`SpoolError::Corrupt`] when it is missing, damaged or larger.
+    async fn read_body(&self, body: BodyId, limit: u64) -> Result<Vec<u8>, SpoolError>;
+
+    /// How many messages are in which state; kept as rows change, never counted by a walk.
+    fn counts(&self) -> QueueCounts;
+
+    /// Records that could not be read, at most `limit`.
+    async fn quarantine(&self, limit: usize) -> Result<Vec<QuarantinedRecord>, SpoolError>;
+
+    /// Ends the spool: what was sent to [`Spool::commit`] before is finished first. Later calls
+    /// fail.
+    async fn close(&self);
+}
+
+/// The order in which due messages of one account are taken: all urgent ones that are due come
+/// before the first normal one.
+pub(crate) const DUE_ORDER: [Priority; 3] = Priority::ALL;
