@@ -1,59 +1,59 @@
-//! The words in which the two directions of a logon talk to it: switches down, news up.
+//! What the two halves of a logon tell it about their work.
 
 use crate::mapi::{MapiCode, MapiError, SysTime};
 
-/// Whether a direction may work (TN-6 to TN-9).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Whether a direction may start new work (TN-6 to TN-9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Gate {
-    /// It begins nothing new; what is in process is completed.
+    /// It may.
+    Open,
+    /// It may not; what is in process is completed.
     #[default]
     Closed,
-    /// It works.
-    Open,
 }
 
-/// Whether a message moves in a direction at this moment (ST-4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Whether a message is moving (ST-4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Activity {
-    /// No message moves.
+    /// At least one is.
+    Moving,
+    /// None is.
     #[default]
     Idle,
-    /// At least one does.
-    Active,
 }
 
-/// What kind of trouble keeps a direction from working.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an account cannot work just now; no message is to blame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// What kind of trouble it is.
+    pub(crate) kind: TroubleKind,
+    /// One sentence for people: what failed, on what, what to do.
+    pub(crate) words: String,
+    /// When it is tried again; `None` when only a change from outside will do.
+    pub(crate) next_attempt: Option<SysTime>,
+}
+
+/// Kinds of [`Trouble`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TroubleKind {
-    /// The server cannot be reached, or the connection broke.
+    /// The server is out of reach, or the connection broke.
     Network,
-    /// The server's certificate or its offer of TLS is not what the profile asks for.
+    /// Its certificate is not to be trusted, or TLS is not to be had.
     Tls,
-    /// The server refused the credentials (LG-8).
+    /// It refused the credentials.
     LoginRefused,
     /// The password could not be had from its source.
     Credentials,
-    /// The server asked for patience: too many connections, too many messages, maintenance.
+    /// It asked for a pause, or a limit was reached.
     Throttled,
-    /// The server does not keep to the protocol or lacks what is needed.
+    /// It does not speak the protocol as it should, or lacks what is needed.
     Server,
     /// The profile asks for what cannot be, such as a mailbox the server does not have.
     Configuration,
-    /// The local disk or store does not take what is to be kept.
+    /// The spool or the store cannot take anything now.
     Storage,
     /// A message could not be handled and was set aside; the others flow.
     Message,
-}
-
-/// Trouble of a whole direction; never the fault of one recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Trouble {
-    /// What kind it is.
-    pub(crate) kind: TroubleKind,
-    /// One sentence for people: what failed, on what, and what to do.
-    pub(crate) words: String,
-    /// When it is tried again; `None` when nothing is waiting for it.
-    pub(crate) next_attempt: Option<SysTime>,
 }
 
 impl TroubleKind {
