@@ -39,6 +39,17 @@ impl From<io::Error> for End {
     }
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed"),
+            Self::Stopped => f.write_str("the office stops"),
+            Self::TimedOut => f.write_str("the peer was silent for too long"),
+            Self::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
 /// The result of everything that may end the session.
 pub(crate) type Flow<T = ()> = Result<T, End>;
 
@@ -72,6 +83,8 @@ pub(crate) struct Connection {
     /// The next replies go out one octet at a time.
     pub(crate) dribble: Option<Duration>,
     recorded: usize,
+    /// Octets sent so far.
+    sent: usize,
 }
 
 impl Connection {
@@ -100,6 +113,7 @@ impl Connection {
             appendix: Vec::new(),
             dribble: None,
             recorded: 0,
+            sent: 0,
         }
     }
 
@@ -218,23 +232,20 @@ impl Connection {
         self.put(lines.as_bytes());
     }
 
-    /// Where the reply to the present command begins.
+    /// Where the reply to the present command begins, counted from the start of the connection.
     pub(crate) fn mark(&self) -> usize {
-        self.output.len()
+        self.sent.saturating_add(self.output.len())
     }
 
     /// Takes back what was queued since the mark and has not been sent.
     pub(crate) fn take_back(&mut self, mark: usize) -> Vec<u8> {
-        self.output.split_off(mark.min(self.output.len()))
+        let position = mark.saturating_sub(self.sent);
+        self.output.split_off(position.min(self.output.len()))
     }
 
-    /// Sends if a lot has gathered; returns whether it did (marks are void then).
-    pub(crate) async fn flush_if_full(&mut self) -> Flow<bool> {
-        if self.output.len() < FULL {
-            return Ok(false);
-        }
-        self.flush().await?;
-        Ok(true)
+    /// Sends if a lot has gathered.
+    pub(crate) async fn flush_if_full(&mut self) -> Flow {
+        if self.output.len() < FULL { Ok(()) } else { self.flush().await }
     }
 
     /// Sends everything queued.
@@ -243,6 +254,7 @@ impl Connection {
             return Ok(());
         }
         let mut output = std::mem::take(&mut self.output);
+        self.sent = self.sent.saturating_add(output.len());
         output.append(&mut self.appendix);
         match self.dribble.take() {
             None => self.write(&output).await?,
@@ -258,6 +270,7 @@ impl Connection {
             }
         }
         output.clear();
+        // One big message must not hold its memory for the life of the connection.
         if output.capacity() <= 2 * FULL {
             self.output = output;
         }

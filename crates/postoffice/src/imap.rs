@@ -1,7 +1,17 @@
-//! The IMAP server (RFC 3501).
+//! The IMAP server (RFC 3501 and the extensions in [`crate::ImapCapability`]).
 
-use crate::connection::{Connection, Flow};
+mod authenticated;
+mod command;
+mod fetch;
+mod idle;
+mod list;
+mod literal;
+mod login;
+mod search;
+mod section;
+mod selected;
+mod sequence;
+mod session;
+mod view;
 
-pub(crate) async fn serve(mut connection: Connection, implicit_tls: bool) -> Flow {
-    connection.open(implicit_tls).await
-}
+pub(crate) use session::serve;

@@ -346,7 +346,7 @@ async fn accept(
                 Protocol::Imap => crate::imap::serve(connection, implicit_tls).await,
             };
             if let Err(end) = end {
-                tracing::debug!(?protocol, connection = id, ?end, "session ended");
+                tracing::debug!(?protocol, connection = id, %end, "session ended");
             }
         });
     }

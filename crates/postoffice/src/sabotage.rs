@@ -34,6 +34,25 @@ impl Connection {
         }
     }
 
+    /// As [`Self::fault`] for the moment after the effect, when the reply since `mark` is queued already:
+    /// it goes out only if the fault lets it.
+    pub(crate) async fn fault_in_reply(
+        &mut self,
+        phase: Phase,
+        subject: &str,
+        mark: usize,
+    ) -> Flow<Outcome> {
+        let Some(hit) = self.shared.faults.strike(phase, Moment::After, subject) else {
+            return Ok(Outcome::Proceed);
+        };
+        let reply = self.take_back(mark);
+        let outcome = self.suffer(hit).await?;
+        if matches!(outcome, Outcome::Proceed) {
+            self.put(&reply);
+        }
+        Ok(outcome)
+    }
+
     /// Carries out a fault that strikes now.
     pub(crate) async fn suffer(&mut self, hit: Hit) -> Flow<Outcome> {
         self.note(&format!("fault: {}", describe(&hit.deed)));
