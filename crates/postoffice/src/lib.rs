@@ -51,7 +51,8 @@ pub use config::{
     SmtpExtension, UnknownRecipients,
 };
 pub use faults::{
-    Action, Fault, FaultHandle, ImapAction, ImapPhase, Moment, SmtpAction, SmtpPhase, named as named_faults,
+    Action, Fault, FaultHandle, ImapAction, ImapPhase, Moment, SmtpAction, SmtpPhase,
+    named as named_faults,
 };
 pub use mailbox::{MailboxError, MailboxMessage};
 pub use message::Body;

@@ -72,7 +72,15 @@ impl Mailbox {
     ) -> u32 {
         let uid = self.uid_next;
         self.uid_next = self.uid_next.saturating_add(1);
-        self.messages.insert(uid, MailboxMessage { uid, flags, internal_date, bytes });
+        self.messages.insert(
+            uid,
+            MailboxMessage {
+                uid,
+                flags,
+                internal_date,
+                bytes,
+            },
+        );
         uid
     }
 
@@ -85,7 +93,10 @@ impl Mailbox {
     }
 
     pub(crate) fn unseen(&self) -> usize {
-        self.messages.values().filter(|message| !message.flags.contains("\\Seen")).count()
+        self.messages
+            .values()
+            .filter(|message| !message.flags.contains("\\Seen"))
+            .count()
     }
 }
 
@@ -105,7 +116,10 @@ pub(crate) struct Store {
 impl Store {
     /// `first_validity` is the UIDVALIDITY of the first mailbox; each later one gets the next number.
     pub(crate) fn new(first_validity: u32) -> Self {
-        Self { accounts: BTreeMap::new(), next_validity: first_validity.max(1) }
+        Self {
+            accounts: BTreeMap::new(),
+            next_validity: first_validity.max(1),
+        }
     }
 
     fn validity(&mut self) -> u32 {
@@ -117,7 +131,10 @@ impl Store {
     pub(crate) fn add_user(&mut self, user: &str) {
         let validity = self.validity();
         let account = self.accounts.entry(user.to_owned()).or_default();
-        account.mailboxes.entry("INBOX".to_owned()).or_insert_with(|| Mailbox::new(validity));
+        account
+            .mailboxes
+            .entry("INBOX".to_owned())
+            .or_insert_with(|| Mailbox::new(validity));
         account.subscribed.insert("INBOX".to_owned());
     }
 
@@ -126,11 +143,15 @@ impl Store {
     }
 
     fn account(&self, user: &str) -> Result<&Account, MailboxError> {
-        self.accounts.get(user).ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
+        self.accounts
+            .get(user)
+            .ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
     }
 
     fn account_mut(&mut self, user: &str) -> Result<&mut Account, MailboxError> {
-        self.accounts.get_mut(user).ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
+        self.accounts
+            .get_mut(user)
+            .ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
     }
 
     pub(crate) fn mailbox(&self, user: &str, name: &str) -> Result<&Mailbox, MailboxError> {
@@ -225,7 +246,11 @@ impl Store {
 
 /// INBOX is written in any case (RFC 3501 section 5.1); all other names are kept as they are.
 pub(crate) fn canonical(name: &str) -> String {
-    if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name.to_owned() }
+    if name.eq_ignore_ascii_case("INBOX") {
+        "INBOX".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 #[cfg(test)]
