@@ -2,6 +2,8 @@
 
 #[allow(dead_code)] // Used by the logon.
 mod events;
+#[allow(dead_code)] // Used by the logon.
+pub(crate) mod inbound;
 mod settings;
 
 pub use settings::{
