@@ -93,7 +93,7 @@ impl Account {
         lanes: Vec<Arc<Lane>>,
     ) -> Self {
         let connector =
-            Connector::new(settings.imap.server.clone(), settings.deadlines, settings.cleartext);
+            Connector::new(settings.imap.server.clone(), settings.deadlines, settings.imap.cleartext);
         Account {
             connector,
             memory: LoginMemory::default(),

@@ -48,7 +48,7 @@ use super::events::{Activity, Gate, Trouble};
 use super::settings::{AfterFetch, ImapSettings};
 use crate::clock::Clock;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::net::{Cleartext, Deadlines};
+use crate::net::Deadlines;
 use crate::spi::{Incoming, Message};
 use crate::spool::{AccountKey, Spool};
 
@@ -66,12 +66,22 @@ pub(crate) struct InboundSettings {
     pub(crate) transport: String,
     /// The server, the login and the mailboxes.
     pub(crate) imap: ImapSettings,
-    /// Whether the password may go over a connection without TLS.
-    pub(crate) cleartext: Cleartext,
     /// Deadlines of connecting.
     pub(crate) deadlines: Deadlines,
     /// Times and sizes.
     pub(crate) tuning: Tuning,
+}
+
+impl InboundSettings {
+    /// Settings with the usual deadlines, times and sizes.
+    pub(crate) fn new(transport: &str, imap: ImapSettings) -> Self {
+        InboundSettings {
+            transport: transport.to_owned(),
+            imap,
+            deadlines: Deadlines::default(),
+            tuning: Tuning::default(),
+        }
+    }
 }
 
 /// What the logon hears of receiving. Calls come from tasks of the runtime, must not block, and

@@ -38,7 +38,7 @@ pub(crate) struct MailboxProbe {
 /// for people. Dropping the future closes the connection.
 pub(crate) async fn probe(settings: &InboundSettings) -> MapiResult<ProbeReport> {
     let imap = &settings.imap;
-    let connector = Connector::new(imap.server.clone(), settings.deadlines, settings.cleartext);
+    let connector = Connector::new(imap.server.clone(), settings.deadlines, imap.cleartext);
     look(settings, &connector).await.map_err(|fault| {
         let words = fault.words(connector.name());
         MapiError::from(&Trouble { kind: fault.kind(), words, next_attempt: None })
