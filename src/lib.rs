@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod mapi;
+#[path = "../migrations/mod.rs"]
+mod migrations;
 pub mod net;
 pub mod session;
 pub mod spi;
