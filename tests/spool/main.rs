@@ -4,4 +4,7 @@
 
 mod bench;
 mod bodies;
+mod crash;
+mod damage;
+mod model;
 mod rows;
