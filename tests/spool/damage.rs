@@ -9,7 +9,7 @@ use crate::bench::*;
 
 /// Changes the rows of a closed spool behind its back.
 fn tamper(bench: &Bench, change: impl Fn(&[u8], &[u8]) -> Option<Vec<u8>>) -> usize {
-    let tree = sled::Config::new().path(bench.dir().join("db")).open().unwrap();
+    let tree = bench.tree();
     let mut changed = 0;
     for row in tree.iter() {
         let (key, value) = row.unwrap();
@@ -182,7 +182,7 @@ async fn counters_that_are_lost_are_counted_anew() {
         if damage == "cut" {
             tamper(&bench, |key, value| (key == b"mcounts").then(|| cut(value)));
         } else {
-            sled::open(bench.dir().join("db")).unwrap().remove("mcounts").unwrap().unwrap();
+            bench.tree().remove("mcounts").unwrap().unwrap();
         }
         assert_eq!(bench.open().counts(), counts, "{damage}");
     }

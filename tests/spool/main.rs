@@ -8,3 +8,4 @@ mod crash;
 mod damage;
 mod model;
 mod rows;
+mod schema;

@@ -282,7 +282,7 @@ async fn run(steps: Vec<Step>) {
         model.compare(&spool).await;
     }
     spool.close().await;
-    let tree = sled::open(bench.dir().join("db")).unwrap();
+    let tree = bench.tree();
     let keys: Vec<_> = tree.iter().keys().map(Result::unwrap).collect();
     let rows = keys.iter().filter(|key| key[0] != b'm').count();
     assert_eq!(rows, model.rows(), "{keys:?}\n{model:?}");
