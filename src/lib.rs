@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod mapi;
+#[path = "../migrations/mod.rs"]
+mod migrations;
 #[allow(dead_code, unused_imports)] // Until both directions use all of it.
 pub mod net;
 pub mod session;
