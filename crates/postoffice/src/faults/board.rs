@@ -104,6 +104,11 @@ impl Board {
         })
     }
 
+    /// Whether any rule is in force, for places too busy to describe themselves in vain.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.rules).is_empty()
+    }
+
     /// Wraps a fault that was asked for by a recipient's name.
     pub(crate) fn named(&self, deed: Deed, at_byte: Option<u64>) -> Hit {
         Hit {
