@@ -6,6 +6,7 @@ mod events;
 pub(crate) mod inbound;
 mod settings;
 
+pub use inbound::{MailboxMode, MailboxState};
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,
     SmtpSettings, TransportSettings,

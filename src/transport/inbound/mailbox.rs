@@ -39,7 +39,7 @@ struct State {
     in_flight: BTreeSet<u32>,
     /// What was decided while a rebuilt mailbox is matched; kept until it is on disk.
     decided: BTreeMap<u32, (ContentDigest, Match)>,
-    watched: Watched,
+    mode: MailboxMode,
     /// Why a message was set aside last.
     set_aside_words: String,
 }
@@ -72,7 +72,7 @@ pub(super) enum Manner {
 
 /// How a mailbox is watched at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Watched {
+pub enum MailboxMode {
     /// Not at all.
     #[default]
     Off,
@@ -93,17 +93,17 @@ pub(super) enum Match {
 
 /// A mailbox that is fetched, for the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MailboxState {
+pub struct MailboxState {
     /// As the profile names it.
-    pub(crate) mailbox: String,
+    pub mailbox: String,
     /// How it is watched.
-    pub(crate) mode: Watched,
+    pub mode: MailboxMode,
     /// Every message up to this UID is in the store or set aside.
-    pub(crate) last_uid: u32,
+    pub last_uid: u32,
     /// Messages known to wait.
-    pub(crate) pending: u64,
+    pub pending: u64,
     /// Messages set aside because they could not be handled.
-    pub(crate) set_aside: u64,
+    pub set_aside: u64,
 }
 
 /// What became of a message that failed.
@@ -186,7 +186,7 @@ impl Mailbox {
         let mut state = self.state();
         *state = State {
             progress: Some(Progress::resume(record)),
-            watched: state.watched,
+            mode: state.mode,
             ..State::default()
         };
         Ok(())
@@ -433,9 +433,9 @@ impl Mailbox {
     // ----- for the status -----
 
     /// Notes how it is watched; true when that is a change.
-    pub(super) fn watch(&self, watched: Watched) -> bool {
+    pub(super) fn watch(&self, mode: MailboxMode) -> bool {
         let mut state = self.state();
-        std::mem::replace(&mut state.watched, watched) != watched
+        std::mem::replace(&mut state.mode, mode) != mode
     }
 
     pub(super) fn snapshot(&self) -> MailboxState {
@@ -444,7 +444,7 @@ impl Mailbox {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         MailboxState {
             mailbox: self.name.clone(),
-            mode: state.watched,
+            mode: state.mode,
             last_uid: progress.map_or(0, Progress::last_uid),
             pending: count(progress.map_or(0, Progress::pending)),
             set_aside: count(progress.map_or(0, |progress| progress.set_aside().len())),

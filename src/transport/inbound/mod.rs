@@ -53,8 +53,7 @@ use crate::spi::{Incoming, Message};
 use crate::spool::{AccountKey, Spool};
 
 pub(crate) use self::hand_over::HandOver;
-#[allow(unused_imports)] // Named by the logon.
-pub(crate) use self::mailbox::{MailboxState, Watched};
+pub use self::mailbox::{MailboxMode, MailboxState};
 #[allow(unused_imports)] // Used by the profile check.
 pub(crate) use self::probe::{MailboxProbe, ProbeReport, probe};
 pub(crate) use self::tuning::Tuning;
