@@ -53,6 +53,10 @@ async fn refusals_and_garbage_pass() {
         ("BAD to FETCH", body(ImapAction::Bad("what".into())).once()),
         ("BYE in FETCH", body(ImapAction::Bye("shutting down".into())).once()),
         ("OK without a body", body(ImapAction::FetchNothing).once()),
+        (
+            "OK without a list",
+            Fault::imap(ImapPhase::Fetch, ImapAction::FetchNothing).matching("RFC822.SIZE").once(),
+        ),
         ("NIL bodies", body(ImapAction::FetchNil).once()),
         ("a wrong tag", body(ImapAction::WrongTag).once()),
         ("garbage", body(Action::Replace(garbage.clone())).once()),
@@ -127,7 +131,7 @@ async fn a_message_without_a_body_is_set_aside_and_comes_back() {
         // In a batch, alone and in pieces.
         let fault = Fault::imap(ImapPhase::Fetch, action).matching("3 (UID BODY.PEEK");
         let nothing = [
-            rig.office.inject(body(ImapAction::FetchNothing).matching("1:6")),
+            rig.office.inject(body(ImapAction::FetchNothing).matching("1:6 (UID BODY")),
             rig.office.inject(fault),
         ];
         let life = rig.start();
@@ -192,8 +196,8 @@ async fn a_message_the_store_refuses_is_set_aside() {
     assert_eq!(cursor.last_uid, 6);
     let trouble = life.trouble(TroubleKind::Message).await;
     assert!(trouble.words.contains("the store refuses it"), "{trouble:?}");
-    assert_eq!(life.host.errors.lock().unwrap().len(), 3);
     life.inbound.stop(LONG).await;
+    assert_eq!(life.host.errors.lock().unwrap().len(), 3);
     rig.store.accept();
     rig.one_flush().await;
     rig.assert_same(all);

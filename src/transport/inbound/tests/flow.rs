@@ -28,7 +28,7 @@ async fn idle_brings_mail_at_once() {
         assert!(took < Duration::from_millis(1500), "{took:?}");
         life.state_when(|states| states[0].mode == MailboxMode::Idle).await;
     }
-    assert_eq!(life.inbound.states()[0].last_uid, 4);
+    life.state_when(|states| states[0].last_uid == 4).await;
     life.inbound.stop(LONG).await;
     assert!(rig.office.violations().is_empty());
 }
