@@ -107,7 +107,8 @@ async fn hand_over(
     if let Err(error) = message.save_changes(repetition).await {
         return Err(undo(account, claim, Undone::Message(error)).await);
     }
-    claim.end(Ending::Delivered(digest));
+    // On its way until the cursor is on disk.
+    let _ended = claim.end(Ending::Delivered(digest));
     if let Err(error) = mailbox.commit().await {
         // It is in the store; the next step of the cursor, or the next run, finds that out.
         let error = MapiError::from(error);

@@ -42,6 +42,9 @@ struct State {
     mode: MailboxMode,
     /// Why a message was set aside last.
     set_aside_words: String,
+    /// How often a commit was asked for, and how many of those askers were served.
+    commits_asked: u64,
+    commits_done: u64,
 }
 
 /// A message to be fetched.
@@ -187,6 +190,8 @@ impl Mailbox {
         *state = State {
             progress: Some(Progress::resume(record)),
             mode: state.mode,
+            commits_asked: state.commits_asked,
+            commits_done: state.commits_done,
             ..State::default()
         };
         Ok(())
@@ -324,10 +329,26 @@ impl Mailbox {
     /// before the call and could move the cursor is durable. Callers at the same time share a
     /// step. Cancel-safe.
     pub(super) async fn commit(&self) -> Result<(), SpoolError> {
-        let _writing = self.writer.lock().await;
-        let Some(step) = self.with(None, |progress| progress.step(self.owes)) else {
-            return Ok(());
+        let ticket = {
+            let mut state = self.state();
+            state.commits_asked += 1;
+            state.commits_asked
         };
+        let _writing = self.writer.lock().await;
+        let (covers, step) = {
+            let mut state = self.state();
+            if state.commits_done >= ticket {
+                // A step that was written meanwhile has it. Without this look each waiter would
+                // write what little has ended since, one flush for each message.
+                return Ok(());
+            }
+            let step = state.progress.as_ref().and_then(|progress| progress.step(self.owes));
+            if step.is_none() {
+                state.commits_done = state.commits_asked;
+            }
+            (state.commits_asked, step)
+        };
+        let Some(step) = step else { return Ok(()) };
         let mut batch = Batch::new().with(self.put(step.record.clone()));
         for (uid, ending) in &step.settled {
             let rematched = *uid <= step.record.rematch_until;
@@ -344,6 +365,7 @@ impl Mailbox {
         }
         self.spool.commit(batch).await?;
         let mut state = self.state();
+        state.commits_done = covers;
         for (uid, _) in &step.settled {
             state.decided.remove(uid);
         }
@@ -500,15 +522,21 @@ impl Claim {
         self.wanted.repetition = Repetition::Possible;
     }
 
-    /// It has ended. What that changes on disk is written by [`Mailbox::commit`].
-    pub(super) fn end(mut self, ending: Ending) {
+    /// It has ended. What that changes on disk is written by [`Mailbox::commit`]. It counts as
+    /// being on its way until the result is dropped.
+    pub(super) fn end(mut self, ending: Ending) -> Ended {
         self.settled = true;
         let mut state = self.mailbox.state();
-        if state.is_current(self.uid_validity) {
-            state.in_flight.remove(&self.wanted.uid);
-            if let Some(progress) = &mut state.progress {
-                progress.end(self.wanted.uid, ending);
-            }
+        if state.is_current(self.uid_validity)
+            && let Some(progress) = &mut state.progress
+        {
+            progress.end(self.wanted.uid, ending);
+        }
+        drop(state);
+        Ended {
+            mailbox: Arc::clone(&self.mailbox),
+            uid_validity: self.uid_validity,
+            uid: self.wanted.uid,
         }
     }
 
@@ -535,6 +563,22 @@ impl Claim {
         wanted.manner = wanted.manner.max(Manner::Alone);
         state.wanted.insert(wanted.uid, wanted);
         Failed::Again(again)
+    }
+}
+
+/// A message that has ended and is not on disk as such.
+pub(super) struct Ended {
+    mailbox: Arc<Mailbox>,
+    uid_validity: u32,
+    uid: u32,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut state = self.mailbox.state();
+        if state.is_current(self.uid_validity) {
+            state.in_flight.remove(&self.uid);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use postoffice::{Action, Fault, ImapCapability, ImapPhase, PostOffice, Protocol}
 use tokio_util::sync::CancellationToken;
 
 use super::super::{HandOver, MailboxMode};
-use super::rig::{LONG, Rig, message, messages};
+use super::rig::{LONG, Rig, message, messages, struck};
 use crate::mapi::MapiCode;
 use crate::spi::Incoming;
 use crate::transport::events::{Activity, Gate, TroubleKind};
@@ -173,7 +173,7 @@ async fn closing_the_gate_completes_what_was_begun() {
         assert_eq!(rig.store.len(), 1, "pieces of {piece}");
         assert_eq!(rig.cursor("INBOX").await.last_uid, 1);
         assert_eq!(rig.office.counters(Protocol::Imap).command("LOGOUT"), 1);
-        assert_eq!(life.inbound.states()[0].mode, MailboxMode::Off);
+        life.state_when(|states| states[0].mode == MailboxMode::Off).await;
         life.inbound.set_gate(Gate::Open);
         rig.saved(10).await;
         life.inbound.stop(LONG).await;
@@ -223,8 +223,7 @@ async fn a_call_that_waits_in_a_flush_can_be_cancelled() {
     let token = CancellationToken::new();
     let (inbound, store, cancel) = (life.inbound.clone(), rig.store.clone(), token.clone());
     let call = tokio::spawn(async move { inbound.next(store.message(), cancel).await });
-    rig.office.wait_until("the hang", LONG, |_| hang.hits() == 1).await.unwrap();
-    assert!(!call.is_finished());
+    struck(&hang, 1).await;
     token.cancel();
     let error = call.await.unwrap().unwrap_err();
     assert_eq!(error.code(), MapiCode::CANCEL);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -16,15 +17,21 @@ pub(super) struct Frozen {
     inner: Arc<dyn Spool>,
     left: AtomicU32,
     pub(super) commits: AtomicU32,
+    /// How long a commit takes at least.
+    pub(super) delay: Duration,
 }
 
 impl Frozen {
-    pub(super) fn never(inner: Arc<dyn Spool>) -> Arc<Self> {
-        Self::after(inner, u32::MAX)
+    pub(super) fn after(inner: Arc<dyn Spool>, commits: u32) -> Arc<Self> {
+        Arc::new(Self::new(inner, commits, Duration::ZERO))
     }
 
-    pub(super) fn after(inner: Arc<dyn Spool>, commits: u32) -> Arc<Self> {
-        Arc::new(Frozen { inner, left: AtomicU32::new(commits), commits: AtomicU32::new(0) })
+    pub(super) fn slow(inner: Arc<dyn Spool>, delay: Duration) -> Arc<Self> {
+        Arc::new(Self::new(inner, u32::MAX, delay))
+    }
+
+    fn new(inner: Arc<dyn Spool>, commits: u32, delay: Duration) -> Self {
+        Frozen { inner, left: AtomicU32::new(commits), commits: AtomicU32::new(0), delay }
     }
 
     pub(super) fn is_frozen(&self) -> bool {
@@ -42,6 +49,7 @@ impl Spool for Frozen {
             return Err(SpoolError::Closed);
         }
         self.commits.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(self.delay).await;
         self.inner.commit(batch).await
     }
     async fn cursor(&self, account: AccountKey, mailbox: &str) -> Result<Option<CursorRecord>> {

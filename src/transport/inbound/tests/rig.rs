@@ -271,3 +271,13 @@ pub(super) fn messages(count: usize) -> Vec<Vec<u8>> {
 pub(super) fn freeze(spool: &Arc<dyn Spool>, commits: u32) -> Arc<Frozen> {
     Frozen::after(Arc::clone(spool), commits)
 }
+
+/// Waits until a fault has struck so often.
+pub(super) async fn struck(fault: &postoffice::FaultHandle, times: u32) {
+    let wait = async {
+        while fault.hits() < times {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(LONG, wait).await.is_ok(), "the fault does not strike");
+}
