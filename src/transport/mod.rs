@@ -1,5 +1,9 @@
 //! The SMTP/IMAP transport provider.
 
+#[allow(dead_code)]
+pub(crate) mod events;
+#[allow(dead_code)]
+mod notify;
 mod settings;
 
 pub use settings::{
