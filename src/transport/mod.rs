@@ -1,10 +1,10 @@
 //! The SMTP/IMAP transport provider.
 
-#[allow(dead_code)]
+mod calls;
 pub(crate) mod events;
-#[allow(dead_code)]
 mod notify;
 mod settings;
+mod status;
 
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,

@@ -1,0 +1,3 @@
+//! The MAPI host.
+mod routing;
+mod status_table;
