@@ -12,8 +12,9 @@ pub(crate) struct RouteTarget {
     pub(crate) name: String,
     /// Addresses that choose it as senders: its identity and aliases.
     pub(crate) senders: Vec<String>,
-    /// What it takes.
-    pub(crate) types: AddressTypes,
+    /// What it takes; `None` while it is not logged on. Such a target still gets what is meant
+    /// for it by its sender or account, which then waits instead of taking the wrong way.
+    pub(crate) types: Option<AddressTypes>,
 }
 
 /// What routing needs of a message.
@@ -47,7 +48,7 @@ pub(crate) fn route(
     let mut routing = Routing::default();
     for recipient in request.recipients.iter().filter(|recipient| !recipient.responsibility) {
         let open = |index: &usize| !refused.contains(&(*index, recipient.row));
-        match first_match(targets, &order, recipient, open) {
+        match first_match(targets, &order, request, recipient, open) {
             None => {
                 routing.nobody.insert(recipient.row);
             }
@@ -62,18 +63,24 @@ pub(crate) fn route(
     routing
 }
 
+impl RouteTarget {
+    fn is_chosen(&self, request: RouteRequest<'_>) -> bool {
+        request.account.is_some_and(|account| account.eq_ignore_ascii_case(&self.name))
+    }
+
+    fn is_own(&self, request: RouteRequest<'_>) -> bool {
+        self.senders.iter().any(|own| own.eq_ignore_ascii_case(request.sender))
+    }
+}
+
 /// The chosen account, then the sender's, then transport order; those that take anything last.
 fn order_of_asking(targets: &[RouteTarget], request: RouteRequest<'_>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..targets.len()).collect();
     order.sort_by_key(|index| {
         let target = targets.get(*index);
-        let chosen = target.is_some_and(|target| {
-            request.account.is_some_and(|account| account.eq_ignore_ascii_case(&target.name))
-        });
-        let own = target.is_some_and(|target| {
-            target.senders.iter().any(|own| own.eq_ignore_ascii_case(request.sender))
-        });
-        let any = target.is_some_and(|target| target.types == AddressTypes::Any);
+        let chosen = target.is_some_and(|target| target.is_chosen(request));
+        let own = target.is_some_and(|target| target.is_own(request));
+        let any = target.is_some_and(|target| target.types == Some(AddressTypes::Any));
         (!chosen, any, !own, *index)
     });
     order
@@ -83,26 +90,29 @@ fn order_of_asking(targets: &[RouteTarget], request: RouteRequest<'_>) -> Vec<us
 fn first_match(
     targets: &[RouteTarget],
     order: &[usize],
+    request: RouteRequest<'_>,
     recipient: &Recipient,
     open: impl Fn(&usize) -> bool,
 ) -> Option<usize> {
     let uid = recipient.provider_uid();
-    let by_uid = |index: &usize| match targets.get(*index).map(|target| &target.types) {
+    let by_uid = |target: &RouteTarget| match &target.types {
         Some(AddressTypes::These { uids, .. }) => uid.is_some_and(|uid| uids.contains(&uid)),
         _ => false,
     };
-    let by_type = |index: &usize| match targets.get(*index).map(|target| &target.types) {
+    let by_type = |target: &RouteTarget| match &target.types {
         Some(AddressTypes::These { types, .. }) => {
             types.iter().any(|kind| !kind.is_empty() && recipient.is_type(kind))
         }
         Some(AddressTypes::Any) => true,
-        None => false,
+        None => target.is_chosen(request) || target.is_own(request),
     };
-    let open_targets = || order.iter().filter(|index| open(index));
-    open_targets()
-        .find(|index| by_uid(index))
-        .or_else(|| open_targets().find(|index| by_type(index)))
-        .copied()
+    let asked: Vec<(usize, &RouteTarget)> = order
+        .iter()
+        .filter(|index| open(index))
+        .filter_map(|index| targets.get(*index).map(|target| (*index, target)))
+        .collect();
+    let found = asked.iter().find(|(_, target)| by_uid(target));
+    found.or_else(|| asked.iter().find(|(_, target)| by_type(target))).map(|(index, _)| *index)
 }
 
 #[cfg(test)]
@@ -115,10 +125,10 @@ mod tests {
         RouteTarget {
             name: name.to_owned(),
             senders: senders.iter().map(|text| (*text).to_owned()).collect(),
-            types: AddressTypes::These {
+            types: Some(AddressTypes::These {
                 types: types.iter().map(|text| (*text).to_owned()).collect(),
                 uids: Vec::new(),
-            },
+            }),
         }
     }
 
@@ -165,7 +175,7 @@ mod tests {
         let routing = route(&targets, request, &BTreeSet::new());
         assert_eq!(groups(&routing), [(1, vec![0, 3]), (0, vec![1])]);
         assert_eq!(routing.nobody, BTreeSet::from([2]));
-        any.types = AddressTypes::Any;
+        any.types = Some(AddressTypes::Any);
         let with_any = [any, targets[0].clone(), targets[1].clone()];
         let routing = route(&with_any, request, &BTreeSet::new());
         assert_eq!(groups(&routing), [(2, vec![0, 3]), (1, vec![1]), (0, vec![2])]);
@@ -183,9 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_meant_for_a_transport_that_is_not_logged_on_waits_for_it() {
+        let mut away = target("away", &["ann@away"], &[]);
+        away.types = None;
+        let targets = [target("work", &["ann@work"], &["SMTP"]), away];
+        let recipients = [to(0, "SMTP")];
+        for (sender, account, index) in
+            [("ann@away", None, 1), ("ann@work", Some("away"), 1), ("ann@work", None, 0)]
+        {
+            let request = RouteRequest { sender, account, recipients: &recipients };
+            let routing = route(&targets, request, &BTreeSet::new());
+            assert_eq!(groups(&routing), [(index, vec![0])], "{sender} {account:?}");
+        }
+    }
+
+    #[test]
     fn uids_come_before_types() {
         let mut second = target("second", &[], &[]);
-        second.types = AddressTypes::These { types: vec![String::new()], uids: vec![[9; 16]] };
+        second.types =
+            Some(AddressTypes::These { types: vec![String::new()], uids: vec![[9; 16]] });
         let targets = [target("first", &[], &["SMTP"]), second];
         let mut recipient = to(0, "SMTP");
         let entry: Vec<u8> = [0; 4].into_iter().chain([9; 16]).chain([1, 2]).collect();
