@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod mapi;
 pub mod net;
+pub mod profile;
 pub mod session;
 pub mod spi;
 pub mod spool;
