@@ -1,7 +1,7 @@
 //! The SMTP/IMAP transport provider.
 
 mod calls;
-pub(crate) mod events;
+mod events;
 mod notify;
 mod settings;
 mod status;
