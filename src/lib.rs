@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod mapi;
+pub mod mime;
 pub mod net;
 pub mod session;
 pub mod spi;
