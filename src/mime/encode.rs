@@ -194,6 +194,12 @@ impl QuotedPrintable {
         self.column = 0;
     }
 
+    /// Ends a line whose text was given in pieces.
+    pub(crate) fn hard_line_end(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n");
+        self.column = 0;
+    }
+
     /// Ends the text without a line end.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         if let Some(blank) = self.blank.take() {
@@ -201,7 +207,8 @@ impl QuotedPrintable {
         }
     }
 
-    fn hex(&mut self, octet: u8, out: &mut Vec<u8>) {
+    /// Appends an octet in its escaped form.
+    pub(crate) fn hex(&mut self, octet: u8, out: &mut Vec<u8>) {
         const DIGITS: [char; 16] =
             ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
         let digit = |value: u8| DIGITS.get(usize::from(value)).map_or(b'0', |digit| *digit as u8);
@@ -214,6 +221,10 @@ impl QuotedPrintable {
         if self.column + piece.len() > 75 {
             out.extend_from_slice(b"=\r\n");
             self.column = 0;
+            if piece == b"-" {
+                // What follows could look like a boundary at the start of a line.
+                return self.hex(b'-', out);
+            }
         }
         out.extend_from_slice(piece);
         self.column += piece.len();

@@ -51,26 +51,42 @@ fn is_mbox_from(line: &[u8]) -> bool {
     line.starts_with(b"From ") || line.starts_with(b">From ")
 }
 
-/// The fields of a header block; lines that belong to none are left out.
-pub(crate) fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
+/// A part of a header block.
+pub(crate) enum Item<'a> {
+    /// A field.
+    Field(Field<'a>),
+    /// Lines that belong to no field.
+    Junk(&'a [u8]),
+}
+
+/// All parts of a header block in their order; together they are its bytes.
+pub(crate) fn items(block: &[u8]) -> impl Iterator<Item = Item<'_>> {
     let mut rest = block;
     std::iter::from_fn(move || {
-        loop {
-            if rest.is_empty() {
-                return None;
-            }
-            let mut end = line_end(rest);
-            while rest.get(end..).is_some_and(continues) {
-                end += line_end(rest.get(end..).unwrap_or_default());
-            }
-            let (raw, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-            rest = tail;
-            if let Some(length) = name_length(raw) {
-                let name = std::str::from_utf8(raw.get(..length)?).ok()?;
-                let colon = raw.iter().position(|byte| *byte == b':')?;
-                return Some(Field { name, raw, value: raw.get(colon + 1..)? });
-            }
+        if rest.is_empty() {
+            return None;
         }
+        let mut end = line_end(rest);
+        while rest.get(end..).is_some_and(continues) {
+            end += line_end(rest.get(end..).unwrap_or_default());
+        }
+        let (raw, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        rest = tail;
+        Some(field(raw).map_or(Item::Junk(raw), Item::Field))
+    })
+}
+
+fn field(raw: &[u8]) -> Option<Field<'_>> {
+    let name = std::str::from_utf8(raw.get(..name_length(raw)?)?).ok()?;
+    let colon = raw.iter().position(|byte| *byte == b':')?;
+    Some(Field { name, raw, value: raw.get(colon + 1..)? })
+}
+
+/// The fields of a header block; lines that belong to none are left out.
+pub(crate) fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    items(block).filter_map(|item| match item {
+        Item::Field(field) => Some(field),
+        Item::Junk(_) => None,
     })
 }
 

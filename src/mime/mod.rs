@@ -8,12 +8,15 @@ mod encode;
 mod error;
 mod header;
 mod normalise;
+mod recode;
 mod scan;
+mod walk;
 
 pub use address::Mailbox;
 pub use error::MimeError;
 pub use header::HeaderFacts;
 pub use normalise::{Defaults, Normalised, Normaliser};
+pub use recode::{Accepts, Recoder, Survey, Surveyed, recode, to_seven_bit, to_short_lines};
 pub use scan::{Facts, Octets, Scanner};
 
 /// The largest header block that is taken, in octets.

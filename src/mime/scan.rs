@@ -30,7 +30,8 @@ pub struct Facts {
     pub longest_line: u64,
     /// A carriage return without a line feed behind it.
     pub bare_cr: bool,
-    /// A line feed without a carriage return before it.
+    /// A line feed without a carriage return before it; a [`Normaliser`](super::Normaliser)
+    /// mends that.
     pub bare_lf: bool,
     /// Octets before the first NUL, if there is one.
     pub nul: Option<u64>,
@@ -40,10 +41,10 @@ pub struct Facts {
 
 impl Facts {
     /// Whether no server can take the message as it is, whatever it offers: a line of more than
-    /// 998 octets, or a bare CR or LF (RFC 5321 sections 2.3.8 and 4.5.3.1.6). A
-    /// [`Recoder`](super::Recoder) mends all of it.
+    /// 998 octets or a bare CR (RFC 5321 sections 2.3.8 and 4.5.3.1.6). A
+    /// [`Recoder`](super::Recoder) mends that.
     pub fn needs_short_lines(&self) -> bool {
-        self.longest_line > MAX_LINE || self.bare_cr || self.bare_lf
+        self.longest_line > MAX_LINE || self.bare_cr
     }
 }
 
