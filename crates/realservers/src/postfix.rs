@@ -31,8 +31,9 @@ pub struct PostfixOptions {
 
 /// A running Postfix. Dropping it ends its processes and removes its queue.
 ///
-/// Mail for a user of the [`Dovecot`] is delivered there, another address of that domain is refused at RCPT,
-/// and mail for any other domain is accepted from who is logged in and then bounced. All calls block.
+/// Mail for a user of the [`Dovecot`] is delivered there, and another address of that domain is refused at RCPT.
+/// Mail for any other domain is accepted from who is logged in, and then a report comes back (RFC 3464): nothing
+/// leaves the machine. All calls block.
 #[derive(Debug)]
 pub struct Postfix {
     // Before `work`: the processes end first, then their folder goes.
@@ -122,6 +123,7 @@ impl Postfix {
     }
 
     /// Starts the stopped server again, on the same ports and with the same queue. Does nothing when it runs.
+    /// Dovecot has to run: the submission services greet nobody before they know how users can log in.
     ///
     /// # Errors
     /// [`Error::Server`] with the end of its log when it does not come up.
@@ -154,7 +156,8 @@ impl Postfix {
         let mut last = None;
         let ready = wait::try_until("Postfix' greetings", wait::PATIENCE, || {
             if !process.is_running() {
-                return Err(self.failure("it ended at once".to_owned()));
+                let words = self.complaints();
+                return Err(self.failure(format!("it ended at once; {words}")));
             }
             Ok(match self.greetings() {
                 Ok(()) => Some(()),
@@ -169,6 +172,28 @@ impl Postfix {
                 Err(self.failure(format!("not ready after {waited:?}: {error}")))
             }
             (outcome, _) => outcome,
+        }
+    }
+
+    /// What Postfix finds wrong with its parameters. Its master process tells that to syslog alone, because
+    /// it knows of its own log file only afterwards; `postmap` reads the same parameters and complains on
+    /// standard error.
+    fn complaints(&self) -> String {
+        let asked = locate("postmap", PACKAGE).and_then(|program| {
+            Command::new(program)
+                .arg("-c")
+                .arg(self.work.path().join("conf"))
+                .args(["-q", "anything"])
+                .arg(format!(
+                    "texthash:{}",
+                    self.work.path().join("mailboxes").display()
+                ))
+                .output()
+                .map_err(Error::io("running postmap"))
+        });
+        match asked {
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => error.to_string(),
         }
     }
 

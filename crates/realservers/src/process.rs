@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How long a server may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long its children may go on after that.
+const GRACE_WITHOUT_LEADER: Duration = Duration::from_secs(2);
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
 
 /// Where daemons live that are not in an ordinary user's `PATH`.
@@ -39,7 +41,7 @@ pub(crate) fn locate(program: &'static str, package: &'static str) -> Result<Pat
 
 /// A running server: the process that was started and all it forked.
 ///
-/// Dropping it ends them all.
+/// Dropping it kills them all.
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
     child: Child,
@@ -110,25 +112,38 @@ impl ServerProcess {
         if let Some(signal) = ask_first {
             // A paused process would not see the request.
             let _ = kill_process_group(self.group, Signal::CONT);
-            // The leader only: both Dovecot and Postfix end their own children in order.
+            // First the leader only: both Dovecot and Postfix end their own children in order.
             if self.is_running() {
                 let _ = kill_process(self.group, signal);
             }
-            if self.is_running() {
-                let _ = self.await_end(GRACE);
+            let led = self.await_end_of_leader();
+            // Dovecot leaves those that a client still talks to.
+            if led.is_ok() && self.group_is_alive() {
+                let _ = kill_process_group(self.group, signal);
+                let _ = self.await_end_of_group();
             }
         }
-        if self.group_is_alive() {
-            let _ = kill_process_group(self.group, Signal::KILL);
-        }
-        self.await_end(GRACE)?;
+        wait::until("the end of a server's processes", GRACE, || {
+            let ended = !self.is_running() && !self.group_is_alive();
+            if !ended {
+                let _ = kill_process_group(self.group, Signal::KILL);
+            }
+            ended.then_some(())
+        })?;
         self.keeper.dismiss();
         Ok(())
     }
 
-    fn await_end(&mut self, limit: Duration) -> Result<(), Error> {
-        wait::until("the end of a server's processes", limit, || {
-            (!self.is_running() && !self.group_is_alive()).then_some(())
+    fn await_end_of_leader(&mut self) -> Result<(), Error> {
+        wait::until("the end of a server's leading process", GRACE, || {
+            (!self.is_running()).then_some(())
+        })
+    }
+
+    fn await_end_of_group(&mut self) -> Result<(), Error> {
+        let limit = GRACE_WITHOUT_LEADER;
+        wait::until("the end of a server's children", limit, || {
+            (!self.group_is_alive()).then_some(())
         })
     }
 
@@ -142,9 +157,8 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        if self.is_running() || self.group_is_alive() {
-            let _ = self.end(Some(Signal::TERM));
-        }
+        // Its folder is going too, so nothing would be gained by an orderly end.
+        let _ = self.end(None);
     }
 }
 
