@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 const SERVER: &str = "postfix";
 const PACKAGE: &str = "postfix";
@@ -114,11 +115,14 @@ impl Postfix {
         let users = dovecot.users();
         let addresses: Vec<_> = users.iter().map(|user| dovecot.address_of(user)).collect();
         self.work.folder("conf", 0o755, Owner::Myself)?;
-        self.work
-            .write("mailboxes", &config::mailboxes(&addresses))?;
-        self.work.write("conf/main.cf", &config::main_cf(&setup))?;
-        self.work
-            .write("conf/master.cf", &config::master_cf(&setup))?;
+        let files = [
+            ("mailboxes", config::mailboxes(&addresses)),
+            ("conf/main.cf", config::main_cf(&setup)),
+            ("conf/master.cf", config::master_cf(&setup)),
+        ];
+        for (name, text) in files {
+            age(&self.work.write(name, &text)?)?;
+        }
         Ok(())
     }
 
@@ -375,6 +379,15 @@ fn make_queue(work: &WorkDir) -> Result<(), Error> {
     work.folder("queue/maildrop", 0o1730, shared)?;
     work.folder("data", 0o700, private)?;
     Ok(())
+}
+
+/// Makes a file look as if it were some time old: Postfix reads a younger one again and again for two seconds,
+/// in case somebody is still writing it.
+fn age(path: &Path) -> Result<(), Error> {
+    let before = SystemTime::now() - Duration::from_secs(60);
+    let file = fs::File::options().write(true).open(path);
+    file.and_then(|file| file.set_modified(before))
+        .map_err(Error::file(path))
 }
 
 /// Counts the files in a queue folder and the folders below it. Files come and go while it is read.
