@@ -57,10 +57,7 @@ impl User {
     /// A user with a password.
     #[must_use]
     pub fn new(name: &str, password: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            password: password.to_owned(),
-        }
+        Self { name: name.to_owned(), password: password.to_owned() }
     }
 }
 
@@ -70,10 +67,7 @@ impl Default for DovecotOptions {
     fn default() -> Self {
         Self {
             domain: "example.test".to_owned(),
-            users: vec![
-                User::new("ann", "ann's password"),
-                User::new("bob", "bob's password"),
-            ],
+            users: vec![User::new("ann", "ann's password"), User::new("bob", "bob's password")],
             mailboxes: vec![Mailbox {
                 name: "Archive".to_owned(),
                 special_use: Some(r"\Archive".to_owned()),
@@ -135,10 +129,7 @@ impl Dovecot {
         let accounts = Accounts::detect()?;
         let mail = accounts.mail();
         let owner = match &accounts {
-            Accounts::Packaged { .. } => Owner::Account {
-                uid: mail.uid,
-                gid: Some(mail.gid),
-            },
+            Accounts::Packaged { .. } => Owner::Account { uid: mail.uid, gid: Some(mail.gid) },
             Accounts::Single { .. } => Owner::Myself,
         };
         work.folder("mail", 0o755, owner)?;
@@ -160,9 +151,7 @@ impl Dovecot {
             work,
         };
         dovecot.write_passwords(&mut dovecot.state())?;
-        dovecot
-            .work
-            .write("dovecot.conf", &dovecot.configuration())?;
+        dovecot.work.write("dovecot.conf", &dovecot.configuration())?;
         dovecot.start_again()?;
         Ok(dovecot)
     }
@@ -187,27 +176,16 @@ impl Dovecot {
     /// [`Error::Server`] with the end of its log when it does not come up.
     pub fn start_again(&self) -> Result<(), Error> {
         let mut state = self.state();
-        if state
-            .process
-            .as_mut()
-            .is_some_and(ServerProcess::is_running)
-        {
+        if state.process.as_mut().is_some_and(ServerProcess::is_running) {
             return Ok(());
         }
         state.process = None;
         // After a kill the old process number may by now be somebody else's.
         let _ = fs::remove_file(self.work.path().join("run/master.pid"));
         let output = output_file(&self.output_path())?;
-        let errors = output
-            .try_clone()
-            .map_err(Error::file(self.output_path()))?;
+        let errors = output.try_clone().map_err(Error::file(self.output_path()))?;
         let mut command = Command::new(&self.program);
-        command
-            .arg("-F")
-            .arg("-c")
-            .arg(self.config_path())
-            .stdout(output)
-            .stderr(errors);
+        command.arg("-F").arg("-c").arg(self.config_path()).stdout(output).stderr(errors);
         let mut process = ServerProcess::spawn(&mut command, self.work.path())?;
         self.await_ready(&mut process)?;
         state.process = Some(process);
@@ -398,11 +376,7 @@ impl Dovecot {
     #[must_use]
     pub fn maildir(&self, user: &str, mailbox: &str) -> PathBuf {
         let root = self.work.path().join("mail").join(user).join("Maildir");
-        if mailbox.eq_ignore_ascii_case("INBOX") {
-            root
-        } else {
-            root.join(format!(".{mailbox}"))
-        }
+        if mailbox.eq_ignore_ascii_case("INBOX") { root } else { root.join(format!(".{mailbox}")) }
     }
 
     /// The files of all messages in a mailbox, sorted by name; none when the mailbox does not exist yet.
@@ -494,11 +468,7 @@ impl Dovecot {
     }
 
     fn failure(&self, reason: String) -> Error {
-        Error::Server {
-            server: SERVER,
-            reason,
-            log: self.log(),
-        }
+        Error::Server { server: SERVER, reason, log: self.log() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -533,11 +503,7 @@ fn installed() -> Result<PathBuf, Error> {
     if found.starts_with(WANTED) {
         return Ok(program);
     }
-    Err(Error::Version {
-        program: SERVER,
-        found,
-        wanted: "Dovecot 2.3",
-    })
+    Err(Error::Version { program: SERVER, found, wanted: "Dovecot 2.3" })
 }
 
 fn passwords(options: &DovecotOptions) -> Result<BTreeMap<String, String>, Error> {
