@@ -1,14 +1,16 @@
 //! Dovecot 2.3: IMAP with STARTTLS, IMAP over TLS, and LMTP, on loopback ports of its own.
 
 mod config;
+mod options;
 
-use crate::certificates::{CertificateOptions, Certificates};
+use crate::certificates::Certificates;
 use crate::imap_probe::{ImapProbe, Security};
 use crate::ports::PortLease;
 use crate::process::{ServerProcess, locate, log_tail, output_file};
 use crate::workdir::{Owner, WorkDir};
 use crate::{Error, lmtp, wait};
 use config::{Accounts, Setup};
+pub use options::{DovecotOptions, Mailbox, User};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const SERVER: &str = "dovecot";
 const ATTEMPTS: usize = 5;
 
+<<<<<<< HEAD
 /// The mail that a test's Dovecot starts with.
 #[derive(Clone, Debug)]
 pub struct DovecotOptions {
@@ -78,6 +81,8 @@ impl Default for DovecotOptions {
     }
 }
 
+=======
+>>>>>>> servers
 /// A running Dovecot. Dropping it ends its processes and removes its mail.
 ///
 /// All calls block the thread, most of them for milliseconds; a call may be made from any thread.
@@ -193,25 +198,8 @@ impl Dovecot {
     }
 
     fn await_ready(&self, process: &mut ServerProcess) -> Result<(), Error> {
-        let mut last = None;
-        let ready = wait::try_until("Dovecot's greetings", wait::PATIENCE, || {
-            if !process.is_running() {
-                return Err(self.failure("it ended at once".to_owned()));
-            }
-            Ok(match self.greetings() {
-                Ok(()) => Some(()),
-                Err(error) => {
-                    last = Some(error);
-                    None
-                }
-            })
-        });
-        match (ready, last) {
-            (Err(Error::Deadline { waited, .. }), Some(error)) => {
-                Err(self.failure(format!("not ready after {waited:?}: {error}")))
-            }
-            (outcome, _) => outcome,
-        }
+        let ended = || self.failure("it ended at once".to_owned());
+        process.await_ready(|| self.greetings(), ended, |reason| self.failure(reason))
     }
 
     /// Asks every port whether this very server answers there.

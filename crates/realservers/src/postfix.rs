@@ -8,7 +8,7 @@ use crate::dialogue::{Dialogue, connect};
 use crate::ports::PortLease;
 use crate::process::{ServerProcess, locate, log_tail, output_file};
 use crate::workdir::{Account, Owner, WorkDir, group, is_root};
-use crate::{Dovecot, Error, wait};
+use crate::{Dovecot, Error};
 use config::Setup;
 use rustix::process::Signal;
 use std::fs;
@@ -155,26 +155,8 @@ impl Postfix {
     }
 
     fn await_ready(&self, process: &mut ServerProcess) -> Result<(), Error> {
-        let mut last = None;
-        let ready = wait::try_until("Postfix' greetings", wait::PATIENCE, || {
-            if !process.is_running() {
-                let words = self.complaints();
-                return Err(self.failure(format!("it ended at once; {words}")));
-            }
-            Ok(match self.greetings() {
-                Ok(()) => Some(()),
-                Err(error) => {
-                    last = Some(error);
-                    None
-                }
-            })
-        });
-        match (ready, last) {
-            (Err(Error::Deadline { waited, .. }), Some(error)) => {
-                Err(self.failure(format!("not ready after {waited:?}: {error}")))
-            }
-            (outcome, _) => outcome,
-        }
+        let ended = || self.failure(format!("it ended at once; {}", self.complaints()));
+        process.await_ready(|| self.greetings(), ended, |reason| self.failure(reason))
     }
 
     /// What Postfix finds wrong with its parameters. Its master process tells that to syslog alone, because

@@ -73,6 +73,30 @@ impl ServerProcess {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Waits until `greet` succeeds. `ended` makes the error for a server that ends meanwhile, `unready` the one
+    /// for a server that does not greet in time.
+    pub(crate) fn await_ready(
+        &mut self,
+        greet: impl Fn() -> Result<(), Error>,
+        ended: impl Fn() -> Error,
+        unready: impl Fn(String) -> Error,
+    ) -> Result<(), Error> {
+        let mut last = None;
+        let ready = wait::try_until("a server's greetings", wait::PATIENCE, || {
+            if !self.is_running() {
+                return Err(ended());
+            }
+            last = greet().err();
+            Ok(last.is_none().then_some(()))
+        });
+        match (ready, last) {
+            (Err(Error::Deadline { waited, .. }), Some(error)) => {
+                Err(unready(format!("not ready after {waited:?}: {error}")))
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Sends a signal to every process of the server.
     ///
     /// # Errors
