@@ -21,7 +21,12 @@ pub enum Body {
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Body({} octets, sha256 {})", self.size(), hex(&self.sha256()))
+        write!(
+            f,
+            "Body({} octets, sha256 {})",
+            self.size(),
+            hex(&self.sha256())
+        )
     }
 }
 
@@ -52,7 +57,9 @@ impl Body {
 
     /// The bytes as text, for messages of assertions; invalid UTF-8 is replaced, a digest gives "".
     pub fn text(&self) -> String {
-        self.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+        self.bytes()
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -67,7 +74,13 @@ pub(crate) struct BodySink {
 
 impl BodySink {
     pub(crate) fn new(keep: u64, accept: u64) -> Self {
-        Self { keep, accept, size: 0, bytes: Vec::new(), digest: None }
+        Self {
+            keep,
+            accept,
+            size: 0,
+            bytes: Vec::new(),
+            digest: None,
+        }
     }
 
     pub(crate) fn push(&mut self, chunk: &[u8]) {
@@ -101,9 +114,10 @@ impl BodySink {
 
     pub(crate) fn finish(self) -> Body {
         match self.digest {
-            Some(digest) => {
-                Body::Digest { size: self.size, sha256: finish(digest.finish().as_ref()) }
-            }
+            Some(digest) => Body::Digest {
+                size: self.size,
+                sha256: finish(digest.finish().as_ref()),
+            },
             None => Body::Kept(self.bytes.into()),
         }
     }
@@ -118,10 +132,12 @@ fn finish(digest: &[u8]) -> [u8; 32] {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }
 
 #[cfg(test)]

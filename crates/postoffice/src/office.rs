@@ -43,7 +43,9 @@ pub struct PostOffice {
 
 impl std::fmt::Debug for PostOffice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PostOffice").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("PostOffice")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,7 +72,11 @@ impl PostOffice {
             listeners.push((listener, socket));
         }
         let running = serve(&shared, listeners);
-        Ok(Self { shared, addresses, running: Mutex::new(Some(running)) })
+        Ok(Self {
+            shared,
+            addresses,
+            running: Mutex::new(Some(running)),
+        })
     }
 
     // ----- where -----
@@ -87,7 +93,11 @@ impl PostOffice {
 
     /// `smtp://127.0.0.1:2525` and the like; `None` if the listener was left out.
     pub fn url(&self, listener: Listener) -> Option<String> {
-        Some(format!("{}://{}", listener.scheme(), self.address(listener)?))
+        Some(format!(
+            "{}://{}",
+            listener.scheme(),
+            self.address(listener)?
+        ))
     }
 
     // ----- life -----
@@ -158,7 +168,8 @@ impl PostOffice {
     /// Withholds a feature from now on; EHLO and CAPABILITY on open connections tell the new state too.
     pub fn withhold(&self, feature: impl Into<Feature>) {
         let feature = feature.into();
-        self.shared.change_offer(|withheld| withheld.withhold(feature));
+        self.shared
+            .change_offer(|withheld| withheld.withhold(feature));
     }
 
     /// Offers a feature (again).
@@ -169,12 +180,14 @@ impl PostOffice {
 
     /// Sets a user's password; adds the user if need be.
     pub fn set_password(&self, user: &str, password: &str) {
-        self.shared.set_credentials(user, |known| known.password = Some(password.to_owned()));
+        self.shared
+            .set_credentials(user, |known| known.password = Some(password.to_owned()));
     }
 
     /// Sets or takes away a user's bearer token; adds the user if need be.
     pub fn set_token(&self, user: &str, token: Option<&str>) {
-        self.shared.set_credentials(user, |known| known.token = token.map(str::to_owned));
+        self.shared
+            .set_credentials(user, |known| known.token = token.map(str::to_owned));
     }
 
     // ----- faults -----
@@ -233,7 +246,10 @@ impl PostOffice {
 
     /// The transcript as text, one line each.
     pub fn transcript_text(&self) -> String {
-        self.transcript().iter().map(|line| format!("{line}\n")).collect()
+        self.transcript()
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     // ----- waiting -----
@@ -259,7 +275,9 @@ impl PostOffice {
                 let _ = changes.changed().await;
             }
         };
-        tokio::time::timeout(within, wait).await.map_err(|_| WaitError::new(what, within))
+        tokio::time::timeout(within, wait)
+            .await
+            .map_err(|_| WaitError::new(what, within))
     }
 
     /// Waits until `count` messages have been accepted in all and returns those in the record. Cancel-safe.
@@ -274,7 +292,10 @@ impl PostOffice {
         let enough = |office: &Self| office.accepted_count() >= count;
         let waited = self.wait_until("accepted messages", within, enough).await;
         waited.map_err(|_| {
-            let what = format!("{count} accepted messages (there are {})", self.accepted_count());
+            let what = format!(
+                "{count} accepted messages (there are {})",
+                self.accepted_count()
+            );
             WaitError::new(what, within)
         })?;
         Ok(self.accepted())
@@ -309,7 +330,11 @@ fn serve(shared: &Arc<Shared>, listeners: Vec<(Listener, TcpListener)>) -> Runni
         );
         tasks.spawn(accept);
     }
-    Running { stop, connections, tasks }
+    Running {
+        stop,
+        connections,
+        tasks,
+    }
 }
 
 async fn accept(

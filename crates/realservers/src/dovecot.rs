@@ -22,67 +22,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const SERVER: &str = "dovecot";
 const ATTEMPTS: usize = 5;
 
-<<<<<<< HEAD
-/// The mail that a test's Dovecot starts with.
-#[derive(Clone, Debug)]
-pub struct DovecotOptions {
-    /// What stands after the `@` in the users' addresses.
-    pub domain: String,
-    /// Who has a mailbox. They log in by name or by address.
-    pub users: Vec<User>,
-    /// Mailboxes beside INBOX that every user finds.
-    pub mailboxes: Vec<Mailbox>,
-    /// What the server certificate says.
-    pub certificate: CertificateOptions,
-    /// Lines added at the end of `dovecot.conf`, such as `imap_capability = IMAP4rev1 UIDPLUS`.
-    pub extra_config: String,
-}
-
-/// A user of the mail servers.
-#[derive(Clone, Debug)]
-pub struct User {
-    /// The name, in lower case: the part of the address before the `@`.
-    pub name: String,
-    /// The password at the start.
-    pub password: String,
-}
-
-/// A mailbox that exists from the start.
-#[derive(Clone, Debug)]
-pub struct Mailbox {
-    /// Its name; `.` separates levels.
-    pub name: String,
-    /// Its special use (RFC 6154), such as `\Archive`; `None` for an ordinary mailbox.
-    pub special_use: Option<String>,
-}
-
-impl User {
-    /// A user with a password.
-    #[must_use]
-    pub fn new(name: &str, password: &str) -> Self {
-        Self { name: name.to_owned(), password: password.to_owned() }
-    }
-}
-
-impl Default for DovecotOptions {
-    /// Users `ann` and `bob` at `example.test`, an `Archive` with the special use `\Archive`, and a
-    /// certificate for `localhost` and `127.0.0.1`.
-    fn default() -> Self {
-        Self {
-            domain: "example.test".to_owned(),
-            users: vec![User::new("ann", "ann's password"), User::new("bob", "bob's password")],
-            mailboxes: vec![Mailbox {
-                name: "Archive".to_owned(),
-                special_use: Some(r"\Archive".to_owned()),
-            }],
-            certificate: CertificateOptions::default(),
-            extra_config: String::new(),
-        }
-    }
-}
-
-=======
->>>>>>> servers
 /// A running Dovecot. Dropping it ends its processes and removes its mail.
 ///
 /// All calls block the thread, most of them for milliseconds; a call may be made from any thread.
@@ -134,7 +73,10 @@ impl Dovecot {
         let accounts = Accounts::detect()?;
         let mail = accounts.mail();
         let owner = match &accounts {
-            Accounts::Packaged { .. } => Owner::Account { uid: mail.uid, gid: Some(mail.gid) },
+            Accounts::Packaged { .. } => Owner::Account {
+                uid: mail.uid,
+                gid: Some(mail.gid),
+            },
             Accounts::Single { .. } => Owner::Myself,
         };
         work.folder("mail", 0o755, owner)?;
@@ -156,7 +98,9 @@ impl Dovecot {
             work,
         };
         dovecot.write_passwords(&mut dovecot.state())?;
-        dovecot.work.write("dovecot.conf", &dovecot.configuration())?;
+        dovecot
+            .work
+            .write("dovecot.conf", &dovecot.configuration())?;
         dovecot.start_again()?;
         Ok(dovecot)
     }
@@ -181,16 +125,27 @@ impl Dovecot {
     /// [`Error::Server`] with the end of its log when it does not come up.
     pub fn start_again(&self) -> Result<(), Error> {
         let mut state = self.state();
-        if state.process.as_mut().is_some_and(ServerProcess::is_running) {
+        if state
+            .process
+            .as_mut()
+            .is_some_and(ServerProcess::is_running)
+        {
             return Ok(());
         }
         state.process = None;
         // After a kill the old process number may by now be somebody else's.
         let _ = fs::remove_file(self.work.path().join("run/master.pid"));
         let output = output_file(&self.output_path())?;
-        let errors = output.try_clone().map_err(Error::file(self.output_path()))?;
+        let errors = output
+            .try_clone()
+            .map_err(Error::file(self.output_path()))?;
         let mut command = Command::new(&self.program);
-        command.arg("-F").arg("-c").arg(self.config_path()).stdout(output).stderr(errors);
+        command
+            .arg("-F")
+            .arg("-c")
+            .arg(self.config_path())
+            .stdout(output)
+            .stderr(errors);
         let mut process = ServerProcess::spawn(&mut command, self.work.path())?;
         self.await_ready(&mut process)?;
         state.process = Some(process);
@@ -364,7 +319,11 @@ impl Dovecot {
     #[must_use]
     pub fn maildir(&self, user: &str, mailbox: &str) -> PathBuf {
         let root = self.work.path().join("mail").join(user).join("Maildir");
-        if mailbox.eq_ignore_ascii_case("INBOX") { root } else { root.join(format!(".{mailbox}")) }
+        if mailbox.eq_ignore_ascii_case("INBOX") {
+            root
+        } else {
+            root.join(format!(".{mailbox}"))
+        }
     }
 
     /// The files of all messages in a mailbox, sorted by name; none when the mailbox does not exist yet.
@@ -456,7 +415,11 @@ impl Dovecot {
     }
 
     fn failure(&self, reason: String) -> Error {
-        Error::Server { server: SERVER, reason, log: self.log() }
+        Error::Server {
+            server: SERVER,
+            reason,
+            log: self.log(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -491,7 +454,11 @@ fn installed() -> Result<PathBuf, Error> {
     if found.starts_with(WANTED) {
         return Ok(program);
     }
-    Err(Error::Version { program: SERVER, found, wanted: "Dovecot 2.3" })
+    Err(Error::Version {
+        program: SERVER,
+        found,
+        wanted: "Dovecot 2.3",
+    })
 }
 
 fn passwords(options: &DovecotOptions) -> Result<BTreeMap<String, String>, Error> {
