@@ -120,9 +120,7 @@ impl Certificates {
         let mut connection =
             ClientConnection::new(Arc::new(config), name).map_err(Error::tls("setting up TLS"))?;
         while connection.is_handshaking() {
-            connection
-                .complete_io(&mut socket)
-                .map_err(Error::tls("the TLS handshake"))?;
+            connection.complete_io(&mut socket).map_err(Error::tls("the TLS handshake"))?;
         }
         Ok(StreamOwned::new(connection, socket))
     }
@@ -232,14 +230,11 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(read(files.authority_file()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .unwrap();
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
         let name = ServerName::try_from(host.to_owned()).unwrap();
         let shown = read(files.chain_file()).unwrap();
-        verifier
-            .verify_server_cert(&shown, &[], &name, &[], UnixTime::now())
-            .map(|_| ())
+        verifier.verify_server_cert(&shown, &[], &name, &[], UnixTime::now()).map(|_| ())
     }
 
     #[test]
@@ -252,10 +247,8 @@ mod tests {
 
     #[test]
     fn an_expired_certificate_is_seen_as_such() {
-        let options = CertificateOptions {
-            validity: Validity::Expired,
-            ..CertificateOptions::default()
-        };
+        let options =
+            CertificateOptions { validity: Validity::Expired, ..CertificateOptions::default() };
         let verdict = judge(&options, "localhost").unwrap_err();
         assert!(verdict.to_string().contains("expired"), "{verdict}");
     }

@@ -76,9 +76,7 @@ impl<S: Read + Write> Dialogue<S> {
     /// Reads exactly so many bytes.
     pub(crate) fn bytes(&mut self, length: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; length];
-        self.stream
-            .read_exact(&mut bytes)
-            .map_err(Error::io("reading a literal"))?;
+        self.stream.read_exact(&mut bytes).map_err(Error::io("reading a literal"))?;
         Ok(bytes)
     }
 
@@ -168,10 +166,7 @@ mod tests {
     fn an_unexpected_code_shows_the_servers_words() {
         let error = hearing(b"550 5.1.1 no such user\r\n").expect("RCPT", 250);
         let text = error.unwrap_err().to_string();
-        assert_eq!(
-            text,
-            r#"RCPT: the server answered "550 5.1.1 no such user""#
-        );
+        assert_eq!(text, r#"RCPT: the server answered "550 5.1.1 no such user""#);
     }
 
     #[test]

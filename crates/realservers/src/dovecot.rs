@@ -73,10 +73,7 @@ impl Dovecot {
         let accounts = Accounts::detect()?;
         let mail = accounts.mail();
         let owner = match &accounts {
-            Accounts::Packaged { .. } => Owner::Account {
-                uid: mail.uid,
-                gid: Some(mail.gid),
-            },
+            Accounts::Packaged { .. } => Owner::Account { uid: mail.uid, gid: Some(mail.gid) },
             Accounts::Single { .. } => Owner::Myself,
         };
         work.folder("mail", 0o755, owner)?;
@@ -98,9 +95,7 @@ impl Dovecot {
             work,
         };
         dovecot.write_passwords(&mut dovecot.state())?;
-        dovecot
-            .work
-            .write("dovecot.conf", &dovecot.configuration())?;
+        dovecot.work.write("dovecot.conf", &dovecot.configuration())?;
         dovecot.start_again()?;
         Ok(dovecot)
     }
@@ -125,27 +120,16 @@ impl Dovecot {
     /// [`Error::Server`] with the end of its log when it does not come up.
     pub fn start_again(&self) -> Result<(), Error> {
         let mut state = self.state();
-        if state
-            .process
-            .as_mut()
-            .is_some_and(ServerProcess::is_running)
-        {
+        if state.process.as_mut().is_some_and(ServerProcess::is_running) {
             return Ok(());
         }
         state.process = None;
         // After a kill the old process number may by now be somebody else's.
         let _ = fs::remove_file(self.work.path().join("run/master.pid"));
         let output = output_file(&self.output_path())?;
-        let errors = output
-            .try_clone()
-            .map_err(Error::file(self.output_path()))?;
+        let errors = output.try_clone().map_err(Error::file(self.output_path()))?;
         let mut command = Command::new(&self.program);
-        command
-            .arg("-F")
-            .arg("-c")
-            .arg(self.config_path())
-            .stdout(output)
-            .stderr(errors);
+        command.arg("-F").arg("-c").arg(self.config_path()).stdout(output).stderr(errors);
         let mut process = ServerProcess::spawn(&mut command, self.work.path())?;
         self.await_ready(&mut process)?;
         state.process = Some(process);
@@ -319,11 +303,7 @@ impl Dovecot {
     #[must_use]
     pub fn maildir(&self, user: &str, mailbox: &str) -> PathBuf {
         let root = self.work.path().join("mail").join(user).join("Maildir");
-        if mailbox.eq_ignore_ascii_case("INBOX") {
-            root
-        } else {
-            root.join(format!(".{mailbox}"))
-        }
+        if mailbox.eq_ignore_ascii_case("INBOX") { root } else { root.join(format!(".{mailbox}")) }
     }
 
     /// The files of all messages in a mailbox, sorted by name; none when the mailbox does not exist yet.
@@ -415,11 +395,7 @@ impl Dovecot {
     }
 
     fn failure(&self, reason: String) -> Error {
-        Error::Server {
-            server: SERVER,
-            reason,
-            log: self.log(),
-        }
+        Error::Server { server: SERVER, reason, log: self.log() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -454,11 +430,7 @@ fn installed() -> Result<PathBuf, Error> {
     if found.starts_with(WANTED) {
         return Ok(program);
     }
-    Err(Error::Version {
-        program: SERVER,
-        found,
-        wanted: "Dovecot 2.3",
-    })
+    Err(Error::Version { program: SERVER, found, wanted: "Dovecot 2.3" })
 }
 
 fn passwords(options: &DovecotOptions) -> Result<BTreeMap<String, String>, Error> {

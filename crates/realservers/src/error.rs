@@ -123,10 +123,7 @@ impl Error {
 
     /// Wraps a TLS or certificate error with the step it happened in.
     pub(crate) fn tls<E: fmt::Display>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::Tls {
-            step,
-            reason: error.to_string(),
-        }
+        move |error| Self::Tls { step, reason: error.to_string() }
     }
 
     /// Whether another start on other ports may succeed.

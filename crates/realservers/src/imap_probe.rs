@@ -75,10 +75,7 @@ impl ImapProbe {
             }
             Security::None | Security::StartTls => Connection::Plain(Dialogue::new(socket)),
         };
-        let mut probe = Self {
-            connection,
-            commands: 0,
-        };
+        let mut probe = Self { connection, commands: 0 };
         let greeting = probe.next_response()?.text;
         if !greeting.starts_with("* OK") || !greeting.contains(token) {
             return Err(unexpected("the IMAP greeting", greeting));

@@ -29,13 +29,12 @@ impl PortLease {
     /// [`Error::Usage`] when the whole range is taken.
     pub(crate) fn take() -> Result<Self, Error> {
         let start = random_offset();
-        (0..COUNT)
-            .map(|step| FIRST + (start + step) % COUNT)
-            .find_map(Self::try_take)
-            .ok_or_else(|| {
+        (0..COUNT).map(|step| FIRST + (start + step) % COUNT).find_map(Self::try_take).ok_or_else(
+            || {
                 let last = FIRST + COUNT - 1;
                 Error::Usage(format!("no free loopback port in {FIRST}..={last}"))
-            })
+            },
+        )
     }
 
     fn try_take(port: u16) -> Option<Self> {

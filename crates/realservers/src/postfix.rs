@@ -138,9 +138,7 @@ impl Postfix {
         }
         *slot = None;
         let output = output_file(&self.output_path())?;
-        let errors = output
-            .try_clone()
-            .map_err(Error::file(self.output_path()))?;
+        let errors = output.try_clone().map_err(Error::file(self.output_path()))?;
         let mut command = Command::new(&self.program);
         command
             // -d: stays in the foreground, in the process group it is given.
@@ -170,10 +168,7 @@ impl Postfix {
                 .arg("-c")
                 .arg(self.work.path().join("conf"))
                 .args(["-q", "anything"])
-                .arg(format!(
-                    "texthash:{}",
-                    self.work.path().join("mailboxes").display()
-                ))
+                .arg(format!("texthash:{}", self.work.path().join("mailboxes").display()))
                 .output()
                 .map_err(Error::io("running postmap"))
         });
@@ -241,10 +236,7 @@ impl Postfix {
     pub fn queued(&self) -> Result<usize, Error> {
         const QUEUES: [&str; 5] = ["maildrop", "incoming", "active", "deferred", "hold"];
         let queue = self.work.path().join("queue");
-        QUEUES
-            .iter()
-            .map(|name| count_files(&queue.join(name)))
-            .sum()
+        QUEUES.iter().map(|name| count_files(&queue.join(name))).sum()
     }
 
     /// The port for SMTP without login, STARTTLS offered: takes mail for the domain only, as an MX does.
@@ -288,11 +280,7 @@ impl Postfix {
     }
 
     fn failure(&self, reason: String) -> Error {
-        Error::Server {
-            server: SERVER,
-            reason,
-            log: self.log(),
-        }
+        Error::Server { server: SERVER, reason, log: self.log() }
     }
 
     fn process(&self) -> MutexGuard<'_, Option<ServerProcess>> {
@@ -323,17 +311,11 @@ fn greeting(stream: impl Read + Write, token: &str) -> Result<(), Error> {
 /// Finds Postfix' master process, which is in no `PATH`.
 fn installed() -> Result<PathBuf, Error> {
     locate("postfix", PACKAGE)?;
-    [
-        "/usr/lib/postfix/sbin/master",
-        "/usr/libexec/postfix/master",
-    ]
-    .map(PathBuf::from)
-    .into_iter()
-    .find(|program| program.is_file())
-    .ok_or(Error::Missing {
-        program: "postfix/sbin/master",
-        package: PACKAGE,
-    })
+    ["/usr/lib/postfix/sbin/master", "/usr/libexec/postfix/master"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|program| program.is_file())
+        .ok_or(Error::Missing { program: "postfix/sbin/master", package: PACKAGE })
 }
 
 /// Makes the folders of a queue with the owners and modes that Postfix insists on.
@@ -348,10 +330,7 @@ fn make_queue(work: &WorkDir) -> Result<(), Error> {
         group(|name, _| name == "postdrop").ok_or_else(|| lacking("the group `postdrop`"))?;
     let uid = postfix.uid;
     let private = Owner::Account { uid, gid: None };
-    let shared = Owner::Account {
-        uid,
-        gid: Some(postdrop),
-    };
+    let shared = Owner::Account { uid, gid: Some(postdrop) };
     work.folder("queue", 0o755, Owner::Myself)?;
     work.folder("queue/pid", 0o755, Owner::Myself)?;
     for name in PRIVATE {
@@ -368,8 +347,7 @@ fn make_queue(work: &WorkDir) -> Result<(), Error> {
 fn age(path: &Path) -> Result<(), Error> {
     let before = SystemTime::now() - Duration::from_secs(60);
     let file = fs::File::options().write(true).open(path);
-    file.and_then(|file| file.set_modified(before))
-        .map_err(Error::file(path))
+    file.and_then(|file| file.set_modified(before)).map_err(Error::file(path))
 }
 
 /// Counts the files in a queue folder and the folders below it. Files come and go while it is read.

@@ -18,13 +18,8 @@ const GRACE_WITHOUT_LEADER: Duration = Duration::from_secs(2);
 const LOG_TAIL_BYTES: u64 = 16 * 1024;
 
 /// Where daemons live that are not in an ordinary user's `PATH`.
-const SYSTEM_FOLDERS: [&str; 5] = [
-    "/usr/sbin",
-    "/usr/local/sbin",
-    "/sbin",
-    "/usr/lib/postfix/sbin",
-    "/usr/libexec/postfix",
-];
+const SYSTEM_FOLDERS: [&str; 5] =
+    ["/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/lib/postfix/sbin", "/usr/libexec/postfix"];
 
 /// Finds a program in `PATH` and in the folders of system daemons.
 ///
@@ -63,11 +58,7 @@ impl ServerProcess {
             .map_err(Error::io("starting a server"))?;
         let group = Pid::from_child(&child);
         match Keeper::watch(group, work) {
-            Ok(keeper) => Ok(Self {
-                child,
-                group,
-                keeper,
-            }),
+            Ok(keeper) => Ok(Self { child, group, keeper }),
             Err(error) => {
                 // Not yet guarded by our own Drop.
                 let _ = child.kill();
@@ -291,10 +282,7 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script, "stubborn"]).arg(&ready);
         let server = ServerProcess::spawn(&mut command, work.path()).unwrap();
-        wait::until("both processes", wait::PATIENCE, || {
-            ready.exists().then_some(())
-        })
-        .unwrap();
+        wait::until("both processes", wait::PATIENCE, || ready.exists().then_some(())).unwrap();
         server
     }
 

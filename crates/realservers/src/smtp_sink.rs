@@ -93,13 +93,8 @@ impl SmtpSink {
         let work = WorkDir::new()?;
         // As root it writes under another user, see `command`.
         work.folder("dump", 0o777, Owner::Myself)?;
-        let sink = Self {
-            process: Mutex::new(None),
-            program,
-            port: PortLease::take()?,
-            options,
-            work,
-        };
+        let sink =
+            Self { process: Mutex::new(None), program, port: PortLease::take()?, options, work };
         sink.start_again()?;
         Ok(sink)
     }
@@ -118,9 +113,7 @@ impl SmtpSink {
         let counters = self.counters_path();
         fs::write(&counters, "").map_err(Error::file(&counters))?;
         let mut command = self.command();
-        command
-            .stdout(output_file(&counters)?)
-            .stderr(output_file(&self.errors_path())?);
+        command.stdout(output_file(&counters)?).stderr(output_file(&self.errors_path())?);
         let mut process = ServerProcess::spawn(&mut command, self.work.path())?;
         wait::try_until("smtp-sink to listen", wait::PATIENCE, || {
             let listens = self.listens();
@@ -260,11 +253,7 @@ impl SmtpSink {
     }
 
     fn failure(&self, reason: &str) -> Error {
-        Error::Server {
-            server: SERVER,
-            reason: reason.to_owned(),
-            log: self.log(),
-        }
+        Error::Server { server: SERVER, reason: reason.to_owned(), log: self.log() }
     }
 
     fn process(&self) -> MutexGuard<'_, Option<ServerProcess>> {
@@ -289,10 +278,7 @@ impl Counts {
         let whole = text.rsplit_once('\r').map_or("", |(whole, _)| whole);
         let last = whole.rsplit('\r').next().unwrap_or_default();
         let mut counts = Self::default();
-        for (name, value) in last
-            .split_whitespace()
-            .filter_map(|pair| pair.split_once('='))
-        {
+        for (name, value) in last.split_whitespace().filter_map(|pair| pair.split_once('=')) {
             let value = value.parse().unwrap_or_default();
             match name {
                 "sess" => counts.sessions = value,

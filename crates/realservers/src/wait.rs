@@ -75,10 +75,7 @@ pub async fn until_async<T>(
 }
 
 fn deadline(what: &str, waited: Duration) -> Error {
-    Error::Deadline {
-        what: what.to_owned(),
-        waited,
-    }
+    Error::Deadline { what: what.to_owned(), waited }
 }
 
 /// The pauses between two checks; the last one ends at the deadline, and then there are no more.
@@ -89,10 +86,7 @@ struct Intervals {
 
 impl Intervals {
     fn new(limit: Duration) -> Self {
-        Self {
-            end: Instant::now() + limit,
-            next: FIRST_INTERVAL,
-        }
+        Self { end: Instant::now() + limit, next: FIRST_INTERVAL }
     }
 }
 

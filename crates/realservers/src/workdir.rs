@@ -90,11 +90,7 @@ fn parent() -> PathBuf {
     let open = wanted.ancestors().all(|folder| {
         fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
     });
-    if wanted.is_absolute() && short && open {
-        wanted
-    } else {
-        PathBuf::from("/tmp")
-    }
+    if wanted.is_absolute() && short && open { wanted } else { PathBuf::from("/tmp") }
 }
 
 /// A user of this machine, as `/etc/passwd` has it.

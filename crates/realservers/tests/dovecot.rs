@@ -53,16 +53,9 @@ fn users_log_in_by_name_or_address_and_only_with_their_password() {
     for (name, password) in [("eve", "wrong"), ("mallory", password.as_str())] {
         let mut probe = dovecot.connect(Security::StartTls).unwrap();
         let error = probe.login(name, password).unwrap_err();
-        assert!(
-            error.to_string().contains("AUTHENTICATIONFAILED"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("AUTHENTICATIONFAILED"), "{error}");
     }
-    assert!(
-        dovecot
-            .lmtp_deliver("mallory", b"Subject: x\r\n\r\n")
-            .is_err()
-    );
+    assert!(dovecot.lmtp_deliver("mallory", b"Subject: x\r\n\r\n").is_err());
 }
 
 #[test]
@@ -80,10 +73,7 @@ fn a_changed_password_holds_at_once() {
         try_with(new).unwrap();
         assert!(try_with(&before).is_err());
     }
-    assert!(matches!(
-        dovecot.set_password("nobody", "x"),
-        Err(Error::Usage(_))
-    ));
+    assert!(matches!(dovecot.set_password("nobody", "x"), Err(Error::Usage(_))));
     dovecot.log_in("bob").unwrap();
 }
 
@@ -91,9 +81,7 @@ fn a_changed_password_holds_at_once() {
 fn stop_and_start_keep_ports_and_mail() {
     let dovecot = Dovecot::start(DovecotOptions::default()).unwrap();
     let (imap, imaps) = (dovecot.imap_address(), dovecot.imaps_address());
-    dovecot
-        .lmtp_deliver("ann", b"Subject: kept\r\n\r\n")
-        .unwrap();
+    dovecot.lmtp_deliver("ann", b"Subject: kept\r\n\r\n").unwrap();
     let idle = dovecot.log_in("ann").unwrap();
     for end in [Dovecot::stop, Dovecot::kill] {
         end(&dovecot).unwrap();
@@ -119,9 +107,7 @@ fn a_password_set_while_it_is_stopped_holds_from_the_start() {
 #[test]
 fn the_archive_is_there_and_messages_move_into_it() {
     let dovecot = Dovecot::start(DovecotOptions::default()).unwrap();
-    dovecot
-        .lmtp_deliver("ann", b"Subject: old\r\n\r\n")
-        .unwrap();
+    dovecot.lmtp_deliver("ann", b"Subject: old\r\n\r\n").unwrap();
     let mut probe = dovecot.log_in("ann").unwrap();
     let listed = probe.command(r#"LIST "" * RETURN (SPECIAL-USE)"#).unwrap();
     let archive = listed.iter().find(|line| line.text.ends_with("Archive"));
@@ -139,17 +125,14 @@ fn idle_tells_of_new_mail_and_a_kick_ends_it() {
     probe.command("SELECT INBOX").unwrap();
     probe.start("IDLE").unwrap();
     assert!(probe.next_response().unwrap().text.starts_with('+'));
-    dovecot
-        .lmtp_deliver("ann", b"Subject: new\r\n\r\n")
-        .unwrap();
+    dovecot.lmtp_deliver("ann", b"Subject: new\r\n\r\n").unwrap();
     assert_eq!(probe.next_response().unwrap().text, "* 1 EXISTS");
     assert!(dovecot.kick("ann").unwrap());
-    let ended = wait::until("the end of the connection", wait::PATIENCE, || match probe
-        .next_response()
-    {
-        Ok(response) => response.text.starts_with("* BYE").then_some(()),
-        Err(_) => Some(()),
-    });
+    let ended =
+        wait::until("the end of the connection", wait::PATIENCE, || match probe.next_response() {
+            Ok(response) => response.text.starts_with("* BYE").then_some(()),
+            Err(_) => Some(()),
+        });
     ended.unwrap();
     wait::until("nobody left to kick", wait::PATIENCE, || {
         (!dovecot.kick("ann").unwrap()).then_some(())

@@ -33,22 +33,15 @@ fn swaks(server: SocketAddr, to: &str, message: &[u8], more: &[&str]) -> Output 
     command.args(["--to", to, "--helo", "client.example.test"]);
     command.args(["--data", "-", "--no-strip-from", "--timeout", "30"]);
     command.args(more);
-    let started = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let started =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = started.unwrap_or_else(|error| {
         panic!(
             "swaks does not start ({error}): Debian package `swaks`, see ci/install-test-servers"
         )
     });
     // swaks makes the line ends itself and adds one at the end.
-    let text: Vec<u8> = message
-        .iter()
-        .copied()
-        .filter(|byte| *byte != b'\r')
-        .collect();
+    let text: Vec<u8> = message.iter().copied().filter(|byte| *byte != b'\r').collect();
     let text = text.strip_suffix(b"\n").unwrap();
     child.stdin.take().unwrap().write_all(text).unwrap();
     child.wait_with_output().unwrap()
@@ -93,10 +86,7 @@ fn what_is_submitted_with_auth_and_tls_arrives_byte_for_byte() {
         assert_eq!(stored.len(), 1);
         let added = trace_headers::added_before(&stored[0].bytes, MESSAGE).unwrap();
         let added = String::from_utf8_lossy(added);
-        assert!(
-            added.starts_with("Return-Path: <ann@example.test>\r\n"),
-            "{added}"
-        );
+        assert!(added.starts_with("Return-Path: <ann@example.test>\r\n"), "{added}");
         assert!(added.contains("with ESMTPSA"), "{added}");
     }
     wait::until("an empty queue", wait::PATIENCE, || {
@@ -123,17 +113,9 @@ fn nothing_is_taken_without_tls_or_login_and_nothing_is_relayed() {
     let (dovecot, postfix) = servers();
     let to = dovecot.address_of("ann");
     let plain = swaks(postfix.submission_address(), &to, MESSAGE, &[]);
-    assert!(
-        said(&plain).contains("530 5.7.0 Must issue a STARTTLS"),
-        "{}",
-        said(&plain)
-    );
+    assert!(said(&plain).contains("530 5.7.0 Must issue a STARTTLS"), "{}", said(&plain));
     let anonymous = swaks(postfix.submission_address(), &to, MESSAGE, &["--tls"]);
-    assert!(
-        said(&anonymous).contains("554 5.7.1"),
-        "{}",
-        said(&anonymous)
-    );
+    assert!(said(&anonymous).contains("554 5.7.1"), "{}", said(&anonymous));
     let relayed = swaks(postfix.smtp_address(), "x@elsewhere.test", MESSAGE, &[]);
     assert!(said(&relayed).contains("454 4.7.1") || said(&relayed).contains("554 5.7.1"));
     assert_eq!(postfix.queued().unwrap(), 0);
@@ -143,12 +125,7 @@ fn nothing_is_taken_without_tls_or_login_and_nothing_is_relayed() {
 #[test]
 fn the_plain_port_takes_mail_for_its_own_users_only() {
     let (dovecot, postfix) = servers();
-    let known = swaks(
-        postfix.smtp_address(),
-        &dovecot.address_of("ann"),
-        MESSAGE,
-        &[],
-    );
+    let known = swaks(postfix.smtp_address(), &dovecot.address_of("ann"), MESSAGE, &[]);
     assert!(known.status.success(), "{}", said(&known));
     assert_eq!(arrived(&dovecot, "ann", 1).len(), 1);
     let to = dovecot.address_of("mallory");

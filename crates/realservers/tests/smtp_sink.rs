@@ -50,11 +50,8 @@ fn flags(flags: &[&str]) -> SinkOptions {
 
 #[test]
 fn messages_are_counted_and_kept() {
-    let sink = SmtpSink::start(SinkOptions {
-        dump: Dump::Messages,
-        ..SinkOptions::default()
-    })
-    .unwrap();
+    let sink =
+        SmtpSink::start(SinkOptions { dump: Dump::Messages, ..SinkOptions::default() }).unwrap();
     assert_eq!(sink.counts().unwrap().sessions, 0);
     for _ in 0..3 {
         let replies = session(&sink, &TRANSACTION);

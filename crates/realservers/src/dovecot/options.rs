@@ -39,10 +39,7 @@ impl User {
     /// A user with a password.
     #[must_use]
     pub fn new(name: &str, password: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            password: password.to_owned(),
-        }
+        Self { name: name.to_owned(), password: password.to_owned() }
     }
 }
 
@@ -52,10 +49,7 @@ impl Default for DovecotOptions {
     fn default() -> Self {
         Self {
             domain: "example.test".to_owned(),
-            users: vec![
-                User::new("ann", "ann's password"),
-                User::new("bob", "bob's password"),
-            ],
+            users: vec![User::new("ann", "ann's password"), User::new("bob", "bob's password")],
             mailboxes: vec![Mailbox {
                 name: "Archive".to_owned(),
                 special_use: Some(r"\Archive".to_owned()),
