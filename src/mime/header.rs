@@ -48,7 +48,9 @@ fn is_blank(line: &[u8]) -> bool {
 
 /// Whether `line` is the separator of mailbox files in front of a message.
 fn is_mbox_from(line: &[u8]) -> bool {
-    line.starts_with(b"From ") || line.starts_with(b">From ")
+    let separator = line.starts_with(b"From ") || line.starts_with(b">From ");
+    // `From :` is the field in its old form.
+    separator && name_length(line).is_none()
 }
 
 /// A part of a header block.

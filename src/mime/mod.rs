@@ -4,6 +4,7 @@
 //! come and hold no more than one header block; none of them does I/O, none knows the time.
 
 pub mod address;
+mod compose;
 mod encode;
 mod error;
 mod header;
@@ -13,6 +14,7 @@ mod scan;
 mod walk;
 
 pub use address::Mailbox;
+pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
 pub use normalise::{Defaults, Normalised, Normaliser};
