@@ -1,6 +1,6 @@
 //! Makes RFC 5322 bytes of a message object.
 
-mod body;
+pub(super) mod body;
 
 use super::address::check;
 use super::encode::{Folder, unstructured};

@@ -257,3 +257,18 @@ pub(crate) fn base64_lines(octets: &[u8]) -> Vec<u8> {
     }
     out
 }
+
+/// The beginning of boundaries that occur in no part for which `taken` answers no. From the
+/// digest of the message id, so that equal messages have equal boundaries; `=_` occurs in neither
+/// quoted-printable nor base64, so only parts that stay as they are matter.
+pub(crate) fn boundary_stem(message_id: &str, taken: impl Fn(&str) -> bool) -> String {
+    let mut salt = 0_u32;
+    loop {
+        let digest = blake3::hash(format!("{message_id}{salt}").as_bytes()).to_hex();
+        let stem = format!("=_{}", digest.get(..24).unwrap_or_default());
+        if !taken(&stem) {
+            return stem;
+        }
+        salt += 1;
+    }
+}

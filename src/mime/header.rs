@@ -92,6 +92,19 @@ pub(crate) fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
     })
 }
 
+/// The header block of a message that stands in memory, without the blank line.
+pub(crate) fn split_header(message: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let Some(line) = message.get(end..).filter(|rest| !rest.is_empty()) {
+        let line = line.get(..line_end(line)).unwrap_or(line);
+        if is_blank(line) || (name_length(line).is_none() && !continues(line)) {
+            break;
+        }
+        end += line.len();
+    }
+    message.get(..end.min(MAX_HEADER)).unwrap_or_default()
+}
+
 /// The length of the first line with its end.
 fn line_end(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1)

@@ -9,7 +9,9 @@ mod encode;
 mod error;
 mod header;
 mod normalise;
+mod parse;
 mod recode;
+pub mod report;
 mod scan;
 mod walk;
 
@@ -18,7 +20,9 @@ pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
 pub use normalise::{Defaults, Normalised, Normaliser};
+pub use parse::{IncomingHeader, ParsedHeader};
 pub use recode::{Accepts, Recoder, Survey, Surveyed, recode, to_seven_bit, to_short_lines};
+pub use report::report;
 pub use scan::{Facts, Octets, Scanner};
 
 /// The largest header block that is taken, in octets.

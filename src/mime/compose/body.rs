@@ -6,7 +6,7 @@ use lettre::message::header::{
 use lettre::message::{Body, MultiPart, SinglePart};
 
 use crate::mapi::{Attachment, MessageData, tags};
-use crate::mime::encode::{base64_lines, parameter, quoted_printable};
+use crate::mime::encode::{base64_lines, boundary_stem, parameter, quoted_printable};
 use crate::mime::{MAX_LINE, Scanner, to_seven_bit};
 
 /// A header of a part that is encoded already.
@@ -39,9 +39,15 @@ ready_header!(TypeOfPart, "Content-Type");
 const RFC822: &str = "message/rfc822";
 
 /// A part or several.
-enum Tree {
+pub(in crate::mime) enum Tree {
     One(SinglePart),
     Many(MultiPart),
+}
+
+impl From<SinglePart> for Tree {
+    fn from(part: SinglePart) -> Self {
+        Tree::One(part)
+    }
 }
 
 /// The MIME headers of the message, a blank line, and its body.
@@ -91,7 +97,12 @@ pub(super) fn body(message: &MessageData, message_id: &str) -> Vec<u8> {
     }
 }
 
-fn multipart(kind: &str, boundary: &str, parts: impl IntoIterator<Item = Tree>) -> MultiPart {
+/// Several parts in one; `kind` is the media type with its other parameters.
+pub(in crate::mime) fn multipart(
+    kind: &str,
+    boundary: &str,
+    parts: impl IntoIterator<Item = Tree>,
+) -> MultiPart {
     let content_type = TypeOfPart(format!("{kind};\r\n boundary=\"{boundary}\""));
     let raw = format!("multipart/mixed; boundary=\"{boundary}\"");
     let mut whole =
@@ -250,26 +261,18 @@ struct Boundaries {
 }
 
 impl Boundaries {
-    /// From the digest of the message id, so that equal messages have equal boundaries. `=_`
-    /// occurs in neither quoted-printable nor base64; only parts that stay as they are could
-    /// contain it.
     fn new(message: &MessageData, message_id: &str) -> Self {
-        let mut salt = 0_u32;
-        loop {
-            let digest = blake3::hash(format!("{message_id}{salt}").as_bytes()).to_hex();
-            let stem = format!("=_{}", digest.get(..24).unwrap_or_default());
-            let taken = [tags::BODY, tags::HTML]
+        let stem = boundary_stem(message_id, |stem| {
+            let in_text = [tags::BODY, tags::HTML]
                 .iter()
-                .any(|tag| message.props.text(*tag).is_some_and(|text| text.contains(&stem)))
+                .any(|tag| message.props.text(*tag).is_some_and(|text| text.contains(stem)));
+            in_text
                 || message.attachments.iter().any(|attachment| {
                     media_type(&attachment.mime_tag) == RFC822
                         && attachment.data.windows(stem.len()).any(|at| at == stem.as_bytes())
-                });
-            if !taken {
-                return Boundaries { stem };
-            }
-            salt += 1;
-        }
+                })
+        });
+        Boundaries { stem }
     }
 
     fn next(&self, level: &str) -> String {
