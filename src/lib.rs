@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod control;
 pub mod mapi;
 #[allow(dead_code, unused_imports)] // Until both directions use all of it.
 pub mod mime;
