@@ -4,7 +4,8 @@
 pub mod clock;
 pub mod control;
 pub mod mapi;
-#[allow(dead_code, unused_imports)] // Until both directions use all of it.
+#[path = "../migrations/mod.rs"]
+mod migrations;
 pub mod mime;
 pub mod net;
 pub mod profile;
