@@ -21,4 +21,5 @@ pub mod session;
 pub mod spi;
 pub mod spool;
 pub mod spooler;
+pub mod store;
 pub mod transport;

@@ -143,12 +143,11 @@ pub(crate) fn parameter(name: &str, value: &str) -> String {
     let mut segment = 0_u32;
     let mut line = format!(";\r\n {name}*0*=utf-8''");
     let mut length = line.len() - 3;
-    for byte in value.bytes() {
-        let piece = match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'.' | b'-' | b'_' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
+    // Whole characters in each segment: some readers decode them one by one.
+    for c in value.chars() {
+        let piece = match c {
+            '0'..='9' | 'a'..='z' | 'A'..='Z' | '.' | '-' | '_' => c.to_string(),
+            _ => c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect(),
         };
         if length + piece.len() > LINE - 1 {
             out.push_str(&line);
@@ -257,4 +256,19 @@ pub(crate) fn base64_lines(octets: &[u8]) -> Vec<u8> {
         out.extend_from_slice(STANDARD.encode(line).as_bytes());
     }
     out
+}
+
+/// The beginning of boundaries that occur in no part for which `taken` answers no. From the
+/// digest of the message id, so that equal messages have equal boundaries; `=_` occurs in neither
+/// quoted-printable nor base64, so only parts that stay as they are matter.
+pub(crate) fn boundary_stem(message_id: &str, taken: impl Fn(&str) -> bool) -> String {
+    let mut salt = 0_u32;
+    loop {
+        let digest = blake3::hash(format!("{message_id}{salt}").as_bytes()).to_hex();
+        let stem = format!("=_{}", digest.get(..24).unwrap_or_default());
+        if !taken(&stem) {
+            return stem;
+        }
+        salt += 1;
+    }
 }

@@ -48,7 +48,9 @@ fn is_blank(line: &[u8]) -> bool {
 
 /// Whether `line` is the separator of mailbox files in front of a message.
 fn is_mbox_from(line: &[u8]) -> bool {
-    line.starts_with(b"From ") || line.starts_with(b">From ")
+    let separator = line.starts_with(b"From ") || line.starts_with(b">From ");
+    // `From :` is the field in its old form.
+    separator && name_length(line).is_none()
 }
 
 /// A part of a header block.
@@ -88,6 +90,19 @@ pub(crate) fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
         Item::Field(field) => Some(field),
         Item::Junk(_) => None,
     })
+}
+
+/// The header block of a message that stands in memory, without the blank line.
+pub(crate) fn split_header(message: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while let Some(line) = message.get(end..).filter(|rest| !rest.is_empty()) {
+        let line = line.get(..line_end(line)).unwrap_or(line);
+        if is_blank(line) || (name_length(line).is_none() && !continues(line)) {
+            break;
+        }
+        end += line.len();
+    }
+    message.get(..end.min(MAX_HEADER)).unwrap_or_default()
 }
 
 /// The length of the first line with its end.

@@ -4,19 +4,25 @@
 //! come and hold no more than one header block; none of them does I/O, none knows the time.
 
 pub mod address;
+mod compose;
 mod encode;
 mod error;
 mod header;
 mod normalise;
+mod parse;
 mod recode;
+pub mod report;
 mod scan;
 mod walk;
 
 pub use address::Mailbox;
+pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
 pub use normalise::{Defaults, Normalised, Normaliser};
+pub use parse::{IncomingHeader, ParsedHeader};
 pub use recode::{Accepts, Recoder, Survey, Surveyed, recode, to_seven_bit, to_short_lines};
+pub use report::report;
 pub use scan::{Facts, Octets, Scanner};
 
 /// The largest header block that is taken, in octets.

@@ -1,22 +1,73 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use super::*;
-use mail_parser::{MessageParser, PartType};
+use mail_parser::MessageParser;
 use proptest::prelude::*;
 
-/// The decoded contents of all leaves, in order, messages within included.
+/// The decoded contents of all leaves, in order, messages within included: a plain recursive
+/// reading with the whole message in memory. (`MessageParser` panics on some of these trees.)
 fn leaves(bytes: &[u8]) -> Vec<Vec<u8>> {
-    fn walk(message: &mail_parser::Message<'_>, out: &mut Vec<Vec<u8>>) {
-        for part in &message.parts {
-            match &part.body {
-                PartType::Multipart(_) => {}
-                PartType::Message(inner) => walk(inner, out),
-                _ => out.push(part.contents().to_vec()),
+    let mut out = Vec::new();
+    read_entity(bytes, &mut out);
+    out
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|at| at == wanted)
+}
+
+fn read_entity(entity: &[u8], out: &mut Vec<Vec<u8>>) {
+    let end = find(entity, b"\r\n\r\n").unwrap();
+    let (head, body) = (String::from_utf8_lossy(&entity[..end]).to_lowercase(), &entity[end + 4..]);
+    let value = |name: &str| -> String {
+        let unfolded = head.replace("\r\n ", " ");
+        let mut lines = unfolded.lines();
+        lines.find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+    };
+    let (kind, encoding) = (value("content-type:"), value("content-transfer-encoding:"));
+    if let Some((_, boundary)) = kind.split_once("boundary=") {
+        let delimiter = format!("\r\n--{}", boundary.trim_matches('"'));
+        let mut rest = [b"\r\n", body].concat();
+        loop {
+            let at = find(&rest, delimiter.as_bytes()).unwrap();
+            let line_end = at + delimiter.len();
+            if rest[line_end..].starts_with(b"--") {
+                return;
             }
+            let part = rest[line_end + 2..].to_vec();
+            // An empty body may share its line end with the boundary.
+            let part_end = find(&part, delimiter.as_bytes()).unwrap();
+            read_entity(&[&part[..part_end], b""].concat(), out);
+            rest = part[part_end..].to_vec();
         }
     }
-    let mut out = Vec::new();
-    walk(&MessageParser::default().parse(bytes).unwrap(), &mut out);
-    out
+    match (kind.as_str(), encoding.as_str()) {
+        ("message/rfc822", _) => read_entity(body, out),
+        (_, "base64") => {
+            let digits: Vec<u8> = body.iter().copied().filter(|b| !b"\r\n".contains(b)).collect();
+            out.push(
+                base64::Engine::decode(&base64::engine::general_purpose::STANDARD, digits).unwrap(),
+            );
+        }
+        (_, "quoted-printable") => {
+            let mut text = Vec::new();
+            let mut rest = body;
+            while let [first, tail @ ..] = rest {
+                rest = tail;
+                match (*first, tail) {
+                    (b'=', [b'\r', b'\n', after @ ..]) => rest = after,
+                    (b'=', [high, low, after @ ..]) => {
+                        let hex = [*high, *low];
+                        let hex = std::str::from_utf8(&hex).unwrap();
+                        text.push(u8::from_str_radix(hex, 16).unwrap());
+                        rest = after;
+                    }
+                    (octet, _) => text.push(octet),
+                }
+            }
+            out.push(text);
+        }
+        _ => out.push(body.to_vec()),
+    }
 }
 
 fn assert_wire_fit(bytes: &[u8], accepts: Accepts) {
