@@ -1,6 +1,8 @@
 //! postrider: see ARCHITECTURE.md.
 #![forbid(unsafe_code)]
 
+#[doc(hidden)] // The binary's insides, no part of the library.
+pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod mapi;

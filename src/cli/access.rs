@@ -20,14 +20,16 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// one that holds the lock may be a daemon that is starting.
 const LOCK_TRY: Duration = Duration::from_millis(250);
 
-/// What the session of a command logs on to.
+/// Whether and how a session of this process logs its transports on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Logon {
-    /// To nothing: the spool is only opened.
-    Spool,
-    /// To every transport, with inbound and outbound off until a flush asks for them.
-    Quiet,
-    /// To every transport, with both on.
+    /// Not at all: messages can be submitted and the queue looked at.
+    None,
+    /// Without connections: the queue can be changed as well.
+    Offline,
+    /// With both directions closed until a flush opens them.
+    Closed,
+    /// With both directions open.
     Full,
 }
 
@@ -255,14 +257,14 @@ mod tests {
     #[tokio::test]
     async fn without_a_daemon_the_spool_is_opened_and_let_go() {
         let at = place(FakeService::default(), 2);
-        assert_eq!(at.place.with("ask", Logon::Quiet, pid).await.unwrap(), (42, false));
-        assert_eq!(*at.events.lock().unwrap(), ["open Quiet", "shutdown"]);
+        assert_eq!(at.place.with("ask", Logon::Closed, pid).await.unwrap(), (42, false));
+        assert_eq!(*at.events.lock().unwrap(), ["open Closed", "shutdown"]);
     }
 
     #[tokio::test]
     async fn the_wait_for_the_lock_ends_with_try_again() {
         let at = place(FakeService::default(), u32::MAX);
-        let failure = at.place.with("ask", Logon::Spool, pid).await.unwrap_err();
+        let failure = at.place.with("ask", Logon::None, pid).await.unwrap_err();
         assert_eq!(failure.exit, Exit::TryAgain);
         assert!(failure.line().unwrap().contains("another process has the spool"));
         assert!(at.events.lock().unwrap().is_empty());
@@ -277,7 +279,7 @@ mod tests {
             let served = serve(&socket, service, std::future::pending());
             tokio::select! {
                 () = served => unreachable!(),
-                asked = at.place.with("ask", Logon::Spool, pid) => asked,
+                asked = at.place.with("ask", Logon::None, pid) => asked,
             }
         };
         assert_eq!(asked.unwrap(), (42, true));
@@ -294,15 +296,15 @@ mod tests {
             std::fs::remove_file(path).unwrap();
             drop((accepted, listener));
         });
-        assert_eq!(at.place.with("ask", Logon::Spool, pid).await.unwrap(), (42, false));
+        assert_eq!(at.place.with("ask", Logon::None, pid).await.unwrap(), (42, false));
         dying.await.unwrap();
-        assert_eq!(*at.events.lock().unwrap(), ["open Spool", "shutdown"]);
+        assert_eq!(*at.events.lock().unwrap(), ["open None", "shutdown"]);
     }
 
     #[tokio::test]
     async fn an_answer_of_the_session_is_no_reason_to_repeat() {
         let at = place(FakeService::failing(MapiCode::NETWORK_ERROR, "down"), 0);
-        let failure = at.place.with("ask", Logon::Quiet, pid).await.unwrap_err();
+        let failure = at.place.with("ask", Logon::Closed, pid).await.unwrap_err();
         assert_eq!(failure.code, Some(MapiCode::NETWORK_ERROR));
         assert_eq!(at.fake.calls(), ["status"]);
         drop(at.temp);

@@ -86,7 +86,7 @@ pub(crate) enum ProfileCommand {
     Remove(RemoveArguments),
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NewArguments {
     /// Name of the profile
     #[arg(value_name = "NAME")]
@@ -327,6 +327,9 @@ mod tests {
         assert_eq!(union, TransportNotify::all());
         assert_eq!(NotifyFlag::value_variants().len(), 10);
         let name = NotifyFlag::BeginInboundFlush.to_possible_value();
-        assert_eq!(name.map(|name| name.get_name().to_owned()).as_deref(), Some("begin-inbound-flush"));
+        assert_eq!(
+            name.map(|name| name.get_name().to_owned()).as_deref(),
+            Some("begin-inbound-flush")
+        );
     }
 }

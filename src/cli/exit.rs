@@ -129,6 +129,12 @@ impl Failure {
         Failure { exit: Exit::of(code), code: Some(code), message }
     }
 
+    /// The same after the message was accepted: no exit code may invite the caller to send it
+    /// again, and nothing is repeated.
+    pub(crate) fn accepted(self) -> Self {
+        Failure { exit: Exit::Negative, code: None, message: self.message }
+    }
+
     /// A file that cannot be read or written.
     pub(crate) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         Self::new(Exit::Io, format!("cannot {what}: {error}"))

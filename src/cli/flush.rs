@@ -1,5 +1,6 @@
 //! `fetch` and `flush`: FlushQueues, with progress on a terminal.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -26,10 +27,8 @@ pub(crate) async fn flush(
     arguments: &FlushArguments,
 ) -> Result<(), Failure> {
     let both = !arguments.upload && !arguments.download;
-    let request = FlushRequest {
-        upload: arguments.upload || both,
-        download: arguments.download || both,
-    };
+    let request =
+        FlushRequest { upload: arguments.upload || both, download: arguments.download || both };
     flush_queues(place, console, "flush", request).await
 }
 
@@ -40,13 +39,13 @@ async fn flush_queues(
     request: FlushRequest,
 ) -> Result<(), Failure> {
     let shows_progress = console.shows_progress;
-    let summary = place.with(what, Logon::Quiet, async |access| {
+    let summary = place.with(what, Logon::Closed, async |access| {
         let service = access.service();
         let flushed = service.flush(request);
         let summary = if shows_progress {
             tokio::select! {
                 summary = flushed => summary,
-                () = show_progress(service, request) => unreachable_progress(),
+                never = show_progress(service, request) => match never {},
             }
         } else {
             flushed.await
@@ -55,11 +54,6 @@ async fn flush_queues(
     });
     let summary = summary.await?;
     tell(&summary, request, console)
-}
-
-/// The bars never end by themselves; the type wants an answer all the same.
-fn unreachable_progress() -> crate::mapi::MapiResult<FlushSummary> {
-    Err(crate::mapi::MapiCode::CALL_FAILED.into())
 }
 
 fn tell(
@@ -87,7 +81,7 @@ fn tell(
 }
 
 /// Shows what moves until it is dropped.
-async fn show_progress(service: &dyn Service, request: FlushRequest) {
+async fn show_progress(service: &dyn Service, request: FlushRequest) -> Infallible {
     let bars = MultiProgress::new();
     let upload = request.upload.then(|| Progress::new(&bars, "sending"));
     let download = request.download.then(|| Progress::new(&bars, "receiving"));

@@ -29,7 +29,8 @@ pub(crate) async fn resolve(service: &dyn Service, text: &str) -> Result<EntryId
     if let Ok(entry) = text.parse() {
         return Ok(entry);
     }
-    let possible = (1..WHOLE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let possible =
+        (1..WHOLE).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
     if !possible {
         let error = MapiError::new(MapiCode::INVALID_ENTRYID, format!("{text:?} is no entry id"));
         return Err(Failure::contract("look that up", &error));

@@ -55,8 +55,7 @@ fn answer(result: Result<(), MapiError>, console: &mut Console<'_>) -> Result<()
     }
     console.complain(&Failure::contract("notify", &error));
     // That nobody is there any more is no answer of the session.
-    let exit =
-        if code == MapiCode::NETWORK_ERROR { Exit::TryAgain } else { Exit::Negative };
+    let exit = if code == MapiCode::NETWORK_ERROR { Exit::TryAgain } else { Exit::Negative };
     Err(Failure::silent(exit))
 }
 

@@ -82,7 +82,7 @@ pub(crate) async fn queue(
 ) -> Result<(), Failure> {
     match command {
         None | Some(QueueCommand::List) => {
-            let rows = place.with("show the queue", Logon::Spool, async |access| {
+            let rows = place.with("show the queue", Logon::None, async |access| {
                 let rows = all_rows(access.service()).await;
                 rows.map_err(|error| Failure::contract("show the queue", &error))
             });
@@ -90,7 +90,7 @@ pub(crate) async fn queue(
             if console.json { console.document(&rows) } else { print_rows(&rows, console) }
         }
         Some(QueueCommand::Show(id)) => {
-            let row = place.with("show the message", Logon::Spool, async |access| {
+            let row = place.with("show the message", Logon::None, async |access| {
                 let entry = resolve(access.service(), &id.id).await?;
                 let row = access.service().queue_row(&entry).await;
                 row.map_err(|error| Failure::contract(&format!("show {entry}"), &error))
@@ -110,7 +110,7 @@ pub(crate) async fn each(
     ids: &[String],
 ) -> Result<(), Failure> {
     let mut answers: Vec<Answer> = Vec::new();
-    let ended = place.with(verb.word(), Logon::Spool, async |access| {
+    let ended = place.with(verb.word(), Logon::Offline, async |access| {
         // After a change of the daemon it goes on where it was.
         while let Some(id) = ids.get(answers.len()) {
             answers.push(match one(access, verb, id).await {
@@ -153,7 +153,7 @@ pub(crate) async fn retry(
     if !arguments.all {
         return each(place, console, Verb::Retry, &arguments.ids).await;
     }
-    let count = place.with("retry", Logon::Spool, async |access| {
+    let count = place.with("retry", Logon::Offline, async |access| {
         let count = access.service().retry(None).await;
         count.map_err(|error| Failure::contract("retry", &error))
     });
@@ -172,7 +172,7 @@ pub(crate) async fn export(
     id: &str,
 ) -> Result<(), Failure> {
     let mut written = false;
-    let exported = place.with("export", Logon::Spool, async |access| {
+    let exported = place.with("export", Logon::None, async |access| {
         let entry = resolve(access.service(), id).await?;
         let what = format!("export {entry}");
         let content = access.service().export(&entry).await;

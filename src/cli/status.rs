@@ -9,7 +9,7 @@ use super::exit::Failure;
 use super::table::{Mood, Table};
 use super::text::{one_line, relative};
 use crate::mapi::StatusCode;
-use crate::session::{InboundMode, Service, StatusReport, StatusRowView};
+use crate::session::{InboundMode, StatusReport, StatusRowView};
 use crate::spi::StatusRowKind;
 
 /// `status`.
@@ -22,7 +22,7 @@ pub(crate) async fn status(
         return watch(place, console).await;
     }
     let (report, from_daemon) = place
-        .with("show the status", Logon::Spool, async |access| {
+        .with("show the status", Logon::None, async |access| {
             let report = access.service().status().await;
             let report = report.map_err(|error| Failure::contract("show the status", &error))?;
             Ok((report, access.is_daemon()))
@@ -37,7 +37,7 @@ pub(crate) async fn status(
 /// Shows each change until the daemon ends or a signal comes.
 async fn watch(place: &Place, console: &mut Console<'_>) -> Result<(), Failure> {
     place
-        .with("watch the status", Logon::Spool, async |access| {
+        .with("watch the status", Logon::None, async |access| {
             if !access.is_daemon() {
                 console.note("no daemon is running; nothing will change");
             }

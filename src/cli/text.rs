@@ -3,10 +3,10 @@
 /// The text in one line: line ends and the blanks around them become one space, other control
 /// characters (which could steer the terminal) a question mark.
 pub(crate) fn one_line(text: &str) -> String {
-    let joined: Vec<&str> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let joined: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let shown = |c: char| {
-        let steers = c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let steers =
+            c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if steers { '?' } else { c }
     };
     joined.join(" ").replace('\t', " ").chars().map(shown).collect()
