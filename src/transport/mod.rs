@@ -1,6 +1,10 @@
 //! The SMTP/IMAP transport provider.
 
+mod calls;
+mod events;
+mod notify;
 mod settings;
+mod status;
 
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,
