@@ -1,6 +1,6 @@
 //! What the two halves of a logon tell it about their work.
 
-use crate::mapi::SysTime;
+use crate::mapi::{MapiCode, MapiError, SysTime};
 
 /// Whether a direction may start new work (TN-6 to TN-9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,10 +42,38 @@ pub(crate) enum TroubleKind {
     Tls,
     /// It refused the credentials.
     LoginRefused,
+    /// The password could not be had from its source.
+    Credentials,
     /// It asked for a pause, or a limit was reached.
     Throttled,
     /// It does not speak the protocol as it should, or lacks what is needed.
     Server,
+    /// The profile asks for what cannot be, such as a mailbox the server does not have.
+    Configuration,
     /// The spool or the store cannot take anything now.
     Storage,
+    /// A message could not be handled and was set aside; the others flow.
+    Message,
+}
+
+impl TroubleKind {
+    /// The code by which the contract names it.
+    pub(crate) fn code(self) -> MapiCode {
+        match self {
+            TroubleKind::Network | TroubleKind::Tls | TroubleKind::Server => {
+                MapiCode::NETWORK_ERROR
+            }
+            TroubleKind::LoginRefused | TroubleKind::Credentials => MapiCode::LOGON_FAILED,
+            TroubleKind::Throttled => MapiCode::WAIT,
+            TroubleKind::Configuration => MapiCode::UNCONFIGURED,
+            TroubleKind::Storage => MapiCode::DISK_ERROR,
+            TroubleKind::Message => MapiCode::CALL_FAILED,
+        }
+    }
+}
+
+impl From<&Trouble> for MapiError {
+    fn from(trouble: &Trouble) -> Self {
+        MapiError::new(trouble.kind.code(), trouble.words.clone())
+    }
 }

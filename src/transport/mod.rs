@@ -1,5 +1,7 @@
 //! The SMTP/IMAP transport provider.
 
+#[allow(dead_code)] // Used by the logon.
+mod events;
 mod settings;
 
 pub use settings::{
