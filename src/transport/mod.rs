@@ -2,6 +2,7 @@
 
 #[allow(dead_code)] // Used by the logon.
 mod events;
+pub(crate) mod outbound;
 mod settings;
 
 pub use settings::{

@@ -89,6 +89,11 @@ impl TextReader {
         }
         Ok(&self.buffer)
     }
+
+    /// Whether no other piece follows this one.
+    pub(crate) fn is_last(piece: &[u8]) -> bool {
+        piece.len() < PIECE
+    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,8 @@ impl Capabilities {
 
     fn read(&mut self, line: &str) {
         // `AUTH=LOGIN` is what servers of the last century say, some of them to this day.
-        let mut words = line.split(|c: char| c.is_whitespace() || c == '=').filter(|w| !w.is_empty());
+        let mut words =
+            line.split(|c: char| c.is_whitespace() || c == '=').filter(|w| !w.is_empty());
         let Some(keyword) = words.next() else { return };
         match keyword.to_ascii_uppercase().as_str() {
             "PIPELINING" => self.pipelining = true,
@@ -130,7 +131,10 @@ mod tests {
 
     #[test]
     fn odd_lines_do_no_harm() {
-        assert_eq!(of(&["", "   ", "\t", "=", "X-NEW 1 2 3", "PIPELININGS"]), Capabilities::default());
+        assert_eq!(
+            of(&["", "   ", "\t", "=", "X-NEW 1 2 3", "PIPELININGS"]),
+            Capabilities::default()
+        );
         for unlimited in ["SIZE", "SIZE 0", "SIZE many", "SIZE -1"] {
             assert_eq!(of(&[unlimited]).size, SizeLimit::Unlimited, "{unlimited}");
         }

@@ -188,8 +188,7 @@ const ALL: &[Phase] = &[
     Phase::Body,
     Phase::Dot,
 ];
-const SETUP: &[Phase] =
-    &[Phase::Connect, Phase::Tls, Phase::Greeting, Phase::Ehlo, Phase::Reset];
+const SETUP: &[Phase] = &[Phase::Connect, Phase::Tls, Phase::Greeting, Phase::Ehlo, Phase::Reset];
 const TRANSACTION: &[Phase] = &[Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Body, Phase::Dot];
 /// Phases whose reply is about the message as a whole.
 const WHOLE: &[Phase] = &[Phase::Mail, Phase::Data, Phase::Body, Phase::Dot];

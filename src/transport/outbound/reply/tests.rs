@@ -33,7 +33,11 @@ const EXAMPLES: &[(Phase, &str, (Scope, Permanence, Cause))] = &[
     (Phase::Mail, "421 4.7.0 try again later", (Account, Temporary, Throttled)),
     (Phase::Rcpt, "421 4.3.2 shutting down", (Network, Temporary, Plain)),
     (Phase::Auth, "454 4.7.0 temporary failure", (Account, Temporary, Throttled)),
-    (Phase::Auth, "535 5.7.139 basic authentication is disabled", (Account, Permanent, LoginRefused)),
+    (
+        Phase::Auth,
+        "535 5.7.139 basic authentication is disabled",
+        (Account, Permanent, LoginRefused),
+    ),
     (Phase::Mail, "454 4.7.0 too often", (Account, Temporary, Throttled)),
     (Phase::Mail, "530 5.7.0 Must issue a STARTTLS command first", (Account, Permanent, Plain)),
     (Phase::Mail, "530 5.7.0 log in first", (Account, Permanent, LoginRefused)),
