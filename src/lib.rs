@@ -8,4 +8,5 @@ pub mod net;
 pub mod session;
 pub mod spi;
 pub mod spool;
+pub mod spooler;
 pub mod transport;

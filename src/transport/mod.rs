@@ -1,9 +1,11 @@
 //! The SMTP/IMAP transport provider.
 
-#[allow(dead_code)] // Used by the logon.
-mod events;
+mod calls;
+pub(crate) mod events;
+mod notify;
 pub(crate) mod outbound;
 mod settings;
+mod status;
 
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,
