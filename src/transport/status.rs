@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::events::{Activity, Trouble, TroubleKind};
 use super::notify::NotifyState;
-use crate::mapi::{MapiCode, ModifyStatusFlags, ResourceMethods, StatusCode};
+use crate::mapi::{ModifyStatusFlags, ResourceMethods, StatusCode};
 use crate::spi::{StatusColumns, Support};
 
 /// Everything the row depends on.
@@ -141,18 +141,6 @@ impl TroubleKind {
     /// Whether the network is to blame (STATUS_OFFLINE) and not the account (STATUS_FAILURE).
     fn is_network(self) -> bool {
         self == TroubleKind::Network
-    }
-
-    /// The code of the contract that names the trouble.
-    pub(crate) fn code(self) -> MapiCode {
-        match self {
-            TroubleKind::Network | TroubleKind::Tls | TroubleKind::Server => {
-                MapiCode::NETWORK_ERROR
-            }
-            TroubleKind::LoginRefused => MapiCode::LOGON_FAILED,
-            TroubleKind::Throttled => MapiCode::WAIT,
-            TroubleKind::Storage => MapiCode::NOT_ENOUGH_DISK,
-        }
     }
 }
 

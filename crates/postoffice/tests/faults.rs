@@ -15,11 +15,7 @@ use support::{Client, SOON};
 const MAIL: &str = "From: a@x\r\nDate: d\r\n\r\nbody\r\n";
 
 async fn office() -> PostOffice {
-    PostOffice::builder()
-        .user("ann", "secret")
-        .start()
-        .await
-        .unwrap()
+    PostOffice::builder().user("ann", "secret").start().await.unwrap()
 }
 
 async fn smtp(office: &PostOffice) -> Client {
@@ -74,14 +70,8 @@ async fn every_smtp_phase_can_be_refused() {
             refused.push("greeting");
         }
         let mail = "MAIL FROM:<a@x>";
-        for command in [
-            "EHLO x",
-            "STARTTLS-",
-            "AUTH PLAIN AGEAYg==",
-            mail,
-            "RCPT TO:<b@x>",
-            "DATA",
-        ] {
+        for command in ["EHLO x", "STARTTLS-", "AUTH PLAIN AGEAYg==", mail, "RCPT TO:<b@x>", "DATA"]
+        {
             let command = if command == "STARTTLS-" && phase == SmtpPhase::StartTls {
                 "STARTTLS"
             } else if command == "STARTTLS-" {
@@ -118,10 +108,7 @@ async fn replies_of_several_lines_and_of_421() {
     let mut client = hello(&office).await;
     client.expect("MAIL FROM:<a@x>", "250").await;
     client.expect("RCPT TO:<ann@x>", "250").await;
-    assert_eq!(
-        client.ask("RCPT TO:<bob@x>").await,
-        "550-5.7.1 no|550-5.7.1 really|550 5.7.1 not"
-    );
+    assert_eq!(client.ask("RCPT TO:<bob@x>").await, "550-5.7.1 no|550-5.7.1 really|550 5.7.1 not");
     handle.remove();
     client.expect("RCPT TO:<bob@x>", "250").await;
     office.inject(Fault::smtp(SmtpPhase::Data, SmtpAction::reply(421, "4.3.2", "down")).once());
@@ -137,12 +124,7 @@ async fn replies_of_several_lines_and_of_421() {
 #[tokio::test]
 async fn connections_are_dropped_reset_and_half_closed() {
     let office = office().await;
-    for phase in [
-        SmtpPhase::Connect,
-        SmtpPhase::Greeting,
-        SmtpPhase::Mail,
-        SmtpPhase::FinalDot,
-    ] {
+    for phase in [SmtpPhase::Connect, SmtpPhase::Greeting, SmtpPhase::Mail, SmtpPhase::FinalDot] {
         for action in [Action::Drop, Action::Reset, Action::HalfClose] {
             let handle = office.inject(Fault::smtp(phase, action.clone()).once());
             let mut client = smtp(&office).await;
@@ -171,19 +153,14 @@ async fn connections_are_dropped_reset_and_half_closed() {
     }
     assert_eq!(office.accepted_count(), 0);
     let none_open = |office: &PostOffice| office.counters(Protocol::Smtp).open == 0;
-    office
-        .wait_until("connections to end", SOON, none_open)
-        .await
-        .unwrap();
+    office.wait_until("connections to end", SOON, none_open).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_lost_reply_leaves_the_message_accepted() {
     let office = office().await;
-    let fault = Fault::smtp(SmtpPhase::FinalDot, Action::Drop)
-        .after_effect()
-        .matching("ann@")
-        .once();
+    let fault =
+        Fault::smtp(SmtpPhase::FinalDot, Action::Drop).after_effect().matching("ann@").once();
     office.inject(fault);
     let mut client = hello(&office).await;
     assert!(client.submit("bob@x", MAIL).await.starts_with("250"));
@@ -198,11 +175,7 @@ async fn a_lost_reply_leaves_the_message_accepted() {
 #[tokio::test]
 async fn the_connection_ends_amid_the_data() {
     let office = office().await;
-    for (action, by_bdat) in [
-        (Action::Drop, false),
-        (Action::Reset, false),
-        (Action::Drop, true),
-    ] {
+    for (action, by_bdat) in [(Action::Drop, false), (Action::Reset, false), (Action::Drop, true)] {
         let handle = office.inject(Fault::smtp(SmtpPhase::Body, action).at_byte(100_000).once());
         let mut client = hello(&office).await;
         client.expect("MAIL FROM:<a@x>", "250").await;
@@ -252,10 +225,7 @@ async fn a_hang_is_awaited_and_released() {
     handle.reached(SOON).await.unwrap();
     drop(client);
     let none_open = |office: &PostOffice| office.counters(Protocol::Smtp).open == 0;
-    office
-        .wait_until("the connection to end", SOON, none_open)
-        .await
-        .unwrap();
+    office.wait_until("the connection to end", SOON, none_open).await.unwrap();
     for phase in [SmtpPhase::Connect, SmtpPhase::Greeting] {
         let handle = office.inject(Fault::smtp(phase, Action::Hang).once());
         let mut client = smtp(&office).await;
@@ -275,10 +245,7 @@ async fn garbage_floods_endless_lines_and_delays() {
     client.send("RSET").await;
     assert_eq!(client.exactly(5).await, garbage);
     client.expect("NOOP", "250").await;
-    let flood = Action::Flood {
-        line: b"250-more".to_vec(),
-        times: 100_000,
-    };
+    let flood = Action::Flood { line: b"250-more".to_vec(), times: 100_000 };
     office.inject(Fault::smtp(SmtpPhase::Rset, flood).once());
     let reply = client.ask("RSET").await;
     assert_eq!(reply.split('|').count(), 100_001);
@@ -311,24 +278,14 @@ async fn plaintext_is_injected_behind_the_starttls_reply() {
     let mut client = hello(&office).await;
     client.expect("STARTTLS", "220").await;
     assert_eq!(client.reply().await, "250 injected");
-    client
-        .secure(&office)
-        .await
-        .unwrap()
-        .expect("EHLO x", "250")
-        .await;
+    client.secure(&office).await.unwrap().expect("EHLO x", "250").await;
     let injected = Action::Append(b"* OK injected\r\n".to_vec());
     office.inject(Fault::imap(ImapPhase::StartTls, injected).once());
     let mut client = imap(&office).await;
     client.line().await;
     client.imap_ok("a STARTTLS").await;
     assert_eq!(client.line().await, "* OK injected");
-    client
-        .secure(&office)
-        .await
-        .unwrap()
-        .imap_ok("b NOOP")
-        .await;
+    client.secure(&office).await.unwrap().imap_ok("b NOOP").await;
 }
 
 #[tokio::test]
@@ -344,30 +301,17 @@ async fn tls_handshakes_hang_break_and_show_flawed_certificates() {
         let before = office.certificate().fingerprint();
         office.present(flaw).unwrap();
         assert_ne!(before, office.certificate().fingerprint());
-        let client = Client::plain(office.address(listener))
-            .await
-            .secure(&office)
-            .await;
+        let client = Client::plain(office.address(listener)).await.secure(&office).await;
         assert_eq!(client.is_ok(), sound, "{flaw:?}");
     }
     let failed = |office: &PostOffice| {
         let failures = |protocol| office.counters(protocol).tls_failures;
         failures(Protocol::Smtp) == 2 && failures(Protocol::Imap) == 2
     };
-    office
-        .wait_until("failed handshakes", SOON, failed)
-        .await
-        .unwrap();
-    for action in [
-        Action::Drop,
-        Action::Reset,
-        Action::Replace(b"no TLS here\r\n".to_vec()),
-    ] {
+    office.wait_until("failed handshakes", SOON, failed).await.unwrap();
+    for action in [Action::Drop, Action::Reset, Action::Replace(b"no TLS here\r\n".to_vec())] {
         office.inject(Fault::smtp(SmtpPhase::TlsHandshake, action).once());
-        let client = Client::plain(office.address(Listener::Smtps))
-            .await
-            .secure(&office)
-            .await;
+        let client = Client::plain(office.address(Listener::Smtps)).await.secure(&office).await;
         assert!(client.is_err());
     }
     let handle = office.inject(Fault::imap(ImapPhase::TlsHandshake, Action::Hang));
@@ -384,37 +328,18 @@ async fn tls_handshakes_hang_break_and_show_flawed_certificates() {
 async fn addresses_name_their_faults() {
     let office = office().await;
     let mut client = hello(&office).await;
-    client
-        .expect("MAIL FROM:<mail-451-4.7.1@x>", "451 4.7.1")
-        .await;
+    client.expect("MAIL FROM:<mail-451-4.7.1@x>", "451 4.7.1").await;
     client.expect("MAIL FROM:<a@x>", "250").await;
     client.expect("RCPT TO:<550-5.1.1@x>", "550 5.1.1").await;
-    client
-        .expect("RCPT TO:<450-4.2.1+two@x>", "450 4.2.1")
-        .await;
+    client.expect("RCPT TO:<450-4.2.1+two@x>", "450 4.2.1").await;
     client.expect("RCPT TO:<data-451-4.3.0@x>", "250").await;
     client.expect("DATA", "451 4.3.0").await;
     client.expect("RSET", "250").await;
-    assert!(
-        client
-            .submit("dot-554-5.6.0@x", MAIL)
-            .await
-            .starts_with("554 5.6.0")
-    );
+    assert!(client.submit("dot-554-5.6.0@x", MAIL).await.starts_with("554 5.6.0"));
     let start = Instant::now();
-    assert!(
-        client
-            .submit("dot-delay-60@x", MAIL)
-            .await
-            .starts_with("250")
-    );
+    assert!(client.submit("dot-delay-60@x", MAIL).await.starts_with("250"));
     assert!(start.elapsed() >= Duration::from_millis(60));
-    assert!(
-        client
-            .submit("accepted-451-4.0.0@x", MAIL)
-            .await
-            .starts_with("451 4.0.0")
-    );
+    assert!(client.submit("accepted-451-4.0.0@x", MAIL).await.starts_with("451 4.0.0"));
     assert_eq!(office.accepted_count(), 2);
     for (to, accepted) in [
         ("rcpt-drop@x", 2),
@@ -477,16 +402,9 @@ async fn every_imap_phase_can_be_refused() {
         let mut client = selected(&office).await;
         let text = "[UNAVAILABLE] later".to_owned();
         let no = office.inject(Fault::imap(phase, ImapAction::No(text)).once());
-        assert_eq!(
-            client.imap(&format!("a {command}")).await,
-            ["a NO [UNAVAILABLE] later"]
-        );
+        assert_eq!(client.imap(&format!("a {command}")).await, ["a NO [UNAVAILABLE] later"]);
         office.inject(Fault::imap(phase, ImapAction::Bad("what".to_owned())).once());
-        assert_eq!(
-            client.imap(&format!("b {command}")).await,
-            ["b BAD what"],
-            "{phase:?}"
-        );
+        assert_eq!(client.imap(&format!("b {command}")).await, ["b BAD what"], "{phase:?}");
         office.inject(Fault::imap(phase, ImapAction::Bye("shutting down".to_owned())).once());
         client.send(&format!("c {command}")).await;
         assert_eq!(client.line().await, "* BYE shutting down");
@@ -497,15 +415,9 @@ async fn every_imap_phase_can_be_refused() {
     office.inject(Fault::imap(ImapPhase::Login, fault.clone()).once());
     let mut client = imap(&office).await;
     client.line().await;
-    assert_eq!(
-        client.imap("a LOGIN ann secret").await,
-        ["a NO [UNAVAILABLE] later"]
-    );
+    assert_eq!(client.imap("a LOGIN ann secret").await, ["a NO [UNAVAILABLE] later"]);
     office.inject(Fault::imap(ImapPhase::StartTls, fault).once());
-    assert_eq!(
-        client.imap("b STARTTLS").await,
-        ["b NO [UNAVAILABLE] later"]
-    );
+    assert_eq!(client.imap("b STARTTLS").await, ["b NO [UNAVAILABLE] later"]);
     client.imap_ok("c NOOP").await;
     assert_eq!(office.message_count("ann", "B"), 0);
 }
@@ -515,12 +427,7 @@ async fn greetings_may_be_preauth_bye_or_missing() {
     let office = office().await;
     office.inject(Fault::imap(ImapPhase::Greeting, ImapAction::Preauth("ann".to_owned())).once());
     let mut client = imap(&office).await;
-    assert!(
-        client
-            .line()
-            .await
-            .starts_with("* PREAUTH [CAPABILITY IMAP4rev1")
-    );
+    assert!(client.line().await.starts_with("* PREAUTH [CAPABILITY IMAP4rev1"));
     client.imap_ok("a SELECT INBOX").await;
     office.inject(Fault::imap(ImapPhase::Greeting, ImapAction::Bye("full".to_owned())).once());
     let mut client = imap(&office).await;
@@ -549,31 +456,18 @@ async fn fetches_lie_break_off_and_hang() {
     let only_bodies = Fault::imap(ImapPhase::Fetch, ImapAction::FetchNothing).matching("body.peek");
     office.inject(only_bodies.once());
     assert_eq!(client.imap_ok("a UID FETCH 1 UID").await.len(), 1);
-    assert_eq!(
-        client.imap_ok(&format!("b {fetch}")).await,
-        Vec::<String>::new()
-    );
+    assert_eq!(client.imap_ok(&format!("b {fetch}")).await, Vec::<String>::new());
     office.inject(Fault::imap(ImapPhase::Fetch, ImapAction::FetchNil).once());
-    assert_eq!(
-        client.imap_ok(&format!("c {fetch}")).await,
-        ["* 1 FETCH (UID 1 BODY[] NIL)"]
-    );
+    assert_eq!(client.imap_ok(&format!("c {fetch}")).await, ["* 1 FETCH (UID 1 BODY[] NIL)"]);
     office.inject(Fault::imap(ImapPhase::Fetch, ImapAction::WrongTag).once());
     client.send(&format!("d {fetch}")).await;
     client.until("WRONG0TAG").await;
     assert!(client.silent().await);
     office.inject(Fault::imap(ImapPhase::Fetch, ImapAction::ExistsFlood(50_000)).once());
     let lines = client.imap_ok(&format!("e {fetch}")).await;
-    assert_eq!(
-        lines.iter().filter(|line| *line == "* 1 EXISTS").count(),
-        50_000
-    );
+    assert_eq!(lines.iter().filter(|line| *line == "* 1 EXISTS").count(), 50_000);
 
-    let handle = office.inject(
-        Fault::imap(ImapPhase::MidLiteral, Action::Hang)
-            .at_byte(5)
-            .once(),
-    );
+    let handle = office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Hang).at_byte(5).once());
     client.send(&format!("f {fetch}")).await;
     client.line().await;
     assert_eq!(client.exactly(5).await, &MAIL.as_bytes()[..5]);
@@ -582,30 +476,15 @@ async fn fetches_lie_break_off_and_hang() {
     handle.release();
     assert_eq!(client.exactly(MAIL.len() - 5).await, &MAIL.as_bytes()[5..]);
     client.until("f").await;
-    office.inject(
-        Fault::imap(
-            ImapPhase::Fetch,
-            Action::Dribble {
-                pause: Duration::ZERO,
-            },
-        )
-        .once(),
-    );
+    office.inject(Fault::imap(ImapPhase::Fetch, Action::Dribble { pause: Duration::ZERO }).once());
     assert!(client.imap_ok(&format!("g {fetch}")).await.len() > 2);
     office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Drop).once());
     client.send(&format!("h {fetch}")).await;
     client.line().await;
-    assert_eq!(
-        client.exactly(MAIL.len() / 2).await,
-        &MAIL.as_bytes()[..MAIL.len() / 2]
-    );
+    assert_eq!(client.exactly(MAIL.len() / 2).await, &MAIL.as_bytes()[..MAIL.len() / 2]);
     assert_eq!(client.end().await, ErrorKind::UnexpectedEof);
     let mut client = selected(&office).await;
-    office.inject(
-        Fault::imap(ImapPhase::MidLiteral, Action::Reset)
-            .at_byte(0)
-            .once(),
-    );
+    office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Reset).at_byte(0).once());
     client.send(&format!("i {fetch}")).await;
     assert!(is_reset(client.end().await));
 }
@@ -614,11 +493,7 @@ async fn fetches_lie_break_off_and_hang() {
 async fn a_lost_reply_leaves_the_change_made() {
     let office = office().await;
     office.create_mailbox("ann", "Archive").unwrap();
-    for command in [
-        "UID MOVE 1 Archive",
-        "UID STORE 2 +FLAGS (\\Deleted)",
-        "EXPUNGE",
-    ] {
+    for command in ["UID MOVE 1 Archive", "UID STORE 2 +FLAGS (\\Deleted)", "EXPUNGE"] {
         office.deliver("ann", "INBOX", MAIL.as_bytes()).unwrap();
         let phase = match command {
             "EXPUNGE" => ImapPhase::Expunge,
@@ -629,24 +504,14 @@ async fn a_lost_reply_leaves_the_change_made() {
         office.inject(Fault::imap(phase, Action::Drop).after_effect().once());
         client.send(&format!("a {command}")).await;
         // Not even the untagged part of the reply comes.
-        assert_eq!(
-            client.try_line().await.unwrap_err().kind(),
-            ErrorKind::UnexpectedEof
-        );
+        assert_eq!(client.try_line().await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
     assert_eq!(office.message_count("ann", "Archive"), 1);
     let left = office.messages("ann", "INBOX").unwrap();
-    assert_eq!(
-        left.iter().map(|message| message.uid).collect::<Vec<_>>(),
-        [3]
-    );
+    assert_eq!(left.iter().map(|message| message.uid).collect::<Vec<_>>(), [3]);
     // A hang after the effect gives the reply when it is released.
     let mut client = selected(&office).await;
-    let handle = office.inject(
-        Fault::imap(ImapPhase::Store, Action::Hang)
-            .after_effect()
-            .once(),
-    );
+    let handle = office.inject(Fault::imap(ImapPhase::Store, Action::Hang).after_effect().once());
     client.send("b UID STORE 3 +FLAGS (\\Seen)").await;
     handle.reached(SOON).await.unwrap();
     assert!(office.messages("ann", "INBOX").unwrap()[0].has_flag("\\Seen"));
@@ -694,13 +559,7 @@ async fn idle_ends_badly() {
 async fn down_and_up_again_on_the_same_ports() {
     let office = office().await;
     let mut client = selected(&office).await;
-    assert!(
-        hello(&office)
-            .await
-            .submit("ann@x", MAIL)
-            .await
-            .starts_with("250")
-    );
+    assert!(hello(&office).await.submit("ann@x", MAIL).await.starts_with("250"));
     client.send("i IDLE").await;
     office.stop().await;
     client.end().await;
@@ -711,13 +570,7 @@ async fn down_and_up_again_on_the_same_ports() {
     }
     office.restart().await.unwrap();
     office.restart().await.unwrap();
-    assert!(
-        hello(&office)
-            .await
-            .submit("ann@x", MAIL)
-            .await
-            .starts_with("250")
-    );
+    assert!(hello(&office).await.submit("ann@x", MAIL).await.starts_with("250"));
     assert_eq!(office.message_count("ann", "INBOX"), 2);
     let address = office.address(Listener::Smtp).unwrap();
     drop(office);
@@ -734,14 +587,8 @@ async fn waits_end_at_their_deadline_and_say_for_what() {
     let office = office().await;
     let short = Duration::from_millis(20);
     let error = office.wait_accepted(2, short).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "waited 20ms in vain for 2 accepted messages (there are 0)"
-    );
-    let error = office
-        .wait_messages("ann", "INBOX", 1, short)
-        .await
-        .unwrap_err();
+    assert_eq!(error.to_string(), "waited 20ms in vain for 2 accepted messages (there are 0)");
+    let error = office.wait_messages("ann", "INBOX", 1, short).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "waited 20ms in vain for 1 messages in INBOX of ann (there are 0)"

@@ -107,6 +107,16 @@ impl Connection {
         self.transactions = self.transactions.saturating_add(1);
     }
 
+    /// The server waits for its first MAIL.
+    pub(crate) fn ready(&mut self) {
+        self.step = Step::Ready;
+    }
+
+    /// Replaces what the server offers.
+    pub(crate) fn offer(&mut self, capabilities: Capabilities) {
+        self.capabilities = capabilities;
+    }
+
     /// Every reply was read, but a transaction is open that RSET must end.
     pub(crate) fn end_unfinished(&mut self) {
         self.step = Step::Unfinished;

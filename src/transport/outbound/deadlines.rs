@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use crate::net;
+
 /// One deadline per phase; the defaults are those of RFC 5321 section 4.5.3.2, which count from
 /// the last byte written to the whole reply read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Deadlines {
-    /// Name lookup, TCP and TLS, each.
-    pub(crate) connect: Duration,
-    /// The greeting (4.5.3.2.1).
-    pub(crate) greeting: Duration,
-    /// EHLO, STARTTLS, RSET, and each step of AUTH.
+    /// Name lookup, TCP, TLS, the greeting, STARTTLS.
+    pub(crate) net: net::Deadlines,
+    /// EHLO, RSET, and each step of AUTH.
     pub(crate) command: Duration,
     /// MAIL (4.5.3.2.2).
     pub(crate) mail: Duration,
@@ -31,8 +31,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 impl Default for Deadlines {
     fn default() -> Self {
         Deadlines {
-            connect: Duration::from_secs(30),
-            greeting: 5 * MINUTE,
+            net: net::Deadlines::default(),
             command: 5 * MINUTE,
             mail: 5 * MINUTE,
             rcpt: 5 * MINUTE,
@@ -51,8 +50,8 @@ impl Deadlines {
     /// The longest an attempt can take that keeps to every deadline: from the first byte of the
     /// connection to the reply to the final dot. A claim's lease lasts so long.
     pub(crate) fn longest_attempt(&self, recipients: usize, size: u64) -> Duration {
-        // Three for lookup, TCP and TLS; EHLO twice, STARTTLS, three steps of AUTH, RSET.
-        let setup = 3 * self.connect + self.greeting + 7 * self.command;
+        // EHLO, three steps of AUTH, RSET.
+        let setup = self.net.total() + 5 * self.command;
         let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
         let blocks = u32::try_from(size / (64 * 1024) + 1).unwrap_or(u32::MAX);
         setup
@@ -73,8 +72,8 @@ mod tests {
     fn the_longest_attempt_grows_with_the_message_and_is_bounded() {
         let deadlines = Deadlines::default();
         let one = deadlines.longest_attempt(1, 4096);
-        // 90 s of connecting, 5 min greeting, 35 min of commands, then 5 + 5 + 2 + 3 + 10 min.
-        assert_eq!(one, Duration::from_secs(90 + (5 + 35 + 25) * 60));
+        // 25 min of commands, then 5 + 5 + 2 + 3 + 10 min.
+        assert_eq!(one, deadlines.net.total() + 50 * MINUTE);
         assert_eq!(deadlines.longest_attempt(2, 4096), one + 5 * MINUTE);
         assert_eq!(deadlines.longest_attempt(1, 65 * 1024), one + 3 * MINUTE);
         assert_eq!(deadlines.longest_attempt(usize::MAX, u64::MAX), LONGEST_LEASE);

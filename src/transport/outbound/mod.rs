@@ -4,8 +4,10 @@ mod body;
 mod capabilities;
 mod connection;
 mod deadlines;
+mod login;
 mod progress;
 mod reply;
+mod schedule;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod testing;

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::spool::Reply;
+use crate::transport::events::TroubleKind;
 
 /// Where in the dialogue something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,10 +67,10 @@ pub(crate) enum Fault {
     Closed,
     /// TLS could not be agreed on.
     Tls,
-    /// The server showed the wrong certificate.
+    /// The server showed the wrong certificate, or no TLS where it was asked for.
     Certificate,
-    /// What is asked for is not offered: STARTTLS, a login mechanism.
-    NotOffered,
+    /// The server lacks what the profile asks for, such as a login, or does not serve us.
+    NotServed,
     /// What came is not SMTP, or too much of it.
     Garbage,
     /// The password could not be had.
@@ -113,6 +114,12 @@ pub(crate) enum Cause {
     TooManyRecipients,
     /// Said permanent, but known to pass: tried once more before it is believed.
     Doubtful,
+    /// Who the server is cannot be proved, or it cannot be reached under TLS.
+    Tls,
+    /// The password could not be had from its source.
+    Secret,
+    /// The server lacks what the profile asks for, or does not serve us.
+    Server,
 }
 
 /// What a word of the server means.
@@ -142,7 +149,7 @@ impl Verdict {
     }
 }
 
-use Cause::{Doubtful, LoginRefused, Plain, Throttled, TooManyRecipients};
+use Cause::{Doubtful, LoginRefused, Plain, Secret, Server, Throttled, Tls, TooManyRecipients};
 use Permanence::{Permanent, Temporary};
 use Scope::{Account, Message, Network, Recipient};
 
@@ -221,12 +228,12 @@ static TABLE: &[Row] = &[
     row(AUTH, 400..=499, Enhanced::Any, &[], (Account, Temporary, Throttled)),
     row(AUTH, 500..=599, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
     row(TRANSACTION, 454..=454, Enhanced::In(&["7.0"]), &[], (Account, Temporary, Throttled)),
-    row(TRANSACTION, 530..=530, Enhanced::Any, &["starttls"], (Account, Permanent, Plain)),
+    row(TRANSACTION, 530..=530, Enhanced::Any, &["starttls"], (Account, Permanent, Tls)),
     row(TRANSACTION, 530..=530, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
     row(TRANSACTION, 534..=535, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
     row(TRANSACTION, 538..=538, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
     row(SETUP, 400..=499, Enhanced::Any, &[], (Network, Temporary, Plain)),
-    row(SETUP, 500..=599, Enhanced::Any, &[], (Account, Permanent, Plain)),
+    row(SETUP, 500..=599, Enhanced::Any, &[], (Account, Permanent, Server)),
     // Out of step: that says nothing about the message.
     row(TRANSACTION, 503..=503, Enhanced::Any, &[], (Network, Temporary, Plain)),
     row(RCPT, 400..=599, Enhanced::In(&["5.3"]), &[], (Recipient, Temporary, TooManyRecipients)),
@@ -259,17 +266,25 @@ pub(crate) fn classify(phase: Phase, reply: &Reply) -> Verdict {
                 }
                 && (row.words.is_empty() || row.words.iter().any(|words| text.contains(words)))
         })
-        .map_or(Verdict::new(Network, Temporary, Plain), |row| row.verdict)
+        .map_or(Verdict::new(Network, Temporary, Server), |row| row.verdict)
+}
+
+fn says_throttled(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    THROTTLES.iter().any(|words| text.contains(words))
 }
 
 /// What a fault without a reply means.
 pub(crate) fn classify_fault(fault: Fault) -> Verdict {
     match fault {
-        Fault::Unreachable | Fault::TimedOut | Fault::Closed | Fault::Tls | Fault::Garbage => {
+        Fault::Unreachable | Fault::TimedOut | Fault::Closed => {
             Verdict::new(Network, Temporary, Plain)
         }
-        Fault::Certificate | Fault::NotOffered => Verdict::new(Account, Permanent, Plain),
-        Fault::Secret => Verdict::new(Account, Permanent, LoginRefused),
+        Fault::Garbage => Verdict::new(Network, Temporary, Server),
+        Fault::Tls => Verdict::new(Network, Temporary, Tls),
+        Fault::Certificate => Verdict::new(Account, Permanent, Tls),
+        Fault::NotServed => Verdict::new(Account, Permanent, Server),
+        Fault::Secret => Verdict::new(Account, Temporary, Secret),
         Fault::Internal => Verdict::new(Message, Temporary, Plain),
     }
 }
@@ -301,7 +316,7 @@ impl Failure {
         let enhanced = match fault {
             Fault::Unreachable | Fault::TimedOut => "4.4.1",
             Fault::Closed | Fault::Garbage => "4.4.2",
-            Fault::Tls | Fault::Certificate | Fault::NotOffered | Fault::Secret => "4.7.0",
+            Fault::Tls | Fault::Certificate | Fault::NotServed | Fault::Secret => "4.7.0",
             Fault::Internal => "4.3.0",
         };
         let reply = own_reply(enhanced, &text);
@@ -314,6 +329,28 @@ impl Failure {
             phase: Phase::Mail,
             verdict: Verdict::new(Message, Permanent, Plain),
             reply: own_reply(enhanced, why),
+        }
+    }
+
+    /// A failure of getting connected, in words that name the server already.
+    pub(crate) fn unconnected(phase: Phase, fault: Fault, words: &str) -> Self {
+        let mut failure = Failure::fault(phase, fault, "", "");
+        failure.reply.text = words.to_owned();
+        if says_throttled(words) {
+            failure.verdict = Verdict::new(Account, Temporary, Throttled);
+        }
+        failure
+    }
+
+    /// What kind of trouble of the account it is.
+    pub(crate) fn trouble_kind(&self) -> TroubleKind {
+        match (self.verdict.cause, self.verdict.scope) {
+            (Throttled, _) => TroubleKind::Throttled,
+            (LoginRefused, _) => TroubleKind::LoginRefused,
+            (Secret, _) => TroubleKind::Credentials,
+            (Tls, _) => TroubleKind::Tls,
+            (Plain, Network) => TroubleKind::Network,
+            (Plain | Server | Doubtful | TooManyRecipients, _) => TroubleKind::Server,
         }
     }
 

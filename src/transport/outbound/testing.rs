@@ -4,13 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use postoffice::{Listener, PostOffice};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
 use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
 use super::transaction::{TextError, TextForm, TextSource};
+use crate::net::{Server, TlsMode, Trust};
+use crate::spi::{SecretError, SecretSource};
 use crate::spool::{Envelope, QueueRecipient, RecipientState};
+use crate::transport::{Credentials, SmtpSettings};
 
 /// What the server does when a command comes.
 #[derive(Clone, Copy, Debug)]
@@ -132,8 +137,7 @@ async fn read_text(stream: &mut BufReader<DuplexStream>, heard: &Mutex<Heard>) -
 pub(crate) fn short_deadlines() -> Deadlines {
     let short = Duration::from_millis(200);
     Deadlines {
-        connect: short,
-        greeting: short,
+        net: crate::net::Deadlines::default(),
         command: short,
         mail: short,
         rcpt: short,
@@ -185,4 +189,43 @@ impl TextSource for Text {
         };
         Ok(Box::pin(std::io::Cursor::new(text.into_bytes())))
     }
+}
+
+/// A password that can be changed.
+#[derive(Debug)]
+pub(crate) struct Password(Mutex<String>);
+
+impl Password {
+    pub(crate) fn new(password: &str) -> Self {
+        Password(Mutex::new(password.to_owned()))
+    }
+
+    pub(crate) fn set(&self, password: &str) {
+        *self.0.lock().unwrap() = password.to_owned();
+    }
+}
+
+#[async_trait::async_trait]
+impl SecretSource for Password {
+    async fn secret(&self) -> Result<secrecy::SecretString, SecretError> {
+        Ok(self.0.lock().unwrap().clone().into())
+    }
+}
+
+/// How to reach a post office as its user `ann`, and the folder with the certificate for it.
+pub(crate) fn smtp_settings(office: &PostOffice, tls: TlsMode) -> (SmtpSettings, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, office.ca_pem()).unwrap();
+    let listener = if tls == TlsMode::Implicit { Listener::Smtps } else { Listener::Smtp };
+    let address = office.address(listener).unwrap();
+    let server = Server {
+        host: address.ip().to_string(),
+        port: address.port(),
+        tls,
+        trust: Trust::CaFile(ca_file),
+    };
+    let password = Arc::new(Password::new("secret"));
+    let credentials = Some(Credentials { user: "ann".to_owned(), password });
+    (SmtpSettings { server, credentials, auth: None, connections: 4 }, folder)
 }

@@ -64,10 +64,7 @@ impl Session {
         uid: bool,
     ) -> Flow {
         let Some(wanted) = Wanted::new(names, uid) else {
-            self.done(
-                tag,
-                "NO [CANNOT] structure, envelope and parts are not offered here",
-            );
+            self.done(tag, "NO [CANNOT] structure, envelope and parts are not offered here");
             return Ok(());
         };
         if self.spoiled == Spoiled::FetchNothing {
@@ -159,18 +156,12 @@ impl Session {
                 let date = crate::dates::imap(OffsetDateTime::from(message.internal_date));
                 let _ = write!(text, "INTERNALDATE \"{date}\"");
             }
-            MessageDataItemName::BodyExt {
-                section: part,
-                partial,
-                ..
-            } => {
+            MessageDataItemName::BodyExt { section: part, partial, .. } => {
                 return self.body(text, bytes, part.as_ref(), *partial).await;
             }
             MessageDataItemName::Rfc822 => return self.literal_item(text, "RFC822", bytes).await,
             MessageDataItemName::Rfc822Header => {
-                return self
-                    .literal_item(text, "RFC822.HEADER", split(bytes).0)
-                    .await;
+                return self.literal_item(text, "RFC822.HEADER", split(bytes).0).await;
             }
             MessageDataItemName::Rfc822Text => {
                 return self.literal_item(text, "RFC822.TEXT", split(bytes).1).await;
@@ -191,19 +182,13 @@ impl Session {
             return Ok(());
         };
         match partial {
-            None => {
-                self.literal_item(text, &format!("BODY[{name}]"), &octets)
-                    .await
-            }
+            None => self.literal_item(text, &format!("BODY[{name}]"), &octets).await,
             Some((origin, length)) => {
-                let start = usize::try_from(origin)
-                    .unwrap_or(usize::MAX)
-                    .min(octets.len());
+                let start = usize::try_from(origin).unwrap_or(usize::MAX).min(octets.len());
                 let length = usize::try_from(length.get()).unwrap_or(usize::MAX);
                 let end = start.saturating_add(length).min(octets.len());
                 let octets = octets.get(start..end).unwrap_or_default();
-                self.literal_item(text, &format!("BODY[{name}]<{origin}>"), octets)
-                    .await
+                self.literal_item(text, &format!("BODY[{name}]<{origin}>"), octets).await
             }
         }
     }
@@ -218,19 +203,13 @@ impl Session {
         self.connection.put(text.as_bytes());
         text.clear();
         let phase = Phase::Imap(ImapPhase::MidLiteral);
-        let hit = self
-            .connection
-            .shared
-            .faults
-            .strike(phase, Moment::Before, name);
+        let hit = self.connection.shared.faults.strike(phase, Moment::Before, name);
         let Some(hit) = hit else {
             self.connection.put(octets);
             return Ok(());
         };
         let half = octets.len() / 2;
-        let at = hit
-            .at_byte
-            .map_or(half, |at| usize::try_from(at).unwrap_or(usize::MAX));
+        let at = hit.at_byte.map_or(half, |at| usize::try_from(at).unwrap_or(usize::MAX));
         let (before, after) = octets.split_at(at.min(octets.len()));
         self.connection.put(before);
         match self.connection.suffer(hit).await? {
@@ -248,11 +227,7 @@ impl Session {
 
     pub(super) fn flags(&self, message: &MailboxMessage) -> String {
         let mut flags: Vec<&str> = message.flags.iter().map(String::as_str).collect();
-        if self
-            .selected
-            .as_ref()
-            .is_some_and(|view| message.uid >= view.recent_from)
-        {
+        if self.selected.as_ref().is_some_and(|view| message.uid >= view.recent_from) {
             flags.push("\\Recent");
         }
         flags.join(" ")

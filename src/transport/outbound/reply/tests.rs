@@ -39,12 +39,12 @@ const EXAMPLES: &[(Phase, &str, (Scope, Permanence, Cause))] = &[
         (Account, Permanent, LoginRefused),
     ),
     (Phase::Mail, "454 4.7.0 too often", (Account, Temporary, Throttled)),
-    (Phase::Mail, "530 5.7.0 Must issue a STARTTLS command first", (Account, Permanent, Plain)),
+    (Phase::Mail, "530 5.7.0 Must issue a STARTTLS command first", (Account, Permanent, Tls)),
     (Phase::Mail, "530 5.7.0 log in first", (Account, Permanent, LoginRefused)),
     (Phase::Rcpt, "535 5.7.8 log in again", (Account, Permanent, LoginRefused)),
     (Phase::Data, "538 encryption required", (Account, Permanent, LoginRefused)),
     (Phase::Greeting, "450 busy", (Network, Temporary, Plain)),
-    (Phase::Greeting, "554 no service here", (Account, Permanent, Plain)),
+    (Phase::Greeting, "554 no service here", (Account, Permanent, Server)),
     (Phase::Data, "503 bad sequence", (Network, Temporary, Plain)),
     (Phase::Rcpt, "451 4.5.3 too many", (Recipient, Temporary, TooManyRecipients)),
     (Phase::Rcpt, "452 too many recipients", (Recipient, Temporary, TooManyRecipients)),
@@ -111,7 +111,7 @@ fn codes_that_cannot_be_are_the_connections_fault() {
     for phase in ALL {
         for code in [0, 100, 199, 220, 250, 354, 399, 600, 999] {
             let verdict = verdict(*phase, &format!("{code} whatever"));
-            assert_eq!(verdict, Verdict::new(Network, Temporary, Plain), "{phase:?} {code}");
+            assert_eq!(verdict, Verdict::new(Network, Temporary, Server), "{phase:?} {code}");
         }
     }
 }
@@ -124,7 +124,7 @@ fn faults_never_fail_recipients() {
         Fault::Closed,
         Fault::Tls,
         Fault::Certificate,
-        Fault::NotOffered,
+        Fault::NotServed,
         Fault::Garbage,
         Fault::Secret,
         Fault::Internal,
