@@ -4,7 +4,9 @@
 pub mod clock;
 pub mod mapi;
 #[allow(dead_code, unused_imports)] // Until both directions use all of it.
+pub mod mime;
 pub mod net;
+pub mod profile;
 pub mod session;
 pub mod spi;
 pub mod spool;

@@ -3,7 +3,7 @@
 mod service;
 
 pub use service::{
-    FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest, QueueCountsView,
-    QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState, Service, StatusReport,
-    StatusRowView, Submission,
+    CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
+    QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
+    Service, StatusReport, StatusRowView, Submission,
 };

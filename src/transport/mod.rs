@@ -1,8 +1,9 @@
 //! The SMTP/IMAP transport provider.
 
 mod calls;
-pub(crate) mod events;
+mod events;
 mod notify;
+#[allow(dead_code)] // Used by the logon.
 pub(crate) mod outbound;
 mod settings;
 mod status;

@@ -32,6 +32,16 @@ pub struct Identity {
     pub address: String,
 }
 
+impl fmt::Display for Identity {
+    /// The form of a `From` header for people: `Ann Example <ann@example.org>`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.as_str() {
+            "" => f.write_str(&self.address),
+            name => write!(f, "{name} <{}>", self.address),
+        }
+    }
+}
+
 /// User name and the place its password comes from.
 #[derive(Clone)]
 pub struct Credentials {
