@@ -342,6 +342,11 @@ impl Failure {
         failure
     }
 
+    /// Whether it happened inside a transaction, and not on the way to one.
+    pub(crate) fn is_transaction(&self) -> bool {
+        TRANSACTION.contains(&self.phase)
+    }
+
     /// What kind of trouble of the account it is.
     pub(crate) fn trouble_kind(&self) -> TroubleKind {
         match (self.verdict.cause, self.verdict.scope) {
