@@ -3,6 +3,8 @@
 mod calls;
 mod events;
 mod notify;
+#[allow(dead_code)] // Used by the logon.
+pub(crate) mod outbound;
 mod settings;
 mod status;
 
