@@ -53,10 +53,10 @@ impl OutboundSettings {
         OutboundSettings {
             transport: transport.to_owned(),
             identity,
+            cleartext: smtp.cleartext,
             smtp,
             queue,
             helo: "[127.0.0.1]".to_owned(),
-            cleartext: Cleartext::LoopbackOnly,
             deadlines: Deadlines::default(),
         }
     }
