@@ -8,7 +8,7 @@ use crate::mapi::TransportNotify;
 
 /// Sends and receives the mail of one account by a durable queue.
 #[derive(Debug, Parser)]
-#[command(name = "postrider", version, about, max_term_width = 100, propagate_version = true)]
+#[command(name = "postrider", version, max_term_width = 100, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) globals: Globals,
