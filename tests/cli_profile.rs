@@ -298,6 +298,9 @@ fn a_reader_that_leaves_is_no_failure() {
     drop(child.stdout.take());
     let (code, _, err) = told(&child.wait_with_output().unwrap());
     assert_eq!((code, err.as_str()), (0, ""));
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = home.command(&["completions", "bash"]).stdout(full).output().unwrap();
     let (code, _, err) = told(&output);
