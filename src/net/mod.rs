@@ -26,7 +26,7 @@ pub(crate) use deadlines::{Deadlines, Phase};
 pub(crate) use error::{Fault, NetError, NetErrorKind, TlsReason};
 pub(crate) use imap::{Capabilities, ImapOpened};
 pub(crate) use imap_login::{ImapLoggedIn, LoginError, LoginMemory};
-pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, throttle};
+pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
 pub(crate) use line::for_people;
 pub use sasl::Cleartext;
 pub(crate) use sasl::{Channel, Mechanism, SaslError};
