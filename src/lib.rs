@@ -9,6 +9,8 @@
 //! `ARCHITECTURE.md` is the map of the crate and lists every legal state on disk.
 #![forbid(unsafe_code)]
 
+#[doc(hidden)] // The binary's insides, no part of the library.
+pub mod cli;
 pub mod clock;
 pub mod control;
 pub mod mapi;

@@ -4,12 +4,14 @@
 //! provider with a logon for each transport, and the spooler that drives them. What can be asked
 //! of a session is the trait [`Service`], which the control socket's client implements as well.
 
+mod check;
 mod options;
 mod queue_view;
 mod service;
 mod status_view;
 mod submit;
 
+pub use check::check_profile;
 pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
@@ -384,9 +386,5 @@ impl Service for Session {
             left: counts.queued + counts.sending + counts.deferred + counts.in_doubt + counts.held,
             troubles: status_view::troubles(running.spooler.status_table()),
         })
-    }
-
-    async fn check(&self) -> MapiResult<Vec<CheckReport>> {
-        status_view::check(&self.profile, &self.sections).await
     }
 }

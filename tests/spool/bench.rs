@@ -30,6 +30,19 @@ impl Bench {
         SledSpool::open(&self.dir(), self.options.clone()).unwrap()
     }
 
+    /// The tree of a closed spool.
+    pub(crate) fn tree(&self) -> sled::Db {
+        // Threads of sled that are just ending may hold its lock an instant longer.
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match sled::open(self.dir().join("db")) {
+                Ok(tree) => return tree,
+                Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Body files, and what stands in `staging/`.
     pub(crate) fn files(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let list = |dir: PathBuf| -> Vec<PathBuf> {

@@ -67,7 +67,7 @@ async fn equal_bodies_are_stored_once_and_go_with_the_last_user() {
         assert!(matches!(spool.open_body(first).await, Err(SpoolError::Corrupt(_))));
         eventually("the file to go", || bench.files().0.is_empty()).await;
         spool.close().await;
-        let left: Vec<_> = sled::open(bench.dir().join("db")).unwrap().iter().keys().collect();
+        let left: Vec<_> = bench.tree().iter().keys().collect();
         assert_eq!(left.len(), 2, "schema and counts: {left:?}");
     }
 }
