@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::ManualClock;
 use crate::mapi::{Attachment, MessageData, PropList, Recipient, RecipientType, tags};
-use crate::spi::{OutgoingState, RecipientReport, Repetition, ReportKind};
+use crate::spi::{OutgoingState, Repetition};
 use crate::spool::{SledSpool, SpoolOptions};
 use tokio::io::AsyncReadExt;
 
