@@ -3,10 +3,10 @@
 
 pub mod clock;
 pub mod mapi;
-#[allow(dead_code, unused_imports)] // Until both directions use all of it.
-pub mod mime;
 #[path = "../migrations/mod.rs"]
 mod migrations;
+#[allow(dead_code, unused_imports)] // Until both directions use all of it.
+pub mod mime;
 pub mod net;
 pub mod profile;
 pub mod session;
