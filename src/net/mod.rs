@@ -1,5 +1,35 @@
-//! From a host name to an authenticated-ready byte stream: dialling, TLS, STARTTLS, deadlines.
+//! From a host name to a byte stream that is ready for a login: dialling, TLS, STARTTLS,
+//! deadlines, and the words of a login.
+//!
+//! Greeting, EHLO or CAPABILITY, and STARTTLS are done here on the raw stream, because a reader
+//! that keeps what it read in clear would take it for the first words under TLS.
 
+mod connector;
+mod deadlines;
+mod dial;
+mod error;
+mod imap;
+mod imap_login;
+mod imap_reply;
+mod line;
+mod sasl;
 mod server;
+mod smtp;
+mod stream;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
+mod tls;
 
+pub(crate) use connector::Connector;
+pub(crate) use deadlines::{Deadlines, Phase};
+pub(crate) use error::{Fault, NetError, NetErrorKind, TlsReason};
+pub(crate) use imap::{Capabilities, ImapOpened};
+pub(crate) use imap_login::{ImapLoggedIn, LoginError, LoginMemory};
+pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
+pub(crate) use line::for_people;
+pub use sasl::Cleartext;
+pub(crate) use sasl::{Channel, Mechanism, SaslError};
 pub use server::{Fingerprint, Server, TlsMode, Trust};
+pub(crate) use smtp::SmtpOpened;
+pub(crate) use stream::Stream;

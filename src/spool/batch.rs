@@ -1,5 +1,6 @@
 //! A set of changes that is applied whole or not at all.
 
+use super::bodies::StagedFile;
 use super::{AccountKey, BodyId, CursorRecord, HistoryRecord, OutboxRecord, QueueRecord};
 use crate::mapi::EntryId;
 
@@ -134,23 +135,10 @@ pub struct StagedBody {
 /// Where a staged body is.
 #[derive(Debug)]
 pub(super) enum StagedPlace {
-    /// In memory, to be stored in a row.
+    /// In memory, to be stored in a row: the format byte, then the bytes.
     Inline(Vec<u8>),
-    /// In a synced file of the staging folder, which is removed when this is dropped.
+    /// In a synced file, which is removed when this is dropped.
     File(StagedFile),
-}
-
-/// A file that is removed unless it was moved to its place.
-#[derive(Debug)]
-pub(super) struct StagedFile {
-    pub(super) path: std::path::PathBuf,
-}
-
-impl Drop for StagedFile {
-    fn drop(&mut self) {
-        // Gone already when it was moved to its place; an orphan is removed at the next open.
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 impl StagedBody {

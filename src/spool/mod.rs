@@ -4,16 +4,36 @@
 //! whole or not at all, and when the call returns `Ok` it survives a power loss.
 
 mod batch;
+mod bodies;
+mod body_io;
+mod body_row;
+mod codec;
+mod counts;
 mod error;
+mod janitor;
+mod keys;
+mod lock;
+mod options;
+mod plan;
 mod record;
+mod recover;
+mod repair;
+mod sled_spool;
+mod space;
+mod store;
+mod writer;
 
 pub use batch::{Batch, Durable, Expect, Op, StagedBody};
 pub use error::SpoolError;
+pub use options::SpoolOptions;
 pub use record::{
     AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, HistoryEnd,
     HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord, QueueState,
     RecipientState, Reply,
 };
+pub use sled_spool::SledSpool;
+pub use space::FreeSpace;
+pub use store::{Fault, FaultPoint};
 
 use std::pin::Pin;
 
@@ -21,6 +41,7 @@ use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
 use crate::mapi::{EntryId, Priority, SysTime};
+use crate::migrations;
 
 /// Bytes of a body, verified against its digest while they are read: a mismatch is an error of
 /// kind `InvalidData` at the end.

@@ -14,6 +14,14 @@ use crate::mapi::{MessageData, Priority, PropList, SysTime};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BodyId(pub [u8; 32]);
 
+impl BodyId {
+    /// The byte by which body files are spread over folders.
+    pub(super) fn first_byte(self) -> u8 {
+        let [first, ..] = self.0;
+        first
+    }
+}
+
 impl fmt::Display for BodyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -1,0 +1,301 @@
+//! The key space: one sled tree, tables told apart by the first byte of the key, so that one
+//! batch changes several tables at once.
+//!
+//! | byte | key | value |
+//! | --- | --- | --- |
+//! | `o` | outbox / E | [`OutboxRecord`](super::OutboxRecord) |
+//! | `w` | waiting / E | empty; index of outbox rows that wait |
+//! | `q` | queue / E | [`QueueRecord`](super::QueueRecord) |
+//! | `d` | due / account 8, lane 1, time 8, E | empty; index of queue rows with a schedule |
+//! | `f` | done / account 8, E | empty; index of queue rows the servers are finished with |
+//! | `h` | history / E | [`HistoryRecord`](super::HistoryRecord) |
+//! | `t` | ended / time 8, E | empty; index of histories |
+//! | `b` | body / digest 32 | [`BodyRow`](super::body_row::BodyRow): users, size and place |
+//! | `i` | inline / slot 8 | format byte, then the bytes of a small body |
+//! | `g` | gone / name of a body file | empty; the file has no row any more and is to be unlinked |
+//! | `c` | cursor / account 8, mailbox | [`CursorRecord`](super::CursorRecord) |
+//! | `r` | delivered / account 8, mailbox hash 8, digest 16 | a count |
+//! | `x` | overflow / key of the record, number 2 | the rest of a record too large for one value |
+//! | `z` | quarantine / key as it was | what could not be read, and why |
+//! | `m` | meta / name | `schema`, `counts` |
+//!
+//! E is the entry id, always last, so that keys need no separators. Numbers are big-endian, so
+//! that their order is that of the bytes. The lane is the priority, urgent first. The bytes of
+//! inline bodies stand apart from their digest: user counts change without rewriting them, and
+//! new ones are always added at the end of the tree's range instead of at a random place.
+//!
+//! No value is larger than [`codec::MAX_VALUE`](super::codec::MAX_VALUE): sled moves tree nodes
+//! above an eighth of a megabyte into files which it does not sync.
+
+use std::ops::Bound;
+
+use super::{AccountKey, BodyId, DUE_ORDER};
+use crate::mapi::{EntryId, Priority, SysTime};
+
+pub(super) const OUTBOX: u8 = b'o';
+pub(super) const WAITING: u8 = b'w';
+pub(super) const QUEUE: u8 = b'q';
+pub(super) const DUE: u8 = b'd';
+pub(super) const DONE: u8 = b'f';
+pub(super) const HISTORY: u8 = b'h';
+pub(super) const ENDED: u8 = b't';
+pub(super) const BODY: u8 = b'b';
+pub(super) const INLINE: u8 = b'i';
+pub(super) const GONE: u8 = b'g';
+pub(super) const CURSOR: u8 = b'c';
+pub(super) const DELIVERED: u8 = b'r';
+pub(super) const OVERFLOW: u8 = b'x';
+pub(super) const QUARANTINE: u8 = b'z';
+pub(super) const META: u8 = b'm';
+
+/// Where the counters stand.
+pub(super) const COUNTS_KEY: &[u8] = b"mcounts";
+
+/// A key of several parts behind its table.
+fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+pub(super) fn outbox(entry: &EntryId) -> Vec<u8> {
+    key(OUTBOX, &[entry.as_bytes()])
+}
+
+pub(super) fn waiting(entry: &EntryId) -> Vec<u8> {
+    key(WAITING, &[entry.as_bytes()])
+}
+
+pub(super) fn queue(entry: &EntryId) -> Vec<u8> {
+    key(QUEUE, &[entry.as_bytes()])
+}
+
+/// The place of a priority in the order of sending.
+fn lane(priority: Priority) -> u8 {
+    let place = DUE_ORDER.iter().position(|other| *other == priority);
+    place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX)
+}
+
+pub(super) fn due(
+    account: AccountKey,
+    priority: Priority,
+    time: SysTime,
+    entry: &EntryId,
+) -> Vec<u8> {
+    let time = time.as_millis().to_be_bytes();
+    key(DUE, &[&account.0, &[lane(priority)], &time, entry.as_bytes()])
+}
+
+/// All of one lane of an account.
+pub(super) fn due_lane(account: AccountKey, priority: Priority) -> Vec<u8> {
+    key(DUE, &[&account.0, &[lane(priority)]])
+}
+
+/// Time and entry id of a key of the due index.
+pub(super) fn parse_due(key: &[u8]) -> Option<(SysTime, EntryId)> {
+    let (_, rest) = key.split_first_chunk::<10>()?;
+    parse_time(rest)
+}
+
+pub(super) fn done(account: AccountKey, entry: &EntryId) -> Vec<u8> {
+    key(DONE, &[&account.0, entry.as_bytes()])
+}
+
+/// All that is done of an account.
+pub(super) fn done_of(account: AccountKey) -> Vec<u8> {
+    key(DONE, &[&account.0])
+}
+
+/// The entry id of a key of the done index.
+pub(super) fn parse_done(key: &[u8]) -> Option<EntryId> {
+    let (_, rest) = key.split_first_chunk::<9>()?;
+    EntryId::from_bytes(rest).ok()
+}
+
+pub(super) fn history(entry: &EntryId) -> Vec<u8> {
+    key(HISTORY, &[entry.as_bytes()])
+}
+
+pub(super) fn ended(time: SysTime, entry: &EntryId) -> Vec<u8> {
+    key(ENDED, &[&time.as_millis().to_be_bytes(), entry.as_bytes()])
+}
+
+/// The first key of the ended index that is not before `time`.
+pub(super) fn ended_bound(time: SysTime) -> Vec<u8> {
+    key(ENDED, &[&time.as_millis().to_be_bytes()])
+}
+
+/// Time and entry id of a key of the ended index.
+pub(super) fn parse_ended(key: &[u8]) -> Option<(SysTime, EntryId)> {
+    let (_, rest) = key.split_first()?;
+    parse_time(rest)
+}
+
+fn parse_time(bytes: &[u8]) -> Option<(SysTime, EntryId)> {
+    let (time, entry) = bytes.split_first_chunk::<8>()?;
+    let time = SysTime::from_millis(u64::from_be_bytes(*time));
+    Some((time, EntryId::from_bytes(entry).ok()?))
+}
+
+/// The entry id of a key whose table is followed by nothing but it.
+pub(super) fn parse_entry(key: &[u8]) -> Option<EntryId> {
+    let (_, rest) = key.split_first()?;
+    EntryId::from_bytes(rest).ok()
+}
+
+pub(super) fn body(body: BodyId) -> Vec<u8> {
+    key(BODY, &[&body.0])
+}
+
+pub(super) fn inline(slot: u64) -> Vec<u8> {
+    key(INLINE, &[&slot.to_be_bytes()])
+}
+
+/// The slot of a key of an inline body.
+pub(super) fn parse_inline(key: &[u8]) -> Option<u64> {
+    let (_, rest) = key.split_first()?;
+    rest.first_chunk::<8>().map(|slot| u64::from_be_bytes(*slot))
+}
+
+pub(super) fn gone(file: &str) -> Vec<u8> {
+    key(GONE, &[file.as_bytes()])
+}
+
+pub(super) fn cursor(account: AccountKey, mailbox: &str) -> Vec<u8> {
+    key(CURSOR, &[&account.0, mailbox.as_bytes()])
+}
+
+pub(super) fn delivered(account: AccountKey, mailbox: &str, digest: &[u8; 16]) -> Vec<u8> {
+    let mailbox = blake3::hash(mailbox.as_bytes());
+    let mailbox = mailbox.as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]);
+    key(DELIVERED, &[&account.0, mailbox, digest])
+}
+
+/// The `number`th part of the rest of the record at `record`.
+pub(super) fn overflow(record: &[u8], number: u16) -> Vec<u8> {
+    key(OVERFLOW, &[record, &number.to_be_bytes()])
+}
+
+pub(super) fn quarantine(original: &[u8]) -> Vec<u8> {
+    key(QUARANTINE, &[original])
+}
+
+/// All keys of one table.
+pub(super) fn table(table: u8) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    prefix(vec![table])
+}
+
+/// All keys that begin with `prefix`.
+pub(super) fn prefix(prefix: Vec<u8>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let end = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+    (Bound::Included(prefix), end)
+}
+
+/// The keys that begin with `prefix` and stand behind `after`.
+pub(super) fn prefix_after(
+    prefix: Vec<u8>,
+    after: Option<&EntryId>,
+) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let end = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+    match after {
+        None => (Bound::Included(prefix), end),
+        Some(after) => {
+            let mut start = prefix;
+            start.extend_from_slice(after.as_bytes());
+            (Bound::Excluded(start), end)
+        }
+    }
+}
+
+/// The first key behind all that begin with `prefix`.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+/// A key in words: table, and entry id or hexadecimal.
+pub(super) fn describe(key: &[u8]) -> String {
+    let Some((table, rest)) = key.split_first() else { return "(empty key)".to_owned() };
+    let name = match *table {
+        OUTBOX => "outbox",
+        WAITING => "waiting",
+        QUEUE => "queue",
+        DUE => "due",
+        DONE => "done",
+        HISTORY => "history",
+        ENDED => "ended",
+        BODY => "body",
+        INLINE => "inline",
+        GONE => "gone",
+        CURSOR => "cursor",
+        DELIVERED => "delivered",
+        OVERFLOW => "overflow",
+        QUARANTINE => "quarantine",
+        META => "meta",
+        _ => "unknown",
+    };
+    let rest = match *table {
+        OUTBOX | QUEUE | HISTORY | WAITING => EntryId::from_bytes(rest).map(|e| e.to_string()).ok(),
+        META | GONE => std::str::from_utf8(rest).map(str::to_owned).ok(),
+        _ => None,
+    }
+    .unwrap_or_else(|| rest.iter().map(|byte| format!("{byte:02x}")).collect());
+    format!("{name}/{rest}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn entry(bytes: &[u8]) -> EntryId {
+        EntryId::from_bytes(bytes).unwrap()
+    }
+
+    #[test]
+    fn due_keys_sort_by_lane_then_time() {
+        let account = AccountKey::of("smtp");
+        let at = |priority, millis| {
+            due(account, priority, SysTime::from_millis(millis), &entry(b"some message"))
+        };
+        let sorted = [
+            at(Priority::Urgent, 1),
+            at(Priority::Urgent, 300),
+            at(Priority::Normal, 0),
+            at(Priority::NonUrgent, 0),
+        ];
+        assert!(sorted.is_sorted());
+        let (time, parsed) = parse_due(&at(Priority::Urgent, 300)).unwrap();
+        assert_eq!((time.as_millis(), parsed), (300, entry(b"some message")));
+    }
+
+    #[test]
+    fn a_prefix_ends_before_its_successor() {
+        assert_eq!(successor(b"o"), Some(b"p".to_vec()));
+        assert_eq!(successor(&[1, 255, 255]), Some(vec![2]));
+        assert_eq!(successor(&[255]), None);
+    }
+
+    #[test]
+    fn keys_are_described_for_people() {
+        let own = EntryId::from_ulid(ulid::Ulid::from_parts(7, 9));
+        assert_eq!(describe(&queue(&own)), format!("queue/{own}"));
+        assert_eq!(describe(&[CURSOR, 1, 255]), "cursor/01ff");
+        assert_eq!(describe(&[]), "(empty key)");
+    }
+
+    #[test]
+    fn what_is_no_key_of_a_table_is_not_parsed() {
+        assert_eq!(parse_due(b"d12345678"), None);
+        assert_eq!(parse_ended(b"t1234567"), None);
+        assert_eq!(parse_done(b"f12345678"), None);
+        assert_eq!(parse_entry(b"o"), None);
+    }
+}

@@ -1,0 +1,45 @@
+//! How a spool is opened.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::FreeSpace;
+use super::store::Fault;
+
+/// How a [`SledSpool`](super::SledSpool) is opened.
+#[derive(Clone)]
+pub struct SpoolOptions {
+    /// How long another process that uses the spool is waited for. Default: 10 s.
+    pub lock_wait: Duration,
+    /// Bytes of free space that new messages must leave alone; the way onward of what was accepted
+    /// may use half of them. Default: 64 MiB.
+    pub reserve: u64,
+    /// Bytes of the tree that are kept in memory. Default: 32 MiB.
+    pub cache: u64,
+    /// Asked for free space instead of the file system; for tests. Default: `None`.
+    pub free_space: Option<FreeSpace>,
+    /// Asked before each step of a commit, makes it fail at will; for tests. Default: `None`.
+    pub fault: Option<Fault>,
+}
+
+impl Default for SpoolOptions {
+    fn default() -> Self {
+        SpoolOptions {
+            lock_wait: Duration::from_secs(10),
+            reserve: 64 * 1024 * 1024,
+            cache: 32 * 1024 * 1024,
+            free_space: None,
+            fault: None,
+        }
+    }
+}
+
+impl fmt::Debug for SpoolOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpoolOptions")
+            .field("lock_wait", &self.lock_wait)
+            .field("reserve", &self.reserve)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
