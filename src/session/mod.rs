@@ -387,4 +387,8 @@ impl Service for Session {
             troubles: status_view::troubles(running.spooler.status_table()),
         })
     }
+
+    async fn check(&self) -> MapiResult<Vec<CheckReport>> {
+        check_profile(&self.profile).await
+    }
 }

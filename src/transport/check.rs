@@ -1,6 +1,6 @@
 //! Trying out what a profile section says: connect, log in, see what is offered (ST-7).
 
-use super::inbound::{self, InboundSettings};
+use super::inbound::{self, InboundSettings, ProbeReport};
 use super::outbound::{self, OutboundSettings, ServerReport, SizeLimit};
 use super::settings::TransportSettings;
 use crate::mapi::{MapiError, MapiResult};
@@ -53,7 +53,7 @@ pub async fn check_servers(section: &ProfileSection) -> MapiResult<Vec<ServerChe
     if let Some(imap) = settings.imap {
         let server = place(&imap.server);
         let inbound = InboundSettings::new(&settings.name, imap);
-        let offers = inbound::probe(&inbound).await.map(|report| report.offered());
+        let offers = inbound::probe(&inbound).await.map(imap_offers);
         checks.push(ServerCheck {
             transport: settings.name,
             role: ServerRole::Imap,
@@ -89,6 +89,15 @@ fn smtp_offers(report: &ServerReport) -> Vec<String> {
     }
     keywords.extend(report.protection.clone());
     keywords
+}
+
+/// The capabilities as the server wrote them, and how many messages each mailbox has.
+fn imap_offers(report: ProbeReport) -> Vec<String> {
+    let mailboxes = report.mailboxes.into_iter().map(|mailbox| match mailbox.messages {
+        Ok(messages) => format!("{}: {messages} messages", mailbox.name),
+        Err(why) => format!("{}: {why}", mailbox.name),
+    });
+    report.capabilities.into_iter().chain(report.protection).chain(mailboxes).collect()
 }
 
 fn place(server: &Server) -> String {

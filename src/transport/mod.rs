@@ -20,7 +20,7 @@ mod status;
 mod status_entry;
 
 pub use check::{ServerCheck, ServerRole, check_servers};
-pub use inbound::{MailboxMode, MailboxState};
+pub use inbound::{MailboxState, Watched};
 pub use provider::SmtpImapProvider;
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,

@@ -92,8 +92,11 @@ impl Account {
         mailboxes: Vec<Arc<Mailbox>>,
         lanes: Vec<Arc<Lane>>,
     ) -> Self {
-        let connector =
-            Connector::new(settings.imap.server.clone(), settings.deadlines, settings.imap.cleartext);
+        let connector = Connector::new(
+            settings.imap.server.clone(),
+            settings.deadlines,
+            settings.imap.cleartext,
+        );
         Account {
             connector,
             memory: LoginMemory::default(),

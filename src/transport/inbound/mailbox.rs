@@ -72,7 +72,7 @@ pub(super) enum Manner {
 
 /// How a mailbox is watched at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Watched {
+pub enum Watched {
     /// Not at all.
     #[default]
     Off,
@@ -93,17 +93,17 @@ pub(super) enum Match {
 
 /// A mailbox that is fetched, for the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MailboxState {
+pub struct MailboxState {
     /// As the profile names it.
-    pub(crate) mailbox: String,
+    pub mailbox: String,
     /// How it is watched.
-    pub(crate) mode: Watched,
+    pub mode: Watched,
     /// Every message up to this UID is in the store or set aside.
-    pub(crate) last_uid: u32,
+    pub last_uid: u32,
     /// Messages known to wait.
-    pub(crate) pending: u64,
+    pub pending: u64,
     /// Messages set aside because they could not be handled.
-    pub(crate) set_aside: u64,
+    pub set_aside: u64,
 }
 
 /// What became of a message that failed.

@@ -53,10 +53,8 @@ use crate::spi::{Incoming, Message};
 use crate::spool::{AccountKey, Spool};
 
 pub(crate) use self::hand_over::HandOver;
-#[allow(unused_imports)] // Named by the logon.
-pub(crate) use self::mailbox::{MailboxState, Watched};
-#[allow(unused_imports)] // Used by the profile check.
-pub(crate) use self::probe::{MailboxProbe, ProbeReport, probe};
+pub use self::mailbox::{MailboxState, Watched};
+pub(crate) use self::probe::{ProbeReport, probe};
 pub(crate) use self::tuning::Tuning;
 
 /// Everything receiving needs to know.
