@@ -11,7 +11,7 @@ use super::exit::Failure;
 use super::interrupt::Interrupts;
 use crate::control::Client;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::session::Service;
+use crate::session::{Logon, Service};
 
 /// How long a command waits for another that has the spool.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -19,19 +19,6 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How long one try at the lock takes; between tries the daemon is looked for again, because the
 /// one that holds the lock may be a daemon that is starting.
 const LOCK_TRY: Duration = Duration::from_millis(250);
-
-/// Whether and how a session of this process logs its transports on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Logon {
-    /// Not at all: messages can be submitted and the queue looked at.
-    None,
-    /// Without connections: the queue can be changed as well.
-    Offline,
-    /// With both directions closed until a flush opens them.
-    Closed,
-    /// With both directions open.
-    Full,
-}
 
 /// A session of this process.
 #[async_trait]

@@ -8,7 +8,7 @@ use crate::mapi::TransportNotify;
 
 /// Sends and receives the mail of one account by a durable queue.
 #[derive(Debug, Parser)]
-#[command(name = "postrider", version, about, max_term_width = 100, propagate_version = true)]
+#[command(name = "postrider", version, max_term_width = 100, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -19,13 +19,31 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Globals {
     /// Profile to use instead of the default one
-    #[arg(long, global = true, value_name = "NAME", env = "POSTRIDER_PROFILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "POSTRIDER_PROFILE",
+        hide_env_values = true
+    )]
     pub(crate) profile: Option<String>,
     /// Folder of the profiles [default: $XDG_CONFIG_HOME/postrider]
-    #[arg(long, global = true, value_name = "DIR", env = "POSTRIDER_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "POSTRIDER_CONFIG",
+        hide_env_values = true
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Folder of the spools [default: $XDG_STATE_HOME/postrider]
-    #[arg(long, global = true, value_name = "DIR", env = "POSTRIDER_STATE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "POSTRIDER_STATE",
+        hide_env_values = true
+    )]
     pub(crate) state: Option<PathBuf>,
     /// Write one JSON document to standard output
     #[arg(long, global = true)]

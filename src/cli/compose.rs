@@ -22,8 +22,7 @@ pub(crate) fn message(
     body: Option<String>,
     not_before: Option<SysTime>,
 ) -> Result<Submission, Failure> {
-    let mut message = MessageData::default();
-    message.recipients = recipients(arguments)?;
+    let mut message = MessageData { recipients: recipients(arguments)?, ..MessageData::default() };
     if message.recipients.is_empty() {
         return Err(nobody());
     }

@@ -169,7 +169,7 @@ async fn profile(
         }
         ProfileCommand::Check(named) => {
             let profile = context.profile(named.name.as_deref())?;
-            let reports = super::session_glue::check(&profile).await;
+            let reports = crate::session::check_profile(&profile).await;
             let reports =
                 reports.map_err(|error| Failure::contract("check the profile", &error))?;
             profile_commands::print_checks(&reports, console)

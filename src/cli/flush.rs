@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::access::{Logon, Place};
+use super::access::Place;
 use super::args::FlushArguments;
 use super::console::Console;
 use super::exit::{Exit, Failure};
+use crate::session::Logon;
 use crate::session::{FlushRequest, FlushSummary, Service, StatusReport};
 
 /// How often progress is looked at.

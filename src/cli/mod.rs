@@ -28,4 +28,7 @@ mod status;
 mod table;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 pub use dispatch::main;

@@ -60,7 +60,7 @@ fn answer(result: Result<(), MapiError>, console: &mut Console<'_>) -> Result<()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

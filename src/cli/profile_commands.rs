@@ -4,7 +4,7 @@ use std::io::{BufReader, IsTerminal};
 
 use serde::Serialize;
 
-use super::access::{Logon, Place};
+use super::access::Place;
 use super::args::{NewArguments, RemoveArguments};
 use super::console::Console;
 use super::exit::{Exit, Failure};
@@ -13,6 +13,7 @@ use super::profile_view::{ProfileView, identity};
 use super::table::{Mood, Table};
 use super::text::one_line;
 use crate::profile::{Catalog, Profile, ProfileName};
+use crate::session::Logon;
 use crate::session::{CheckReport, Direction};
 
 /// A profile of the list, as JSON.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 
-use super::access::{Access, Logon, Place};
+use super::access::{Access, Place};
 use super::args::{QueueCommand, RetryArguments};
 use super::console::Console;
 use super::exit::Failure;
@@ -11,6 +11,7 @@ use super::ids::{all_rows, resolve};
 use super::table::{Mood, Table};
 use super::text::{one_line, relative, size};
 use crate::mapi::{EntryId, MapiCode, MapiResult};
+use crate::session::Logon;
 use crate::session::{QueueRow, QueueRowState, RecipientRowState, Service};
 
 /// What is done to each message of a list.

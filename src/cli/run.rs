@@ -5,12 +5,13 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind};
 use tokio::time::Instant;
 
-use super::access::{Logon, OwnSession, Place};
+use super::access::{OwnSession, Place};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::interrupt::{Interrupts, listen};
 use crate::control::{ControlSocket, serve};
 use crate::mapi::{MapiCode, MapiError, MapiResult};
+use crate::session::Logon;
 
 /// How long one try at the lock of the spool takes.
 const LOCK_TRY: Duration = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use super::access::{Access, LOCK_WAIT, Logon, Place};
+use super::access::{Access, LOCK_WAIT, Place};
 use super::args::SendArguments;
 use super::compose::{body, check_body, envelope, message};
 use super::console::Console;
@@ -11,6 +11,7 @@ use super::queue::recipient_state_name;
 use super::send_time::send_time;
 use super::text::one_line;
 use crate::mapi::{EntryId, MapiCode, MapiError, SysTime};
+use crate::session::Logon;
 use crate::session::{QueueRow, QueueRowState, RecipientRowState};
 
 /// How often a wait goes on behind a daemon that was restarted or reloaded.

@@ -2,13 +2,14 @@
 
 use futures_util::StreamExt;
 
-use super::access::{Logon, Place};
+use super::access::Place;
 use super::args::StatusArguments;
 use super::console::Console;
 use super::exit::Failure;
 use super::table::{Mood, Table};
 use super::text::{one_line, relative};
 use crate::mapi::StatusCode;
+use crate::session::Logon;
 use crate::session::{InboundMode, StatusReport, StatusRowView};
 use crate::spi::StatusRowKind;
 

@@ -26,8 +26,8 @@ use super::wire::{
 };
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
-    FlushRequest, FlushSummary, NotifyRequest, QueueRow, RawEnvelope, Service, StatusReport,
-    Submission,
+    CheckReport, FlushRequest, FlushSummary, NotifyRequest, QueueRow, RawEnvelope, Service,
+    StatusReport, Submission,
 };
 
 /// How long connecting may take.
@@ -337,6 +337,12 @@ impl Service for Client {
 
     async fn flush(&self, flush: FlushRequest) -> MapiResult<FlushSummary> {
         let request = request(Method::POST, "/v1/flush", json_body(&flush)?)?;
+        let answer = self.call(request, Repetition::Harmless, Patience::Endless).await?;
+        self.json(answer).await
+    }
+
+    async fn check(&self) -> MapiResult<Vec<CheckReport>> {
+        let request = request(Method::POST, "/v1/check", Body::empty())?;
         let answer = self.call(request, Repetition::Harmless, Patience::Endless).await?;
         self.json(answer).await
     }

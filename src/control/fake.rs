@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
-    FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest, QueueCountsView,
-    QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState, Service, StatusReport,
-    StatusRowView, Submission,
+    CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
+    QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
+    Service, StatusReport, StatusRowView, Submission,
 };
 use crate::spi::StatusRowKind;
 
@@ -191,5 +191,17 @@ impl Service for FakeService {
     async fn flush(&self, request: FlushRequest) -> MapiResult<FlushSummary> {
         self.called(format!("flush up={} down={}", request.upload, request.download))?;
         Ok(FlushSummary { sent: 3, received: 4, left: 0, troubles: Vec::new() })
+    }
+
+    async fn check(&self) -> MapiResult<Vec<CheckReport>> {
+        self.called("check".into())?;
+        Ok(vec![CheckReport {
+            transport: "work".into(),
+            direction: Direction::Outbound,
+            server: "smtp.example.org:465".into(),
+            ok: false,
+            offers: vec!["PIPELINING".into()],
+            error: Some("535 no".into()),
+        }])
     }
 }

@@ -6,7 +6,7 @@
 //! `POST /v1/messages`, `POST /v1/messages/raw` (a line of JSON, then the message),
 //! `GET /v1/queue`, `GET /v1/queue/ID`, `GET /v1/queue/ID/content`,
 //! `POST /v1/queue/ID/{wait,cancel,hold,release,retry}`, `POST /v1/retry`, `POST /v1/notify`,
-//! `POST /v1/flush`.
+//! `POST /v1/flush`, `POST /v1/check`.
 
 mod client;
 mod request_body;

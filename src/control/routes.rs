@@ -83,6 +83,7 @@ pub(super) fn router(service: Arc<dyn Service>) -> Router {
         .route("/v1/retry", post(retry_all))
         .route("/v1/notify", post(notify))
         .route("/v1/flush", post(flush))
+        .route("/v1/check", post(check))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_path)
         // Each handler reads its body with a limit of its own.
@@ -198,6 +199,10 @@ async fn notify(State(service): Shared, body: Body) -> Answer {
 async fn flush(State(service): Shared, body: Body) -> Answer {
     let request: FlushRequest = read_json(body, LARGEST_REQUEST).await?;
     json(&service.flush(request).await?)
+}
+
+async fn check(State(service): Shared) -> Answer {
+    json(&service.check().await?)
 }
 
 fn done() -> Answer {

@@ -99,6 +99,8 @@ async fn every_method_reaches_the_service() {
     client.notify(request).await.unwrap();
     let summary = client.flush(FlushRequest { upload: true, download: false }).await.unwrap();
     assert_eq!((summary.sent, summary.received), (3, 4));
+    let checks = client.check().await.unwrap();
+    assert_eq!(checks, daemon.fake.check().await.unwrap());
     let mut content = Vec::new();
     client.export(&entry(1)).await.unwrap().read_to_end(&mut content).await.unwrap();
     assert_eq!(content, vec![7; 300_000]);
@@ -124,6 +126,8 @@ async fn every_method_reaches_the_service() {
             "retry all".into(),
             format!("notify Some(\"work\") 0x40000000 Some(3) Some({id:?})"),
             "flush up=true down=false".into(),
+            "check".into(),
+            "check".into(),
             format!("export {id}"),
         ]
     );

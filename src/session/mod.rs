@@ -4,12 +4,14 @@
 //! provider with a logon for each transport, and the spooler that drives them. What can be asked
 //! of a session is the trait [`Service`], which the control socket's client implements as well.
 
+mod check;
 mod options;
 mod queue_view;
 mod service;
 mod status_view;
 mod submit;
 
+pub use check::check_profile;
 pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
@@ -387,6 +389,6 @@ impl Service for Session {
     }
 
     async fn check(&self) -> MapiResult<Vec<CheckReport>> {
-        status_view::check(&self.profile, &self.sections).await
+        check_profile(&self.profile).await
     }
 }

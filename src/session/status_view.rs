@@ -12,7 +12,7 @@ use crate::mapi::{MapiResult, StatusCode, SysTime};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
 use crate::spooler::{StatusSubscription, StatusTable};
-use crate::transport::MailboxMode;
+use crate::transport::Watched;
 
 /// The report as of now.
 pub(super) async fn report(session: &Session) -> MapiResult<StatusReport> {
@@ -28,7 +28,7 @@ pub(super) async fn watch(
     session: &Session,
 ) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>> {
     let subscription = session.running()?.spooler.status_table().subscribe();
-    let context = Watched {
+    let context = Watcher {
         profile: session.profile.name.clone(),
         spool: Arc::clone(&session.spool),
         traffic: session.traffic(),
@@ -42,7 +42,7 @@ pub(super) async fn watch(
 }
 
 /// What a watcher needs once it has left the session.
-struct Watched {
+struct Watcher {
     profile: String,
     spool: Arc<dyn Spool>,
     traffic: queue_view::Traffic,
@@ -50,7 +50,7 @@ struct Watched {
     report: StatusReport,
 }
 
-impl Watched {
+impl Watcher {
     async fn next(&mut self) -> StatusReport {
         self.subscription.changed().await;
         let rows = self.subscription.table().rows();
@@ -128,9 +128,9 @@ async fn mailboxes(session: &Session) -> MapiResult<Vec<InboundState>> {
                 transport,
                 mailbox: state.mailbox,
                 mode: match state.mode {
-                    MailboxMode::Idle => InboundMode::Idle,
-                    MailboxMode::Poll => InboundMode::Poll,
-                    MailboxMode::Off => InboundMode::Off,
+                    Watched::Idle => InboundMode::Idle,
+                    Watched::Poll => InboundMode::Poll,
+                    Watched::Off => InboundMode::Off,
                 },
                 last_uid: state.last_uid,
                 pending: state.pending,

@@ -28,11 +28,8 @@ pub(super) fn size_of(message: &MessageData) -> u64 {
         .iter()
         .map(|attachment| attachment.data.len() + attachment.filename.len())
         .sum();
-    let rows: usize = message
-        .recipients
-        .iter()
-        .map(|row| row.address.len() + row.display_name.len())
-        .sum();
+    let rows: usize =
+        message.recipients.iter().map(|row| row.address.len() + row.display_name.len()).sum();
     (texts + attached + rows) as u64
 }
 
@@ -41,8 +38,7 @@ pub(super) async fn take_out(
     message: &mut MessageData,
     spool: &dyn Spool,
 ) -> MapiResult<Option<StagedBody>> {
-    let texts: usize =
-        TEXTS.iter().filter_map(|tag| message.props.text(*tag)).map(str::len).sum();
+    let texts: usize = TEXTS.iter().filter_map(|tag| message.props.text(*tag)).map(str::len).sum();
     if message.attachments.is_empty() && texts <= IN_ROW {
         return Ok(None);
     }

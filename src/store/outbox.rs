@@ -11,7 +11,9 @@ use super::outbox_message::OutboxMessage;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, SubmitFlags, SysTime, tags};
 use crate::mime::{Defaults, compose};
 use crate::spi::{Content, Message, OutgoingRow, OutgoingState};
-use crate::spool::{Batch, Durable, Expect, Op, OutboxRecord, OutboxState, Spool, SpoolError, StagedBody};
+use crate::spool::{
+    Batch, Durable, Expect, Op, OutboxRecord, OutboxState, Spool, SpoolError, StagedBody,
+};
 
 /// How often a change is tried again that met another one.
 const TRIES: usize = 8;
@@ -108,22 +110,14 @@ impl Outbox {
     pub(super) async fn content_of(&self, record: &OutboxRecord) -> MapiResult<Content> {
         if let Some(body) = record.content {
             let reader = self.spool.open_body(body).await?;
-            return Ok(Content {
-                size: reader.size,
-                digest: Some(body.0),
-                reader: reader.reader,
-            });
+            return Ok(Content { size: reader.size, digest: Some(body.0), reader: reader.reader });
         }
         let message = object::whole(record, self.spool.as_ref()).await?;
         // The submission has given it all of these.
         let defaults =
             Defaults { from: None, date: record.submitted, message_id: "<none@invalid>".into() };
         let bytes = compose(&message, &defaults)?;
-        Ok(Content {
-            size: bytes.len() as u64,
-            digest: None,
-            reader: Box::pin(Cursor::new(bytes)),
-        })
+        Ok(Content { size: bytes.len() as u64, digest: None, reader: Box::pin(Cursor::new(bytes)) })
     }
 
     pub(super) async fn set_lock_state(
@@ -179,10 +173,9 @@ impl Outbox {
     pub(super) async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
         let held = |record: &OutboxRecord| match &record.state {
             OutboxState::Waiting { .. } | OutboxState::Held => Ok(OutboxState::Held),
-            OutboxState::Deferred { transport } => Err(unable(
-                entry,
-                &format!("is with the transport {transport}"),
-            )),
+            OutboxState::Deferred { transport } => {
+                Err(unable(entry, &format!("is with the transport {transport}")))
+            }
         };
         self.guarded(entry, self.change_state(entry, held)).await
     }
@@ -292,14 +285,13 @@ fn row(entry: &EntryId, record: &OutboxRecord) -> OutgoingRow {
 
 /// The state of a message that may be handed over from its deferred send time on (OB-19).
 pub(super) fn waiting(props: &PropList, submitted: SysTime, now: SysTime) -> OutboxState {
-    let computed = match (
-        props.long(tags::DEFERRED_SEND_NUMBER),
-        props.long(tags::DEFERRED_SEND_UNITS),
-    ) {
-        (Some(number), Some(units)) => interval(number, units)
-            .map(|interval| submitted.saturating_add(interval)),
-        _ => None,
-    };
+    let computed =
+        match (props.long(tags::DEFERRED_SEND_NUMBER), props.long(tags::DEFERRED_SEND_UNITS)) {
+            (Some(number), Some(units)) => {
+                interval(number, units).map(|interval| submitted.saturating_add(interval))
+            }
+            _ => None,
+        };
     let not_before = computed
         .or(props.time(tags::DEFERRED_SEND_TIME))
         .filter(|time| *time > now)

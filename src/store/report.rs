@@ -7,7 +7,9 @@ use tokio::io::AsyncReadExt;
 use super::LocalStore;
 use super::maildir::{FileState, Look, Origin, Place, Token};
 use crate::mapi::{MapiCode, MapiResult, PropList, SysTime, tags};
-use crate::mime::report::{MAX_RETURNED, Original, ReportAction, ReportFields, ReportedRecipient, report};
+use crate::mime::report::{
+    MAX_RETURNED, Original, ReportAction, ReportFields, ReportedRecipient, report,
+};
 use crate::mime::{MAX_HEADER, Mailbox};
 use crate::spi::{Report, ReportKind};
 

@@ -67,8 +67,7 @@ impl LocalStore {
         let recipients = recipients(&envelope, header)?;
         need_recipients(&recipients)?;
         describe(&mut props, &envelope, &normalised, &default)?;
-        let message =
-            crate::mapi::MessageData { props, recipients, attachments: Vec::new() };
+        let message = crate::mapi::MessageData { props, recipients, attachments: Vec::new() };
         check_message(&message)?;
         let record = OutboxRecord {
             revision: 0,

@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, FileType};
 
+use super::MaildirError;
 use super::folder::open_dir;
 use super::names::Token;
-use super::MaildirError;
 
 /// Read from the folders when it is first asked, kept up from then on: what this process
 /// delivers is added, and what others deliver has no token of ours.

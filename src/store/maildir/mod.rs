@@ -134,7 +134,9 @@ impl Maildir {
             Ok(()) => draft.moved(),
             // The draft is removed when it is dropped.
             Err(Errno::EXIST) => {}
-            Err(error) => return Err(MaildirError::new(format!("move {name} to its place"), error)),
+            Err(error) => {
+                return Err(MaildirError::new(format!("move {name} to its place"), error));
+            }
         }
         rustix::fs::fsync(target)
             .map_err(|error| MaildirError::new(format!("sync {}", place.mailbox), error))?;

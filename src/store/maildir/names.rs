@@ -65,7 +65,8 @@ impl Token {
     /// The token of what `key` identifies.
     pub(in crate::store) fn of(origin: Origin, key: &[u8]) -> Self {
         let digest = blake3::hash(key);
-        let half = digest.as_bytes().first_chunk::<16>().map_or(0, |half| u128::from_be_bytes(*half));
+        let half =
+            digest.as_bytes().first_chunk::<16>().map_or(0, |half| u128::from_be_bytes(*half));
         let letter = match origin {
             Origin::Received => b'P',
             Origin::Report => b'R',

@@ -35,8 +35,9 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
         match flight.progress.stop() {
             Ok(()) => {
                 // Nobody else touches the row any more, but the claim itself may be on its way.
+                let record = flight.record().clone();
                 let result = loop {
-                    match abort_row(shared, entry, how, Some(&flight.record().clone())).await {
+                    match abort_row(shared, entry, how, Some(&record)).await {
                         Err(SpoolError::Conflict(_)) => tokio::task::yield_now().await,
                         result => break result,
                     }
@@ -82,12 +83,12 @@ async fn abort_row(
     }
     let expect = Expect::Revision(row.revision);
     let batch = match how {
-        Abort::Cancel => Batch::new()
-            .with(Op::DeleteQueue { entry: entry.clone(), expect })
-            .with(Op::PutHistory {
+        Abort::Cancel => Batch::new().with(Op::DeleteQueue { entry: entry.clone(), expect }).with(
+            Op::PutHistory {
                 entry: entry.clone(),
                 record: Box::new(history(&row, HistoryEnd::Cancelled, shared.clock.now())),
-            }),
+            },
+        ),
         Abort::Park => {
             match row.state {
                 QueueState::Due | QueueState::Claimed(_) => row.state = QueueState::Parked,
@@ -187,10 +188,9 @@ fn granted(row: &QueueRecord, wish: Wish, now: SysTime) -> Option<QueueRecord> {
             QueueState::Held
         }
         (Wish::Release, QueueState::Held | QueueState::InDoubt { resend: false, .. })
-        | (
-            Wish::Retry,
-            QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. },
-        ) => QueueState::Due,
+        | (Wish::Retry, QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. }) => {
+            QueueState::Due
+        }
         _ => return None,
     };
     let due = if wish == Wish::Hold { row.due } else { now };

@@ -86,17 +86,14 @@ pub(super) async fn deliver(
 /// Takes out those that belong into a further transaction. When nobody at all was accepted, they
 /// stay and count as refused for now, so that the attempt comes to an end.
 fn split(transacted: &mut Transacted) -> Vec<usize> {
-    let too_many = |sent: &Sent| {
-        matches!(sent, Sent::Refused(why) if why.verdict.cause == Cause::TooManyRecipients)
-    };
+    let too_many = |sent: &Sent| matches!(sent, Sent::Refused(why) if why.verdict.cause == Cause::TooManyRecipients);
     let accepted = transacted.end == End::InStep
         && transacted.outcomes.iter().any(|(_, sent)| matches!(sent, Sent::Delivered(_)));
     if !accepted {
         return Vec::new();
     }
-    let (split, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut transacted.outcomes)
-        .into_iter()
-        .partition(|(_, sent)| too_many(sent));
+    let (split, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut transacted.outcomes).into_iter().partition(|(_, sent)| too_many(sent));
     transacted.outcomes = kept;
     split.into_iter().map(|(index, _)| index).collect()
 }

@@ -173,10 +173,7 @@ impl<F> Lane<F> {
     /// Puts a claimed message in line.
     pub(super) fn push(&mut self, flight: F) {
         self.ready.push_back(flight);
-        if let Some(flush) = &mut self.flush {
-            flush.announced = false;
-            flush.probed = true;
-        }
+        self.new_work();
     }
 
     /// How many connection tasks should be started; they are counted as running from now on.
@@ -193,7 +190,13 @@ impl<F> Lane<F> {
 
     /// The next message for a connection.
     pub(super) fn take(&mut self) -> Option<F> {
-        if self.is_open() { self.ready.pop_front() } else { None }
+        let taken = if self.is_open() { self.ready.pop_front() } else { None };
+        if taken.is_some()
+            && let Some(flush) = &mut self.flush
+        {
+            flush.probed = true;
+        }
+        taken
     }
 
     /// Everything that is ready and may not start: to be given back.

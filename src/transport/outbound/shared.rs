@@ -1,5 +1,6 @@
 //! What the tasks of one account share.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -96,6 +97,8 @@ pub(super) struct Shared {
     /// Ends every task.
     pub(super) end: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// Messages were sent away because the disk was full.
+    pub(super) refused: AtomicBool,
     dice: Dice,
 }
 
@@ -121,6 +124,7 @@ impl Shared {
             landings,
             end: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            refused: AtomicBool::new(false),
             dice: parts.dice,
         }
     }

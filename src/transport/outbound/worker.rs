@@ -60,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let _hired = Hired(Arc::clone(&shared));
     let mut open = Open { connection: None, shared: Arc::clone(&shared) };
     let mut moving = false;
-    while let Some(flight) = next(&shared, &open, &mut moving).await {
+    while let Some(flight) = next(&shared, open.is_usable(), &mut moving).await {
         if flight.progress.stage() == Stage::Stopped {
             continue;
         }
@@ -75,7 +75,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// The next message, waiting for one as long as the connection is worth keeping.
-async fn next(shared: &Shared, open: &Open, moving: &mut bool) -> Option<Arc<Flight>> {
+async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc<Flight>> {
     let deadline = tokio::time::sleep(KEEP);
     tokio::pin!(deadline);
     loop {
@@ -91,7 +91,7 @@ async fn next(shared: &Shared, open: &Open, moving: &mut bool) -> Option<Arc<Fli
         if std::mem::take(moving) {
             shared.end_moving();
         }
-        if !open.is_usable() || shared.lane().is_stopping() {
+        if !connected || shared.lane().is_stopping() {
             return None;
         }
         shared.lane().rest();
