@@ -111,7 +111,7 @@ fn line_ends() -> Vec<Raw> {
     let crlf = message("crlf", "Subject: CRLF\r\n", b"one\r\n.\r\n..two\r\n");
     let lf = message("lf", "Subject: LF\r\n", b"one\r\n.\r\n..two\r\n");
     let mixed = message("mixed", "Subject: mixed\r\n", b"one\r\ntwo\r\n\r\nthree\r\n");
-    let half = [header("mixed", "Subject: mixed\r\n\r\n").as_bytes(), b"one\ntwo\r\n\nthree"];
+    let half = header("mixed", "Subject: mixed\r\n\r\n") + "one\ntwo\r\n\nthree";
     let cut = message("cut", "Subject: cut\r\n", b"no line end");
     let complete = [cut.as_slice(), b"\r\n"].concat();
     let mbox = message("mbox", "Subject: mbox\r\n", b"from a mailbox file\r\n");
@@ -119,7 +119,7 @@ fn line_ends() -> Vec<Raw> {
     vec![
         Raw::kept("raw with CRLF", crlf),
         Raw::changed("raw with LF", with_lf(&lf), lf),
-        Raw::changed("raw with both", half.concat(), mixed),
+        Raw::changed("raw with both", half, mixed),
         Raw::changed("raw without final line end", cut, complete),
         Raw::changed("raw from an mbox", lines, mbox),
         Raw::kept("raw with dots", message("dots", "", b".\r\n..\r\n.\r\n.a\r\n\r\n.\r\n")),
@@ -153,7 +153,7 @@ const NESTED: &str = "preamble  \r\n--outer\r\nContent-Type: multipart/alternati
     Content-Transfer-Encoding: base64\r\n\r\nAAECAw==\r\n--outer--\r\nepilogue\r\n \r\n";
 
 fn headers() -> Vec<Raw> {
-    let odd = "subject : odd\r\nX-Folded: one\r\n\ttwo\r\n  three\r\nX-Empty:\r\n\
+    let odd = "subject:  odd  \r\nX-Folded: one\r\n\ttwo\r\n  three\r\nX-Empty:\r\n\
                Received: from there by here;\r\n Sun, 31 Dec 2023 23:59:59 +0000\r\n\
                X-Long: ";
     let odd = format!("{odd}{}\r\nDKIM-Signature: v=1; a=x;\r\n\tb=abc def\r\n", "y".repeat(900));
