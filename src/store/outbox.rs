@@ -132,16 +132,13 @@ impl Outbox {
         if !self.locks().insert(entry.clone()) {
             return Err(busy(entry, "is locked by a call that runs"));
         }
+        let mut unlock = Unlock { outbox: self, entry: Some(entry) };
         // Looked at under the lock, so that neither a hold nor an abort slips in between.
-        let refusal = match self.record(entry).await {
-            Ok(record) if record.state == OutboxState::Held => Some(busy(entry, "is on hold")),
-            Ok(_) => None,
-            Err(error) => Some(error),
-        };
-        refusal.map_or(Ok(()), |error| {
-            self.unlock(entry);
-            Err(error)
-        })
+        if self.record(entry).await?.state == OutboxState::Held {
+            return Err(busy(entry, "is on hold"));
+        }
+        unlock.entry = None;
+        Ok(())
     }
 
     pub(super) fn unlock(&self, entry: &EntryId) {
@@ -216,7 +213,7 @@ impl Outbox {
         if !self.locks().insert(entry.clone()) {
             return Err(unable(entry, "is being handed to a transport"));
         }
-        let _unlock = Unlock { outbox: self, entry };
+        let _unlock = Unlock { outbox: self, entry: Some(entry) };
         change.await
     }
 
@@ -236,15 +233,17 @@ impl Outbox {
     }
 }
 
-/// Gives a lock back also when its future is dropped.
+/// Gives a lock back also when its future is dropped, unless it was told to keep it.
 struct Unlock<'a> {
     outbox: &'a Outbox,
-    entry: &'a EntryId,
+    entry: Option<&'a EntryId>,
 }
 
 impl Drop for Unlock<'_> {
     fn drop(&mut self) {
-        self.outbox.unlock(self.entry);
+        if let Some(entry) = self.entry {
+            self.outbox.unlock(entry);
+        }
     }
 }
 

@@ -9,25 +9,27 @@ const MAX_NAME: usize = 200;
 ///
 /// `name` is the server's with `/` between the levels of the hierarchy. Different mailboxes get
 /// different folders, and no name leads out of the root: `/` becomes `.`, everything that could
-/// be mistaken (`.`, `%`, `\`, `:`, control characters) becomes `%` and its hexadecimal code, and
-/// a name that is too long is cut and ends in its digest.
+/// be mistaken (`.`, `%`, `\`, `:`, control characters) becomes `%` and its hexadecimal code, an
+/// empty level becomes `%none`, and a name that is too long is cut and ends in its digest.
 pub(super) fn folder(name: &str) -> Option<String> {
     if name.eq_ignore_ascii_case("INBOX") {
         return None;
     }
-    let mut folder = String::from(".");
-    for c in name.chars() {
-        match c {
-            '/' => folder.push('.'),
-            '.' | '%' | '\\' | ':' | '\u{7f}' | '\0'..='\u{1f}' => {
-                folder.push_str(&format!("%{:02X}", u32::from(c)));
+    let mut folder = String::new();
+    for level in name.split('/') {
+        folder.push('.');
+        for c in level.chars() {
+            match c {
+                '.' | '%' | '\\' | ':' | '\u{7f}' | '\0'..='\u{1f}' => {
+                    folder.push_str(&format!("%{:02X}", u32::from(c)));
+                }
+                _ => folder.push(c),
             }
-            _ => folder.push(c),
         }
-    }
-    // `%` and a letter beyond F never comes from a code.
-    if name.is_empty() {
-        folder.push_str("%none");
+        // `%` and a letter beyond F never comes from a code.
+        if level.is_empty() {
+            folder.push_str("%none");
+        }
     }
     if folder.len() > MAX_NAME {
         let digest = blake3::hash(name.as_bytes()).to_hex();
@@ -110,7 +112,8 @@ mod tests {
             ("Lists.rust", ".Lists%2Erust"),
             ("..", ".%2E%2E"),
             ("../../etc", ".%2E%2E.%2E%2E.etc"),
-            ("/etc/passwd", "..etc.passwd"),
+            ("/etc/passwd", ".%none.etc.passwd"),
+            ("/", ".%none.%none"),
             ("a\0b\r\nc", ".a%00b%0D%0Ac"),
             ("100%", ".100%25"),
             ("", ".%none"),
