@@ -65,6 +65,11 @@ impl Recipient {
         self.addr_type.eq_ignore_ascii_case(addr_type)
     }
 
+    /// The provider UID in the row's entry id (bytes 4 to 19 of it), if it has one (AT-3).
+    pub fn provider_uid(&self) -> Option<[u8; 16]> {
+        self.props.binary(tags::ENTRYID)?.get(4..20)?.try_into().ok()
+    }
+
     /// Whether a report of delivery was asked for this recipient or, failing that, by `message`.
     pub fn wants_delivery_report(&self, message: &PropList) -> bool {
         let tag = tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED;

@@ -9,7 +9,7 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
-use crate::mapi::{EntryId, MapiResult, MessageData};
+use crate::mapi::{EntryId, MapiResult, MessageData, SysTime};
 
 /// A message object to be sent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct RawEnvelope {
     /// Whether a report of delivery is asked for.
     #[serde(default)]
     pub delivery_report: bool,
+    /// `PR_DEFERRED_SEND_TIME`: send not before (OB-19).
+    #[serde(default)]
+    pub deferred_send_time: Option<SysTime>,
 }
 
 /// `TransportNotify` as asked for from outside.
@@ -156,6 +159,12 @@ pub struct StatusReport {
     pub queue: QueueCountsView,
     /// Mailboxes that are fetched.
     pub inbound: Vec<InboundState>,
+    /// The last error of any transport that still matters; `null` for none.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// When the next message of the queue is due, RFC 3339; `null` when none is planned.
+    #[serde(default)]
+    pub next_attempt: Option<String>,
 }
 
 /// A row of the status table.
@@ -214,6 +223,33 @@ pub struct InboundState {
     pub last_uid: u32,
     /// Messages known to wait.
     pub pending: u64,
+}
+
+/// Which way mail moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the server to us.
+    Inbound,
+    /// From us to the server.
+    Outbound,
+}
+
+/// What a trial login found out about one server (`profile check --json`, ST-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// Name of the transport.
+    pub transport: String,
+    /// Which of its servers.
+    pub direction: Direction,
+    /// Host and port.
+    pub server: String,
+    /// Whether the login worked.
+    pub ok: bool,
+    /// What the server says it can do, in its own words (EHLO keywords, IMAP capabilities).
+    pub offers: Vec<String>,
+    /// Why it did not work; `null` when it did.
+    pub error: Option<String>,
 }
 
 /// A session, in this process or behind the control socket.
@@ -298,4 +334,8 @@ pub trait Service: Send + Sync {
 
     /// Flushes and returns when that is done (FL-7).
     async fn flush(&self, request: FlushRequest) -> MapiResult<FlushSummary>;
+
+    /// Logs in to every server of the session's profile on connections of its own (ST-7). A
+    /// server that refuses is no error but a report that says so.
+    async fn check(&self) -> MapiResult<Vec<CheckReport>>;
 }

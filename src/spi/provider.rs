@@ -58,8 +58,14 @@ impl std::fmt::Debug for LogonOutcome {
 /// Which recipients a transport takes (AT-2 to AT-4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddressTypes {
-    /// Those whose address type is in the list; the empty list sends nothing (AT-4).
-    These(Vec<String>),
+    /// Those named here; with both lists empty the transport sends nothing (AT-4).
+    These {
+        /// Address types, in the transport's order.
+        types: Vec<String>,
+        /// Provider UIDs that recipients may carry in their entry id, in the transport's order;
+        /// looked at before the types (AT-3).
+        uids: Vec<[u8; 16]>,
+    },
     /// Any; such a transport is asked last (AT-4).
     Any,
 }

@@ -61,13 +61,24 @@ pub trait MessageStore: Send + Sync {
         limit: usize,
     ) -> MapiResult<Vec<OutgoingRow>>;
 
+    /// Up to `limit` messages that a transport has accepted and not finished, those after
+    /// `after`.
+    ///
+    /// # Errors
+    /// `MAPI_E_DISK_ERROR`.
+    async fn deferred_queue(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> MapiResult<Vec<OutgoingRow>>;
+
     /// One row of the outgoing queue table, waiting or deferred.
     ///
     /// # Errors
     /// `MAPI_E_NOT_IN_QUEUE` when it is not there (any more).
     async fn outgoing_row(&self, entry: &EntryId) -> MapiResult<OutgoingRow>;
 
-    /// Changes whenever a message may have become ready to be handed over.
+    /// Changes whenever a message was added to the outgoing queue table.
     fn outgoing_changes(&self) -> watch::Receiver<u64>;
 
     /// Opens a message of the outgoing queue table.

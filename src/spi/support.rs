@@ -43,8 +43,8 @@ pub struct RecipientReport {
 
 /// What a host offers to one logon.
 ///
-/// None of these calls may block on the logon that makes it, so a transport may make them from
-/// anywhere but from under a lock of its own.
+/// A host promises that none of these calls waits for the logon that makes it, so a transport may
+/// make them from anywhere.
 #[async_trait]
 pub trait Support: Send + Sync {
     /// The settings of this logon (`OpenProfileSection`, LG-3).

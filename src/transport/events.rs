@@ -66,7 +66,7 @@ impl TroubleKind {
             TroubleKind::LoginRefused | TroubleKind::Credentials => MapiCode::LOGON_FAILED,
             TroubleKind::Throttled => MapiCode::WAIT,
             TroubleKind::Configuration => MapiCode::UNCONFIGURED,
-            TroubleKind::Storage => MapiCode::DISK_ERROR,
+            TroubleKind::Storage => MapiCode::NOT_ENOUGH_DISK,
             TroubleKind::Message => MapiCode::CALL_FAILED,
         }
     }

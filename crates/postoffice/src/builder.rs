@@ -31,10 +31,7 @@ impl Default for Builder {
         Self {
             config: Config {
                 hostname: "localhost".to_owned(),
-                listeners: Listener::ALL
-                    .into_iter()
-                    .map(|listener| (listener, free))
-                    .collect(),
+                listeners: Listener::ALL.into_iter().map(|listener| (listener, free)).collect(),
                 auth: AuthPolicy::default(),
                 unknown: UnknownRecipients::default(),
                 catch_all: None,
@@ -58,10 +55,7 @@ impl Builder {
     /// whose whole text, is the name goes there.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str) -> Self {
-        self.credentials
-            .entry(name.to_owned())
-            .or_default()
-            .password = Some(password.to_owned());
+        self.credentials.entry(name.to_owned()).or_default().password = Some(password.to_owned());
         self
     }
 
@@ -75,9 +69,7 @@ impl Builder {
     /// Sends mail for an address (`ann@example.org`) or a whole domain (`example.org`) to a user's INBOX.
     #[must_use]
     pub fn route(mut self, address_or_domain: &str, user: &str) -> Self {
-        self.config
-            .routes
-            .push((address_or_domain.to_ascii_lowercase(), user.to_owned()));
+        self.config.routes.push((address_or_domain.to_ascii_lowercase(), user.to_owned()));
         self
     }
 
@@ -98,9 +90,7 @@ impl Builder {
     /// Listens at this address instead of a free port of 127.0.0.1.
     #[must_use]
     pub fn listen(mut self, listener: Listener, address: SocketAddr) -> Self {
-        self.config
-            .listeners
-            .retain(|(known, _)| *known != listener);
+        self.config.listeners.retain(|(known, _)| *known != listener);
         self.config.listeners.push((listener, address));
         self
     }
@@ -108,9 +98,7 @@ impl Builder {
     /// Leaves a listener out.
     #[must_use]
     pub fn without(mut self, listener: Listener) -> Self {
-        self.config
-            .listeners
-            .retain(|(known, _)| *known != listener);
+        self.config.listeners.retain(|(known, _)| *known != listener);
         self
     }
 

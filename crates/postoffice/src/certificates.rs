@@ -123,11 +123,7 @@ impl Authority {
         params.not_after = now + Duration::days(until);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(ServerCertificate {
-            flaw,
-            leaf: certificate.der().clone(),
-            key: key.serialize_der(),
-        })
+        Ok(ServerCertificate { flaw, leaf: certificate.der().clone(), key: key.serialize_der() })
     }
 }
 
@@ -141,9 +137,7 @@ pub struct ServerCertificate {
 
 impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCertificate")
-            .field("flaw", &self.flaw)
-            .finish_non_exhaustive()
+        f.debug_struct("ServerCertificate").field("flaw", &self.flaw).finish_non_exhaustive()
     }
 }
 
@@ -183,13 +177,9 @@ mod tests {
     #[test]
     fn every_flaw_yields_a_usable_server_configuration() {
         let authority = Authority::new().unwrap();
-        for flaw in [
-            Flaw::None,
-            Flaw::WrongName,
-            Flaw::Expired,
-            Flaw::NotYetValid,
-            Flaw::UnknownIssuer,
-        ] {
+        for flaw in
+            [Flaw::None, Flaw::WrongName, Flaw::Expired, Flaw::NotYetValid, Flaw::UnknownIssuer]
+        {
             let certificate = authority.issue(flaw).unwrap();
             certificate.server_config().unwrap();
             assert_eq!(certificate.fingerprint().len(), 64);
@@ -200,9 +190,6 @@ mod tests {
     fn debug_output_shows_no_key() {
         let authority = Authority::new().unwrap();
         let shown = format!("{:?} {:?}", authority, authority.issue(Flaw::None).unwrap());
-        assert_eq!(
-            shown,
-            "Authority { .. } ServerCertificate { flaw: None, .. }"
-        );
+        assert_eq!(shown, "Authority { .. } ServerCertificate { flaw: None, .. }");
     }
 }

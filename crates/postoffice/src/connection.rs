@@ -134,17 +134,13 @@ impl Connection {
             Speaker::Server | Speaker::Note => {
                 // A server's line is not the client's AUTH or LOGIN, whatever it looks like.
                 let text = String::from_utf8_lossy(line);
-                text.trim_end_matches(['\r', '\n'])
-                    .chars()
-                    .take(512)
-                    .collect()
+                text.trim_end_matches(['\r', '\n']).chars().take(512).collect()
             }
         };
         self.shared.record(self.protocol, self.id, speaker, text);
         if self.recorded == limit {
             let text = "further lines are not kept".to_owned();
-            self.shared
-                .record(self.protocol, self.id, Speaker::Note, text);
+            self.shared.record(self.protocol, self.id, Speaker::Note, text);
         }
     }
 
@@ -209,11 +205,7 @@ impl Connection {
             if let Some(position) = rest.iter().position(|&octet| octet == b'\n') {
                 let line = self.take(searched + position + 1);
                 let whole = !too_long && line.len() <= limit;
-                return Ok(if whole {
-                    Line::Whole(line)
-                } else {
-                    Line::TooLong
-                });
+                return Ok(if whole { Line::Whole(line) } else { Line::TooLong });
             }
             searched = buffered.len();
             if searched > limit {
@@ -253,11 +245,7 @@ impl Connection {
 
     /// Sends if a lot has gathered.
     pub(crate) async fn flush_if_full(&mut self) -> Flow {
-        if self.output.len() < FULL {
-            Ok(())
-        } else {
-            self.flush().await
-        }
+        if self.output.len() < FULL { Ok(()) } else { self.flush().await }
     }
 
     /// Sends everything queued.
@@ -357,14 +345,12 @@ impl Connection {
         match bounded(&stop, idle, accept).await {
             Ok(tls) => {
                 self.stream = Stream::Tls(Box::new(tls));
-                self.shared
-                    .count(self.protocol, |counters| counters.tls_handshakes += 1);
+                self.shared.count(self.protocol, |counters| counters.tls_handshakes += 1);
                 self.note("TLS established");
                 Ok(in_clear)
             }
             Err(end) => {
-                self.shared
-                    .count(self.protocol, |counters| counters.tls_failures += 1);
+                self.shared.count(self.protocol, |counters| counters.tls_failures += 1);
                 self.note("TLS handshake failed");
                 Err(end)
             }

@@ -58,21 +58,14 @@ impl PostOffice {
     /// [`MailboxError`] if there is no such user or mailbox.
     pub fn messages(&self, user: &str, mailbox: &str) -> Result<Vec<MailboxMessage>, MailboxError> {
         self.shared.with_store(|store| {
-            Ok(store
-                .mailbox(user, mailbox)?
-                .messages
-                .values()
-                .cloned()
-                .collect())
+            Ok(store.mailbox(user, mailbox)?.messages.values().cloned().collect())
         })
     }
 
     /// How many messages are in a mailbox; 0 if there is no such user or mailbox.
     pub fn message_count(&self, user: &str, mailbox: &str) -> usize {
         self.shared.with_store(|store| {
-            store
-                .mailbox(user, mailbox)
-                .map_or(0, |found| found.messages.len())
+            store.mailbox(user, mailbox).map_or(0, |found| found.messages.len())
         })
     }
 
@@ -81,8 +74,7 @@ impl PostOffice {
     /// # Errors
     /// [`MailboxError`] if there is no such user or mailbox.
     pub fn uid_validity(&self, user: &str, mailbox: &str) -> Result<u32, MailboxError> {
-        self.shared
-            .with_store(|store| Ok(store.mailbox(user, mailbox)?.uid_validity))
+        self.shared.with_store(|store| Ok(store.mailbox(user, mailbox)?.uid_validity))
     }
 
     /// The names of a user's mailboxes, sorted.

@@ -349,12 +349,8 @@ fn mentions(subject: &str, text: &str) -> bool {
     let digit = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_digit());
     let (first, last) = (digit(text.chars().next()), digit(text.chars().next_back()));
     subject.match_indices(text).any(|(at, _)| {
-        let before = subject
-            .get(..at)
-            .and_then(|before| before.chars().next_back());
-        let after = subject
-            .get(at + text.len()..)
-            .and_then(|after| after.chars().next());
+        let before = subject.get(..at).and_then(|before| before.chars().next_back());
+        let after = subject.get(at + text.len()..).and_then(|after| after.chars().next());
         let cut = (first && digit(before)) || (last && digit(after));
         !cut
     })

@@ -55,13 +55,7 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     fn new(uid_validity: u32) -> Self {
-        Self {
-            uid_validity,
-            uid_next: 1,
-            removals: 0,
-            recent_from: 1,
-            messages: BTreeMap::new(),
-        }
+        Self { uid_validity, uid_next: 1, removals: 0, recent_from: 1, messages: BTreeMap::new() }
     }
 
     pub(crate) fn append(
@@ -72,15 +66,7 @@ impl Mailbox {
     ) -> u32 {
         let uid = self.uid_next;
         self.uid_next = self.uid_next.saturating_add(1);
-        self.messages.insert(
-            uid,
-            MailboxMessage {
-                uid,
-                flags,
-                internal_date,
-                bytes,
-            },
-        );
+        self.messages.insert(uid, MailboxMessage { uid, flags, internal_date, bytes });
         uid
     }
 
@@ -93,10 +79,7 @@ impl Mailbox {
     }
 
     pub(crate) fn unseen(&self) -> usize {
-        self.messages
-            .values()
-            .filter(|message| !message.flags.contains("\\Seen"))
-            .count()
+        self.messages.values().filter(|message| !message.flags.contains("\\Seen")).count()
     }
 }
 
@@ -116,10 +99,7 @@ pub(crate) struct Store {
 impl Store {
     /// `first_validity` is the UIDVALIDITY of the first mailbox; each later one gets the next number.
     pub(crate) fn new(first_validity: u32) -> Self {
-        Self {
-            accounts: BTreeMap::new(),
-            next_validity: first_validity.max(1),
-        }
+        Self { accounts: BTreeMap::new(), next_validity: first_validity.max(1) }
     }
 
     fn validity(&mut self) -> u32 {
@@ -131,10 +111,7 @@ impl Store {
     pub(crate) fn add_user(&mut self, user: &str) {
         let validity = self.validity();
         let account = self.accounts.entry(user.to_owned()).or_default();
-        account
-            .mailboxes
-            .entry("INBOX".to_owned())
-            .or_insert_with(|| Mailbox::new(validity));
+        account.mailboxes.entry("INBOX".to_owned()).or_insert_with(|| Mailbox::new(validity));
         account.subscribed.insert("INBOX".to_owned());
     }
 
@@ -143,23 +120,16 @@ impl Store {
     }
 
     fn account(&self, user: &str) -> Result<&Account, MailboxError> {
-        self.accounts
-            .get(user)
-            .ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
+        self.accounts.get(user).ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
     }
 
     fn account_mut(&mut self, user: &str) -> Result<&mut Account, MailboxError> {
-        self.accounts
-            .get_mut(user)
-            .ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
+        self.accounts.get_mut(user).ok_or_else(|| MailboxError::NoSuchUser(user.to_owned()))
     }
 
     pub(crate) fn mailbox(&self, user: &str, name: &str) -> Result<&Mailbox, MailboxError> {
         let name = canonical(name);
-        self.account(user)?
-            .mailboxes
-            .get(&name)
-            .ok_or(MailboxError::NoSuchMailbox(name))
+        self.account(user)?.mailboxes.get(&name).ok_or(MailboxError::NoSuchMailbox(name))
     }
 
     pub(crate) fn mailbox_mut(
@@ -168,10 +138,7 @@ impl Store {
         name: &str,
     ) -> Result<&mut Mailbox, MailboxError> {
         let name = canonical(name);
-        self.account_mut(user)?
-            .mailboxes
-            .get_mut(&name)
-            .ok_or(MailboxError::NoSuchMailbox(name))
+        self.account_mut(user)?.mailboxes.get_mut(&name).ok_or(MailboxError::NoSuchMailbox(name))
     }
 
     pub(crate) fn names(&self, user: &str) -> Result<Vec<String>, MailboxError> {
@@ -246,11 +213,7 @@ impl Store {
 
 /// INBOX is written in any case (RFC 3501 section 5.1); all other names are kept as they are.
 pub(crate) fn canonical(name: &str) -> String {
-    if name.eq_ignore_ascii_case("INBOX") {
-        "INBOX".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name.to_owned() }
 }
 
 #[cfg(test)]
@@ -306,10 +269,7 @@ mod tests {
         store.delete("ann", "Box").unwrap();
         store.create("ann", "Box").unwrap();
         assert_ne!(first, store.mailbox("ann", "Box").unwrap().uid_validity);
-        assert_eq!(
-            store.create("ann", "Box"),
-            Err(MailboxError::AlreadyExists("Box".to_owned()))
-        );
+        assert_eq!(store.create("ann", "Box"), Err(MailboxError::AlreadyExists("Box".to_owned())));
     }
 
     #[test]

@@ -98,13 +98,8 @@ fn flaw(text: &str) -> Result<Flaw, String> {
 impl Arguments {
     fn builder(&self) -> Builder {
         // Records of a server that runs for days have to stay small.
-        let limits = Limits {
-            accepted: 10_000,
-            ..Limits::default()
-        };
-        let mut builder = PostOffice::builder()
-            .certificate(self.certificate)
-            .limits(limits);
+        let limits = Limits { accepted: 10_000, ..Limits::default() };
+        let mut builder = PostOffice::builder().certificate(self.certificate).limits(limits);
         for (listener, port) in [
             (Listener::Smtp, self.smtp),
             (Listener::Smtps, self.smtps),
@@ -114,11 +109,7 @@ impl Arguments {
             builder = builder.listen(listener, SocketAddr::new(self.bind, port));
         }
         let default = [("ann".to_owned(), "secret".to_owned())];
-        let users = if self.users.is_empty() {
-            &default[..]
-        } else {
-            &self.users[..]
-        };
+        let users = if self.users.is_empty() { &default[..] } else { &self.users[..] };
         for (name, password) in users {
             builder = builder.user(name, password);
         }
@@ -147,10 +138,7 @@ impl Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -197,11 +185,7 @@ fn print(office: &PostOffice, ca_file: &std::path::Path) -> std::io::Result<()> 
         }
     }
     writeln!(out, "ca-file {}", ca_file.display())?;
-    writeln!(
-        out,
-        "fingerprint sha256:{}",
-        office.certificate().fingerprint()
-    )?;
+    writeln!(out, "fingerprint sha256:{}", office.certificate().fingerprint())?;
     writeln!(out, "ready")?;
     out.flush()
 }

@@ -21,12 +21,7 @@ pub enum Body {
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Body({} octets, sha256 {})",
-            self.size(),
-            hex(&self.sha256())
-        )
+        write!(f, "Body({} octets, sha256 {})", self.size(), hex(&self.sha256()))
     }
 }
 
@@ -57,9 +52,7 @@ impl Body {
 
     /// The bytes as text, for messages of assertions; invalid UTF-8 is replaced, a digest gives "".
     pub fn text(&self) -> String {
-        self.bytes()
-            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-            .unwrap_or_default()
+        self.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
     }
 }
 
@@ -74,13 +67,7 @@ pub(crate) struct BodySink {
 
 impl BodySink {
     pub(crate) fn new(keep: u64, accept: u64) -> Self {
-        Self {
-            keep,
-            accept,
-            size: 0,
-            bytes: Vec::new(),
-            digest: None,
-        }
+        Self { keep, accept, size: 0, bytes: Vec::new(), digest: None }
     }
 
     pub(crate) fn push(&mut self, chunk: &[u8]) {
@@ -114,10 +101,9 @@ impl BodySink {
 
     pub(crate) fn finish(self) -> Body {
         match self.digest {
-            Some(digest) => Body::Digest {
-                size: self.size,
-                sha256: finish(digest.finish().as_ref()),
-            },
+            Some(digest) => {
+                Body::Digest { size: self.size, sha256: finish(digest.finish().as_ref()) }
+            }
             None => Body::Kept(self.bytes.into()),
         }
     }
@@ -132,12 +118,10 @@ fn finish(digest: &[u8]) -> [u8; 32] {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            let _ = write!(out, "{byte:02x}");
-            out
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 #[cfg(test)]

@@ -43,9 +43,7 @@ pub struct PostOffice {
 
 impl std::fmt::Debug for PostOffice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PostOffice")
-            .field("addresses", &self.addresses)
-            .finish_non_exhaustive()
+        f.debug_struct("PostOffice").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
@@ -72,11 +70,7 @@ impl PostOffice {
             listeners.push((listener, socket));
         }
         let running = serve(&shared, listeners);
-        Ok(Self {
-            shared,
-            addresses,
-            running: Mutex::new(Some(running)),
-        })
+        Ok(Self { shared, addresses, running: Mutex::new(Some(running)) })
     }
 
     // ----- where -----
@@ -93,11 +87,7 @@ impl PostOffice {
 
     /// `smtp://127.0.0.1:2525` and the like; `None` if the listener was left out.
     pub fn url(&self, listener: Listener) -> Option<String> {
-        Some(format!(
-            "{}://{}",
-            listener.scheme(),
-            self.address(listener)?
-        ))
+        Some(format!("{}://{}", listener.scheme(), self.address(listener)?))
     }
 
     // ----- life -----
@@ -168,8 +158,7 @@ impl PostOffice {
     /// Withholds a feature from now on; EHLO and CAPABILITY on open connections tell the new state too.
     pub fn withhold(&self, feature: impl Into<Feature>) {
         let feature = feature.into();
-        self.shared
-            .change_offer(|withheld| withheld.withhold(feature));
+        self.shared.change_offer(|withheld| withheld.withhold(feature));
     }
 
     /// Offers a feature (again).
@@ -180,14 +169,12 @@ impl PostOffice {
 
     /// Sets a user's password; adds the user if need be.
     pub fn set_password(&self, user: &str, password: &str) {
-        self.shared
-            .set_credentials(user, |known| known.password = Some(password.to_owned()));
+        self.shared.set_credentials(user, |known| known.password = Some(password.to_owned()));
     }
 
     /// Sets or takes away a user's bearer token; adds the user if need be.
     pub fn set_token(&self, user: &str, token: Option<&str>) {
-        self.shared
-            .set_credentials(user, |known| known.token = token.map(str::to_owned));
+        self.shared.set_credentials(user, |known| known.token = token.map(str::to_owned));
     }
 
     // ----- faults -----
@@ -246,10 +233,7 @@ impl PostOffice {
 
     /// The transcript as text, one line each.
     pub fn transcript_text(&self) -> String {
-        self.transcript()
-            .iter()
-            .map(|line| format!("{line}\n"))
-            .collect()
+        self.transcript().iter().map(|line| format!("{line}\n")).collect()
     }
 
     // ----- waiting -----
@@ -275,9 +259,7 @@ impl PostOffice {
                 let _ = changes.changed().await;
             }
         };
-        tokio::time::timeout(within, wait)
-            .await
-            .map_err(|_| WaitError::new(what, within))
+        tokio::time::timeout(within, wait).await.map_err(|_| WaitError::new(what, within))
     }
 
     /// Waits until `count` messages have been accepted in all and returns those in the record. Cancel-safe.
@@ -292,10 +274,7 @@ impl PostOffice {
         let enough = |office: &Self| office.accepted_count() >= count;
         let waited = self.wait_until("accepted messages", within, enough).await;
         waited.map_err(|_| {
-            let what = format!(
-                "{count} accepted messages (there are {})",
-                self.accepted_count()
-            );
+            let what = format!("{count} accepted messages (there are {})", self.accepted_count());
             WaitError::new(what, within)
         })?;
         Ok(self.accepted())
@@ -330,11 +309,7 @@ fn serve(shared: &Arc<Shared>, listeners: Vec<(Listener, TcpListener)>) -> Runni
         );
         tasks.spawn(accept);
     }
-    Running {
-        stop,
-        connections,
-        tasks,
-    }
+    Running { stop, connections, tasks }
 }
 
 async fn accept(

@@ -155,12 +155,7 @@ fn describe(deed: &Deed) -> String {
 /// The verb of a command line, for counting: the first word of SMTP, the second of IMAP (with UID, two).
 pub(crate) fn verb(protocol: Protocol, line: &str) -> String {
     // Cut, so that nonsense cannot make the table of counters big.
-    let upper = |word: &str| {
-        word.chars()
-            .take(16)
-            .collect::<String>()
-            .to_ascii_uppercase()
-    };
+    let upper = |word: &str| word.chars().take(16).collect::<String>().to_ascii_uppercase();
     let mut words = line.split_ascii_whitespace().map(upper);
     match protocol {
         Protocol::Smtp => words.next().unwrap_or_default(),

@@ -34,11 +34,7 @@ const INVALID_TOKEN: &[u8] = br#"{"status":"invalid_token","schemes":"bearer","s
 
 impl Exchange {
     pub(crate) fn new(mechanism: Mechanism) -> Self {
-        Self {
-            mechanism,
-            user: None,
-            failed: false,
-        }
+        Self { mechanism, user: None, failed: false }
     }
 
     /// What the server says when the client sent no initial response.
@@ -76,10 +72,7 @@ impl Exchange {
 
     fn bearer(&mut self, message: &str, shared: &Shared) -> Step {
         let field = |name: &str| {
-            message
-                .split('\u{1}')
-                .find_map(|part| part.strip_prefix(name))
-                .map(str::to_owned)
+            message.split('\u{1}').find_map(|part| part.strip_prefix(name)).map(str::to_owned)
         };
         let user = match self.mechanism {
             Mechanism::XOAuth2 => field("user="),
@@ -90,9 +83,7 @@ impl Exchange {
         };
         let token = field("auth=").and_then(|auth| {
             let (scheme, token) = auth.split_once(' ')?;
-            scheme
-                .eq_ignore_ascii_case("bearer")
-                .then(|| token.trim().to_owned())
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
         });
         let (Some(user), Some(token)) = (user, token) else {
             return Step::Malformed;

@@ -26,10 +26,7 @@ pub struct WaitError {
 
 impl WaitError {
     pub(crate) fn new(what: impl Into<String>, waited: Duration) -> Self {
-        Self {
-            what: what.into(),
-            waited,
-        }
+        Self { what: what.into(), waited }
     }
 }
 
@@ -198,9 +195,7 @@ impl Shared {
         let (local, domain) = address.rsplit_once('@').unwrap_or((address.as_str(), ""));
         let route = |key: &str| {
             let mut routes = self.config.routes.iter();
-            routes
-                .find(|(from, _)| from == key)
-                .map(|(_, user)| user.clone())
+            routes.find(|(from, _)| from == key).map(|(_, user)| user.clone())
         };
         if let Some(user) = route(&address).or_else(|| route(domain)) {
             return Some(user);
@@ -228,11 +223,8 @@ impl Shared {
 
     /// Takes a message: into the record and into the mailboxes of its recipients.
     pub(crate) fn accept(&self, envelope: Envelope, body: Body, received: Option<String>) -> u64 {
-        let mut owners: Vec<String> = envelope
-            .recipients
-            .iter()
-            .filter_map(|to| self.owner(&to.address))
-            .collect();
+        let mut owners: Vec<String> =
+            envelope.recipients.iter().filter_map(|to| self.owner(&to.address)).collect();
         owners.sort();
         owners.dedup();
         if let Some(bytes) = body.bytes() {
@@ -255,12 +247,7 @@ impl Shared {
                 ledger.accepted.pop_front();
             }
             let at = SystemTime::now();
-            ledger.accepted.push_back(Arc::new(Accepted {
-                id,
-                at,
-                envelope,
-                body,
-            }));
+            ledger.accepted.push_back(Arc::new(Accepted { id, at, envelope, body }));
             id
         };
         self.mail_changed();
@@ -283,11 +270,7 @@ impl Shared {
         tracing::debug!(connection, ?kind, detail, "protocol violation");
         let mut ledger = lock(&self.ledger);
         if ledger.violations.len() < VIOLATIONS {
-            ledger.violations.push(Violation {
-                connection,
-                kind,
-                detail,
-            });
+            ledger.violations.push(Violation { connection, kind, detail });
         }
         drop(ledger);
         self.changed();
@@ -311,20 +294,13 @@ impl Shared {
     pub(crate) fn count_command(&self, protocol: Protocol, verb: &str) {
         self.count(protocol, |counters| {
             let known = counters.commands.contains_key(verb);
-            let verb = if known || counters.commands.len() < VERBS {
-                verb
-            } else {
-                "..."
-            };
+            let verb = if known || counters.commands.len() < VERBS { verb } else { "..." };
             *counters.commands.entry(verb.to_owned()).or_default() += 1;
         });
     }
 
     pub(crate) fn counters(&self, protocol: Protocol) -> Counters {
-        lock(&self.counters)
-            .get(&protocol)
-            .cloned()
-            .unwrap_or_default()
+        lock(&self.counters).get(&protocol).cloned().unwrap_or_default()
     }
 
     pub(crate) fn record(
@@ -335,12 +311,7 @@ impl Shared {
         text: String,
     ) {
         tracing::trace!(?protocol, connection, ?speaker, text);
-        lock(&self.transcript).push(TranscriptLine {
-            connection,
-            protocol,
-            speaker,
-            text,
-        });
+        lock(&self.transcript).push(TranscriptLine { connection, protocol, speaker, text });
     }
 
     pub(crate) fn transcript(&self) -> Vec<TranscriptLine> {

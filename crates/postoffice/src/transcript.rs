@@ -56,10 +56,7 @@ pub(crate) struct Transcript {
 
 impl Transcript {
     pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            lines: VecDeque::new(),
-            limit,
-        }
+        Self { lines: VecDeque::new(), limit }
     }
 
     pub(crate) fn push(&mut self, line: TranscriptLine) {
@@ -117,38 +114,14 @@ mod tests {
     #[test]
     fn secrets_do_not_show() {
         for (protocol, said, shown) in [
-            (
-                Protocol::Smtp,
-                "AUTH PLAIN AGFubgBzZWNyZXQ=\r\n",
-                "AUTH PLAIN ***",
-            ),
+            (Protocol::Smtp, "AUTH PLAIN AGFubgBzZWNyZXQ=\r\n", "AUTH PLAIN ***"),
             (Protocol::Smtp, "AUTH LOGIN\r\n", "AUTH LOGIN"),
-            (
-                Protocol::Smtp,
-                "MAIL FROM:<a@b> SIZE=3\r\n",
-                "MAIL FROM:<a@b> SIZE=3",
-            ),
-            (
-                Protocol::Imap,
-                "a1 LOGIN ann secret\r\n",
-                "a1 LOGIN ann ***",
-            ),
-            (
-                Protocol::Imap,
-                "a1 login \"ann\" \"se cret\"\r\n",
-                "a1 login \"ann\" ***",
-            ),
+            (Protocol::Smtp, "MAIL FROM:<a@b> SIZE=3\r\n", "MAIL FROM:<a@b> SIZE=3"),
+            (Protocol::Imap, "a1 LOGIN ann secret\r\n", "a1 LOGIN ann ***"),
+            (Protocol::Imap, "a1 login \"ann\" \"se cret\"\r\n", "a1 login \"ann\" ***"),
             (Protocol::Imap, "a1 LOGIN {3}\r\n", "a1 LOGIN  ***"),
-            (
-                Protocol::Imap,
-                "a1 AUTHENTICATE PLAIN AGFu\r\n",
-                "a1 AUTHENTICATE PLAIN ***",
-            ),
-            (
-                Protocol::Imap,
-                "a1 AUTHENTICATE PLAIN\r\n",
-                "a1 AUTHENTICATE PLAIN",
-            ),
+            (Protocol::Imap, "a1 AUTHENTICATE PLAIN AGFu\r\n", "a1 AUTHENTICATE PLAIN ***"),
+            (Protocol::Imap, "a1 AUTHENTICATE PLAIN\r\n", "a1 AUTHENTICATE PLAIN"),
         ] {
             assert_eq!(presentable(protocol, said.as_bytes()), shown);
         }
@@ -165,11 +138,7 @@ mod tests {
                 text: String::new(),
             });
         }
-        let kept: Vec<u64> = transcript
-            .lines()
-            .iter()
-            .map(|line| line.connection)
-            .collect();
+        let kept: Vec<u64> = transcript.lines().iter().map(|line| line.connection).collect();
         assert_eq!(kept, [2, 3]);
     }
 }

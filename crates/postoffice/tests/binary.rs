@@ -15,18 +15,10 @@ fn it_prints_where_it_is_and_ends_at_sigterm() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let printed: Vec<String> = lines.by_ref().take_while(|line| line != "ready").collect();
-    let keys: Vec<&str> = printed
-        .iter()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    assert_eq!(
-        keys,
-        ["smtp", "smtps", "imap", "imaps", "ca-file", "fingerprint"]
-    );
+    let keys: Vec<&str> = printed.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(keys, ["smtp", "smtps", "imap", "imaps", "ca-file", "fingerprint"]);
     let pem = std::fs::read_to_string(&ca_file).unwrap();
     assert!(pem.starts_with("-----BEGIN CERTIFICATE-----"), "{pem}");
     let address = printed[0].trim_start_matches("smtp smtp://");
@@ -34,33 +26,19 @@ fn it_prints_where_it_is_and_ends_at_sigterm() {
     let connection = std::net::TcpStream::connect(address).unwrap();
     BufReader::new(connection).read_line(&mut greeting).unwrap();
     assert_eq!(greeting, "220 localhost ESMTP postoffice\r\n");
-    let status = Command::new("kill")
-        .arg(child.id().to_string())
-        .status()
-        .unwrap();
+    let status = Command::new("kill").arg(child.id().to_string()).status().unwrap();
     assert!(status.success());
     assert!(child.wait().unwrap().success());
     let transcript: Vec<String> = lines.collect();
-    assert!(
-        transcript
-            .iter()
-            .any(|line| line.contains("S: 220 localhost")),
-        "{transcript:?}"
-    );
+    assert!(transcript.iter().any(|line| line.contains("S: 220 localhost")), "{transcript:?}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
 fn wrong_arguments_are_refused() {
-    for arguments in [
-        ["--user", "ann"],
-        ["--certificate", "rotten"],
-        ["--smtp", "port"],
-    ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_postoffice"))
-            .args(arguments)
-            .output()
-            .unwrap();
+    for arguments in [["--user", "ann"], ["--certificate", "rotten"], ["--smtp", "port"]] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_postoffice")).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
 }

@@ -12,11 +12,7 @@ use support::{Client, SOON};
 const MAIL: &str = "From: a@x\r\nDate: d\r\n\r\nbody\r\n";
 
 async fn office() -> PostOffice {
-    PostOffice::builder()
-        .user("ann", "secret")
-        .start()
-        .await
-        .unwrap()
+    PostOffice::builder().user("ann", "secret").start().await.unwrap()
 }
 
 async fn imap(office: &PostOffice) -> Client {
@@ -59,16 +55,9 @@ async fn every_imap_phase_can_be_refused() {
         let mut client = selected(&office).await;
         let text = "[UNAVAILABLE] later".to_owned();
         let no = office.inject(Fault::imap(phase, ImapAction::No(text)).once());
-        assert_eq!(
-            client.imap(&format!("a {command}")).await,
-            ["a NO [UNAVAILABLE] later"]
-        );
+        assert_eq!(client.imap(&format!("a {command}")).await, ["a NO [UNAVAILABLE] later"]);
         office.inject(Fault::imap(phase, ImapAction::Bad("what".to_owned())).once());
-        assert_eq!(
-            client.imap(&format!("b {command}")).await,
-            ["b BAD what"],
-            "{phase:?}"
-        );
+        assert_eq!(client.imap(&format!("b {command}")).await, ["b BAD what"], "{phase:?}");
         office.inject(Fault::imap(phase, ImapAction::Bye("shutting down".to_owned())).once());
         client.send(&format!("c {command}")).await;
         assert_eq!(client.line().await, "* BYE shutting down");
@@ -79,15 +68,9 @@ async fn every_imap_phase_can_be_refused() {
     office.inject(Fault::imap(ImapPhase::Login, fault.clone()).once());
     let mut client = imap(&office).await;
     client.line().await;
-    assert_eq!(
-        client.imap("a LOGIN ann secret").await,
-        ["a NO [UNAVAILABLE] later"]
-    );
+    assert_eq!(client.imap("a LOGIN ann secret").await, ["a NO [UNAVAILABLE] later"]);
     office.inject(Fault::imap(ImapPhase::StartTls, fault).once());
-    assert_eq!(
-        client.imap("b STARTTLS").await,
-        ["b NO [UNAVAILABLE] later"]
-    );
+    assert_eq!(client.imap("b STARTTLS").await, ["b NO [UNAVAILABLE] later"]);
     client.imap_ok("c NOOP").await;
     assert_eq!(office.message_count("ann", "B"), 0);
 }
@@ -97,12 +80,7 @@ async fn greetings_may_be_preauth_bye_or_missing() {
     let office = office().await;
     office.inject(Fault::imap(ImapPhase::Greeting, ImapAction::Preauth("ann".to_owned())).once());
     let mut client = imap(&office).await;
-    assert!(
-        client
-            .line()
-            .await
-            .starts_with("* PREAUTH [CAPABILITY IMAP4rev1")
-    );
+    assert!(client.line().await.starts_with("* PREAUTH [CAPABILITY IMAP4rev1"));
     client.imap_ok("a SELECT INBOX").await;
     office.inject(Fault::imap(ImapPhase::Greeting, ImapAction::Bye("full".to_owned())).once());
     let mut client = imap(&office).await;
@@ -131,31 +109,18 @@ async fn fetches_lie_break_off_and_hang() {
     let only_bodies = Fault::imap(ImapPhase::Fetch, ImapAction::FetchNothing).matching("body.peek");
     office.inject(only_bodies.once());
     assert_eq!(client.imap_ok("a UID FETCH 1 UID").await.len(), 1);
-    assert_eq!(
-        client.imap_ok(&format!("b {fetch}")).await,
-        Vec::<String>::new()
-    );
+    assert_eq!(client.imap_ok(&format!("b {fetch}")).await, Vec::<String>::new());
     office.inject(Fault::imap(ImapPhase::Fetch, ImapAction::FetchNil).once());
-    assert_eq!(
-        client.imap_ok(&format!("c {fetch}")).await,
-        ["* 1 FETCH (UID 1 BODY[] NIL)"]
-    );
+    assert_eq!(client.imap_ok(&format!("c {fetch}")).await, ["* 1 FETCH (UID 1 BODY[] NIL)"]);
     office.inject(Fault::imap(ImapPhase::Fetch, ImapAction::WrongTag).once());
     client.send(&format!("d {fetch}")).await;
     client.until("WRONG0TAG").await;
     assert!(client.silent().await);
     office.inject(Fault::imap(ImapPhase::Fetch, ImapAction::ExistsFlood(50_000)).once());
     let lines = client.imap_ok(&format!("e {fetch}")).await;
-    assert_eq!(
-        lines.iter().filter(|line| *line == "* 1 EXISTS").count(),
-        50_000
-    );
+    assert_eq!(lines.iter().filter(|line| *line == "* 1 EXISTS").count(), 50_000);
 
-    let handle = office.inject(
-        Fault::imap(ImapPhase::MidLiteral, Action::Hang)
-            .at_byte(5)
-            .once(),
-    );
+    let handle = office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Hang).at_byte(5).once());
     client.send(&format!("f {fetch}")).await;
     client.line().await;
     assert_eq!(client.exactly(5).await, &MAIL.as_bytes()[..5]);
@@ -164,30 +129,15 @@ async fn fetches_lie_break_off_and_hang() {
     handle.release();
     assert_eq!(client.exactly(MAIL.len() - 5).await, &MAIL.as_bytes()[5..]);
     client.until("f").await;
-    office.inject(
-        Fault::imap(
-            ImapPhase::Fetch,
-            Action::Dribble {
-                pause: Duration::ZERO,
-            },
-        )
-        .once(),
-    );
+    office.inject(Fault::imap(ImapPhase::Fetch, Action::Dribble { pause: Duration::ZERO }).once());
     assert!(client.imap_ok(&format!("g {fetch}")).await.len() > 2);
     office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Drop).once());
     client.send(&format!("h {fetch}")).await;
     client.line().await;
-    assert_eq!(
-        client.exactly(MAIL.len() / 2).await,
-        &MAIL.as_bytes()[..MAIL.len() / 2]
-    );
+    assert_eq!(client.exactly(MAIL.len() / 2).await, &MAIL.as_bytes()[..MAIL.len() / 2]);
     assert_eq!(client.end().await, ErrorKind::UnexpectedEof);
     let mut client = selected(&office).await;
-    office.inject(
-        Fault::imap(ImapPhase::MidLiteral, Action::Reset)
-            .at_byte(0)
-            .once(),
-    );
+    office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Reset).at_byte(0).once());
     client.send(&format!("i {fetch}")).await;
     assert!(is_reset(client.end().await));
 }
@@ -196,11 +146,7 @@ async fn fetches_lie_break_off_and_hang() {
 async fn a_lost_reply_leaves_the_change_made() {
     let office = office().await;
     office.create_mailbox("ann", "Archive").unwrap();
-    for command in [
-        "UID MOVE 1 Archive",
-        "UID STORE 2 +FLAGS (\\Deleted)",
-        "EXPUNGE",
-    ] {
+    for command in ["UID MOVE 1 Archive", "UID STORE 2 +FLAGS (\\Deleted)", "EXPUNGE"] {
         office.deliver("ann", "INBOX", MAIL.as_bytes()).unwrap();
         let phase = match command {
             "EXPUNGE" => ImapPhase::Expunge,
@@ -211,24 +157,14 @@ async fn a_lost_reply_leaves_the_change_made() {
         office.inject(Fault::imap(phase, Action::Drop).after_effect().once());
         client.send(&format!("a {command}")).await;
         // Not even the untagged part of the reply comes.
-        assert_eq!(
-            client.try_line().await.unwrap_err().kind(),
-            ErrorKind::UnexpectedEof
-        );
+        assert_eq!(client.try_line().await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
     assert_eq!(office.message_count("ann", "Archive"), 1);
     let left = office.messages("ann", "INBOX").unwrap();
-    assert_eq!(
-        left.iter().map(|message| message.uid).collect::<Vec<_>>(),
-        [3]
-    );
+    assert_eq!(left.iter().map(|message| message.uid).collect::<Vec<_>>(), [3]);
     // A hang after the effect gives the reply when it is released.
     let mut client = selected(&office).await;
-    let handle = office.inject(
-        Fault::imap(ImapPhase::Store, Action::Hang)
-            .after_effect()
-            .once(),
-    );
+    let handle = office.inject(Fault::imap(ImapPhase::Store, Action::Hang).after_effect().once());
     client.send("b UID STORE 3 +FLAGS (\\Seen)").await;
     handle.reached(SOON).await.unwrap();
     assert!(office.messages("ann", "INBOX").unwrap()[0].has_flag("\\Seen"));
@@ -273,37 +209,20 @@ async fn idle_ends_badly() {
 #[tokio::test]
 async fn one_message_fails_whatever_set_it_is_fetched_with() {
     let office = office().await;
-    office
-        .deliver_all("ann", "INBOX", (0..12).map(|_| MAIL.as_bytes()))
-        .unwrap();
+    office.deliver_all("ann", "INBOX", (0..12).map(|_| MAIL.as_bytes())).unwrap();
     let mut client = selected(&office).await;
     let fetch = "UID FETCH 1:* (UID BODY.PEEK[])";
-    let count = |lines: &[String]| {
-        lines
-            .iter()
-            .filter(|line| line.contains(" FETCH ("))
-            .count()
-    };
+    let count = |lines: &[String]| lines.iter().filter(|line| line.contains(" FETCH (")).count();
     let vanished = Fault::imap(ImapPhase::Message, ImapAction::FetchNothing).matching("UID 1");
     let vanished = office.inject(vanished);
     let lines = client.imap_ok(&format!("a {fetch}")).await;
     assert_eq!(count(&lines), 11);
     assert!(lines[0].contains("UID 2 "), "{lines:?}");
     vanished.remove();
-    office.inject(
-        Fault::imap(ImapPhase::Message, ImapAction::FetchNil)
-            .matching("UID 3")
-            .once(),
-    );
+    office.inject(Fault::imap(ImapPhase::Message, ImapAction::FetchNil).matching("UID 3").once());
     let lines = client.imap_ok(&format!("b {fetch}")).await;
     assert_eq!(count(&lines), 12);
-    assert_eq!(
-        lines
-            .iter()
-            .filter(|line| line.contains("UID 3 BODY[] NIL"))
-            .count(),
-        1
-    );
+    assert_eq!(lines.iter().filter(|line| line.contains("UID 3 BODY[] NIL")).count(), 1);
     let no = ImapAction::No("[SERVERBUG] cannot read it".to_owned());
     office.inject(Fault::imap(ImapPhase::Message, no).matching("UID 4").once());
     let lines = client.imap(&format!("c {fetch}")).await;

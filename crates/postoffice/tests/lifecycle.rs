@@ -12,11 +12,7 @@ use support::{Client, SOON};
 const MAIL: &str = "From: a@x\r\nDate: d\r\n\r\nbody\r\n";
 
 async fn office() -> PostOffice {
-    PostOffice::builder()
-        .user("ann", "secret")
-        .start()
-        .await
-        .unwrap()
+    PostOffice::builder().user("ann", "secret").start().await.unwrap()
 }
 
 async fn hello(office: &PostOffice) -> Client {
@@ -44,24 +40,14 @@ async fn plaintext_is_injected_behind_the_starttls_reply() {
     let mut client = hello(&office).await;
     client.expect("STARTTLS", "220").await;
     assert_eq!(client.reply().await, "250 injected");
-    client
-        .secure(&office)
-        .await
-        .unwrap()
-        .expect("EHLO x", "250")
-        .await;
+    client.secure(&office).await.unwrap().expect("EHLO x", "250").await;
     let injected = Action::Append(b"* OK injected\r\n".to_vec());
     office.inject(Fault::imap(ImapPhase::StartTls, injected).once());
     let mut client = imap(&office).await;
     client.line().await;
     client.imap_ok("a STARTTLS").await;
     assert_eq!(client.line().await, "* OK injected");
-    client
-        .secure(&office)
-        .await
-        .unwrap()
-        .imap_ok("b NOOP")
-        .await;
+    client.secure(&office).await.unwrap().imap_ok("b NOOP").await;
 }
 
 #[tokio::test]
@@ -77,30 +63,17 @@ async fn tls_handshakes_hang_break_and_show_flawed_certificates() {
         let before = office.certificate().fingerprint();
         office.present(flaw).unwrap();
         assert_ne!(before, office.certificate().fingerprint());
-        let client = Client::plain(office.address(listener))
-            .await
-            .secure(&office)
-            .await;
+        let client = Client::plain(office.address(listener)).await.secure(&office).await;
         assert_eq!(client.is_ok(), sound, "{flaw:?}");
     }
     let failed = |office: &PostOffice| {
         let failures = |protocol| office.counters(protocol).tls_failures;
         failures(Protocol::Smtp) == 2 && failures(Protocol::Imap) == 2
     };
-    office
-        .wait_until("failed handshakes", SOON, failed)
-        .await
-        .unwrap();
-    for action in [
-        Action::Drop,
-        Action::Reset,
-        Action::Replace(b"no TLS here\r\n".to_vec()),
-    ] {
+    office.wait_until("failed handshakes", SOON, failed).await.unwrap();
+    for action in [Action::Drop, Action::Reset, Action::Replace(b"no TLS here\r\n".to_vec())] {
         office.inject(Fault::smtp(SmtpPhase::TlsHandshake, action).once());
-        let client = Client::plain(office.address(Listener::Smtps))
-            .await
-            .secure(&office)
-            .await;
+        let client = Client::plain(office.address(Listener::Smtps)).await.secure(&office).await;
         assert!(client.is_err());
     }
     let handle = office.inject(Fault::imap(ImapPhase::TlsHandshake, Action::Hang));
@@ -117,13 +90,7 @@ async fn tls_handshakes_hang_break_and_show_flawed_certificates() {
 async fn down_and_up_again_on_the_same_ports() {
     let office = office().await;
     let mut client = selected(&office).await;
-    assert!(
-        hello(&office)
-            .await
-            .submit("ann@x", MAIL)
-            .await
-            .starts_with("250")
-    );
+    assert!(hello(&office).await.submit("ann@x", MAIL).await.starts_with("250"));
     client.send("i IDLE").await;
     office.stop().await;
     client.end().await;
@@ -134,13 +101,7 @@ async fn down_and_up_again_on_the_same_ports() {
     }
     office.restart().await.unwrap();
     office.restart().await.unwrap();
-    assert!(
-        hello(&office)
-            .await
-            .submit("ann@x", MAIL)
-            .await
-            .starts_with("250")
-    );
+    assert!(hello(&office).await.submit("ann@x", MAIL).await.starts_with("250"));
     assert_eq!(office.message_count("ann", "INBOX"), 2);
     let address = office.address(Listener::Smtp).unwrap();
     drop(office);
@@ -157,14 +118,8 @@ async fn waits_end_at_their_deadline_and_say_for_what() {
     let office = office().await;
     let short = Duration::from_millis(20);
     let error = office.wait_accepted(2, short).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "waited 20ms in vain for 2 accepted messages (there are 0)"
-    );
-    let error = office
-        .wait_messages("ann", "INBOX", 1, short)
-        .await
-        .unwrap_err();
+    assert_eq!(error.to_string(), "waited 20ms in vain for 2 accepted messages (there are 0)");
+    let error = office.wait_messages("ann", "INBOX", 1, short).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "waited 20ms in vain for 1 messages in INBOX of ann (there are 0)"

@@ -23,20 +23,11 @@ async fn ready(office: &PostOffice) -> Client {
 
 #[tokio::test]
 async fn a_message_is_recorded_and_lies_in_the_mailbox_byte_for_byte() {
-    let office = PostOffice::builder()
-        .user("ann", "secret")
-        .start()
-        .await
-        .unwrap();
+    let office = PostOffice::builder().user("ann", "secret").start().await.unwrap();
     let mut client = ready(&office).await;
     let sent = message("Subject: dots\r\n\r\n..\r\n..two\r\nend\r\n");
     let stuffed = message("Subject: dots\r\n\r\n...\r\n...two\r\nend\r\n");
-    assert!(
-        client
-            .submit("ann@example.org", &stuffed)
-            .await
-            .starts_with("250 2.0.0")
-    );
+    assert!(client.submit("ann@example.org", &stuffed).await.starts_with("250 2.0.0"));
     client.expect("QUIT", "221").await;
     let accepted = office.wait_accepted(1, SOON).await.unwrap();
     assert_eq!(accepted[0].body.text(), sent);
@@ -63,12 +54,7 @@ async fn data_may_be_cut_anywhere_and_begin_with_a_dot() {
     // The bare CR is refused, but the end was found where it is.
     assert!(client.reply().await.starts_with("550 5.6.0"));
     assert!(client.submit("x@example.org", "").await.starts_with("250"));
-    assert!(
-        client
-            .submit("x@example.org", "..first\r\n")
-            .await
-            .starts_with("250")
-    );
+    assert!(client.submit("x@example.org", "..first\r\n").await.starts_with("250"));
     let accepted = office.accepted();
     assert_eq!(accepted[0].body.text(), "");
     assert_eq!(accepted[1].body.text(), ".first\r\n");
@@ -85,39 +71,22 @@ async fn starttls_and_implicit_tls_with_authentication() {
         .unwrap();
     let mut client = Client::plain(office.address(Listener::Smtp)).await;
     let offer = client.hello().await;
-    assert!(
-        offer.contains("250-STARTTLS") || offer.contains("250 STARTTLS"),
-        "{offer}"
-    );
+    assert!(offer.contains("250-STARTTLS") || offer.contains("250 STARTTLS"), "{offer}");
     assert!(!offer.contains("AUTH"), "{offer}");
-    client
-        .expect("AUTH PLAIN AGFubgBzZWNyZXQ=", "538 5.7.11")
-        .await;
-    client
-        .expect("MAIL FROM:<a@example.org>", "530 5.7.0")
-        .await;
+    client.expect("AUTH PLAIN AGFubgBzZWNyZXQ=", "538 5.7.11").await;
+    client.expect("MAIL FROM:<a@example.org>", "530 5.7.0").await;
     client.expect("STARTTLS", "220").await;
     let mut client = client.secure(&office).await.unwrap();
     let offer = client.ask("EHLO client.example").await;
-    assert!(
-        offer.contains("AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER"),
-        "{offer}"
-    );
+    assert!(offer.contains("AUTH PLAIN LOGIN XOAUTH2 OAUTHBEARER"), "{offer}");
     assert!(!offer.contains("STARTTLS"), "{offer}");
-    client
-        .expect("AUTH PLAIN AGFubgB3cm9uZw==", "535 5.7.8")
-        .await;
+    client.expect("AUTH PLAIN AGFubgB3cm9uZw==", "535 5.7.8").await;
     client.expect("AUTH PLAIN", "334 ").await;
     client.expect("*", "501").await;
     client.expect("AUTH LOGIN", "334 VXNlcm5hbWU6").await;
     client.expect("YW5u", "334 UGFzc3dvcmQ6").await;
     client.expect("c2VjcmV0", "235 2.7.0").await;
-    assert!(
-        client
-            .submit("ann@example.org", &message("\r\n"))
-            .await
-            .starts_with("250")
-    );
+    assert!(client.submit("ann@example.org", &message("\r\n")).await.starts_with("250"));
     let envelope = office.accepted()[0].envelope.clone();
     assert!(envelope.tls);
     assert_eq!(envelope.user.as_deref(), Some("ann"));
@@ -126,38 +95,16 @@ async fn starttls_and_implicit_tls_with_authentication() {
     let mut client = Client::tls(&office, smtps).await;
     client.hello().await;
     // user=ann^Aauth=Bearer token^A^A
-    client
-        .expect(
-            "AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgdG9rZW4BAQ==",
-            "235",
-        )
-        .await;
+    client.expect("AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgdG9rZW4BAQ==", "235").await;
     let mut client = Client::tls(&office, smtps).await;
     client.hello().await;
     // user=ann^Aauth=Bearer wrong^A^A
-    client
-        .expect(
-            "AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgd3JvbmcBAQ==",
-            "334 ey",
-        )
-        .await;
+    client.expect("AUTH XOAUTH2 dXNlcj1hbm4BYXV0aD1CZWFyZXIgd3JvbmcBAQ==", "334 ey").await;
     client.expect("", "535 5.7.8").await;
     // n,a=ann,^Aauth=Bearer token^A^A
-    client
-        .expect(
-            "AUTH OAUTHBEARER bixhPWFubiwBYXV0aD1CZWFyZXIgdG9rZW4BAQ==",
-            "235",
-        )
-        .await;
+    client.expect("AUTH OAUTHBEARER bixhPWFubiwBYXV0aD1CZWFyZXIgdG9rZW4BAQ==", "235").await;
     let counters = office.counters(Protocol::Smtp);
-    assert_eq!(
-        (
-            counters.logins,
-            counters.login_failures,
-            counters.tls_handshakes
-        ),
-        (3, 3, 3)
-    );
+    assert_eq!((counters.logins, counters.login_failures, counters.tls_handshakes), (3, 3, 3));
     let transcript = office.transcript_text();
     for secret in ["c2VjcmV0", "AGFubgBzZWNyZXQ", "dXNlcj1hbm4"] {
         assert!(!transcript.contains(secret), "{transcript}");
@@ -183,14 +130,7 @@ async fn dsn_and_other_parameters_are_recorded() {
     assert_eq!(parameters.envid.as_deref(), Some("q+1"));
     let to = &envelope.recipients[0];
     assert_eq!(to.address, "böb@example.org");
-    assert_eq!(
-        to.notify,
-        Some(Notify {
-            success: true,
-            failure: true,
-            ..Notify::default()
-        })
-    );
+    assert_eq!(to.notify, Some(Notify { success: true, failure: true, ..Notify::default() }));
     assert_eq!(to.orcpt.as_deref(), Some("b@x"));
     assert_eq!(to.command, rcpt);
     assert_eq!(office.violations(), []);
@@ -209,9 +149,7 @@ async fn pipelined_commands_are_answered_in_one_go() {
     client.expect(&message("\r\n."), "250").await;
     assert_eq!(office.accepted()[0].recipients(), ["b@x"]);
     assert_eq!(office.violations(), []);
-    client
-        .send_raw(b"RSET\r\nNOOP\r\nMAIL FROM:<a@x>\r\n")
-        .await;
+    client.send_raw(b"RSET\r\nNOOP\r\nMAIL FROM:<a@x>\r\n").await;
     for _ in 0..3 {
         assert!(client.reply().await.starts_with("250"));
     }
@@ -228,13 +166,9 @@ async fn bdat_takes_chunks_of_any_octets() {
     client.expect("RCPT TO:<b@example.org>", "250").await;
     let data = message("\r\n.\r\nQUIT\r\n");
     let (first, second) = data.split_at(20);
-    client
-        .send_raw(format!("BDAT {}\r\n{first}", first.len()).as_bytes())
-        .await;
+    client.send_raw(format!("BDAT {}\r\n{first}", first.len()).as_bytes()).await;
     assert!(client.reply().await.starts_with("250 2.0.0 20"));
-    client
-        .send_raw(format!("BDAT {} LAST\r\n{second}", second.len()).as_bytes())
-        .await;
+    client.send_raw(format!("BDAT {} LAST\r\n{second}", second.len()).as_bytes()).await;
     assert!(client.reply().await.starts_with("250 2.0.0 accepted"));
     assert_eq!(office.accepted()[0].body.text(), data);
     assert!(office.accepted()[0].envelope.chunked);
@@ -257,24 +191,13 @@ async fn extensions_can_be_withheld() {
     let mut client = Client::plain(office.address(Listener::Smtp)).await;
     assert_eq!(client.hello().await, "250 localhost");
     for command in ["SIZE=3", "BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "ENVID=x"] {
-        client
-            .expect(&format!("MAIL FROM:<a@example.org> {command}"), "555 ")
-            .await;
+        client.expect(&format!("MAIL FROM:<a@example.org> {command}"), "555 ").await;
     }
     client.expect("STARTTLS", "502 ").await;
     client.expect("AUTH PLAIN AGEAYg==", "502 ").await;
-    client
-        .expect("MAIL FROM:<a@example.org>", "250 sender")
-        .await;
-    client
-        .expect("RCPT TO:<b@example.org> NOTIFY=NEVER", "555 ")
-        .await;
-    assert!(
-        office
-            .violations()
-            .iter()
-            .all(|found| found.kind == ViolationKind::NotOffered)
-    );
+    client.expect("MAIL FROM:<a@example.org>", "250 sender").await;
+    client.expect("RCPT TO:<b@example.org> NOTIFY=NEVER", "555 ").await;
+    assert!(office.violations().iter().all(|found| found.kind == ViolationKind::NotOffered));
     office.withhold(SmtpExtension::Ehlo);
     client.expect("EHLO x", "502").await;
     client.expect("HELO x", "250 localhost").await;
@@ -293,36 +216,20 @@ async fn limits_and_unknown_recipients() {
         .await
         .unwrap();
     let mut client = ready(&office).await;
-    client
-        .expect("MAIL FROM:<a@example.org> SIZE=201", "552 5.3.4")
-        .await;
-    client
-        .expect("MAIL FROM:<a@example.org> SIZE=10", "250")
-        .await;
+    client.expect("MAIL FROM:<a@example.org> SIZE=201", "552 5.3.4").await;
+    client.expect("MAIL FROM:<a@example.org> SIZE=10", "250").await;
     client.expect("MAIL FROM:<a@example.org>", "503").await;
     client.expect("DATA", "554").await;
-    client
-        .expect("RCPT TO:<bob@example.org>", "550 5.1.1")
-        .await;
+    client.expect("RCPT TO:<bob@example.org>", "550 5.1.1").await;
     client.expect("RCPT TO:<Sales@Example.org>", "250").await;
     client.expect("RCPT TO:<any@example.net>", "250").await;
-    client
-        .expect("RCPT TO:<ann+tag@example.com>", "452 4.5.3")
-        .await;
+    client.expect("RCPT TO:<ann+tag@example.com>", "452 4.5.3").await;
     client.expect("DATA", "354").await;
     client.expect(&message("\r\n."), "250").await;
     assert_eq!(office.message_count("ann", "INBOX"), 1);
-    assert_eq!(
-        office.violations().last().unwrap().kind,
-        ViolationKind::SizeUnderstated
-    );
+    assert_eq!(office.violations().last().unwrap().kind, ViolationKind::SizeUnderstated);
     let big = message(&format!("\r\n{}\r\n", "x".repeat(200)));
-    assert!(
-        client
-            .submit("ann@example.org", &big)
-            .await
-            .starts_with("552 5.3.4")
-    );
+    assert!(client.submit("ann@example.org", &big).await.starts_with("552 5.3.4"));
     client.expect("VRFY ann", "252").await;
     client.expect("HELP", "214").await;
     client.expect("RSET", "250").await;
@@ -338,12 +245,7 @@ async fn what_clients_must_not_do_is_noticed() {
     let long = "x".repeat(999);
     let bad = message(&format!("Bcc: b@x\r\n\r\nä\r\n{long}\r\n"));
     assert!(client.submit("a@x", &bad).await.starts_with("250"));
-    assert!(
-        client
-            .submit("a@x", &message("\r\na\nb\r\n"))
-            .await
-            .starts_with("550 5.6.0")
-    );
+    assert!(client.submit("a@x", &message("\r\na\nb\r\n")).await.starts_with("550 5.6.0"));
     client.send_raw(b"NOOP\n").await;
     assert!(client.reply().await.starts_with("500 5.5.2"));
     client.send_raw(&vec![b'x'; 20_000]).await;
@@ -369,21 +271,12 @@ async fn what_clients_must_not_do_is_noticed() {
 
 #[tokio::test]
 async fn big_bodies_are_kept_as_a_digest_when_asked() {
-    let office = PostOffice::builder()
-        .user("ann", "x")
-        .keep_bodies_up_to(200)
-        .start()
-        .await
-        .unwrap();
+    let office =
+        PostOffice::builder().user("ann", "x").keep_bodies_up_to(200).start().await.unwrap();
     let mut client = ready(&office).await;
     let big = message(&format!("\r\n{}\r\n", "x".repeat(500)));
     assert!(client.submit("ann@x", &big).await.starts_with("250"));
-    assert!(
-        client
-            .submit("ann@x", &message("\r\n"))
-            .await
-            .starts_with("250")
-    );
+    assert!(client.submit("ann@x", &message("\r\n")).await.starts_with("250"));
     let accepted = office.take_accepted();
     assert!(accepted[0].bytes().is_none());
     assert_eq!(accepted[0].body.size(), big.len() as u64);
@@ -427,11 +320,7 @@ async fn lettre_sends_through_it() {
 
 #[tokio::test]
 async fn only_crlf_dot_crlf_ends_the_data() {
-    let office = PostOffice::builder()
-        .bare_newlines(BareNewlines::Accept)
-        .start()
-        .await
-        .unwrap();
+    let office = PostOffice::builder().bare_newlines(BareNewlines::Accept).start().await.unwrap();
     let mut client = ready(&office).await;
     client.expect("MAIL FROM:<a@example.org>", "250").await;
     client.expect("RCPT TO:<b@example.org>", "250").await;

@@ -12,11 +12,7 @@ use support::{Client, SOON};
 const MAIL: &str = "From: a@x\r\nDate: d\r\n\r\nbody\r\n";
 
 async fn office() -> PostOffice {
-    PostOffice::builder()
-        .user("ann", "secret")
-        .start()
-        .await
-        .unwrap()
+    PostOffice::builder().user("ann", "secret").start().await.unwrap()
 }
 
 async fn smtp(office: &PostOffice) -> Client {
@@ -58,14 +54,8 @@ async fn every_smtp_phase_can_be_refused() {
             refused.push("greeting");
         }
         let mail = "MAIL FROM:<a@x>";
-        for command in [
-            "EHLO x",
-            "STARTTLS-",
-            "AUTH PLAIN AGEAYg==",
-            mail,
-            "RCPT TO:<b@x>",
-            "DATA",
-        ] {
+        for command in ["EHLO x", "STARTTLS-", "AUTH PLAIN AGEAYg==", mail, "RCPT TO:<b@x>", "DATA"]
+        {
             let command = if command == "STARTTLS-" && phase == SmtpPhase::StartTls {
                 "STARTTLS"
             } else if command == "STARTTLS-" {
@@ -102,10 +92,7 @@ async fn replies_of_several_lines_and_of_421() {
     let mut client = hello(&office).await;
     client.expect("MAIL FROM:<a@x>", "250").await;
     client.expect("RCPT TO:<ann@x>", "250").await;
-    assert_eq!(
-        client.ask("RCPT TO:<bob@x>").await,
-        "550-5.7.1 no|550-5.7.1 really|550 5.7.1 not"
-    );
+    assert_eq!(client.ask("RCPT TO:<bob@x>").await, "550-5.7.1 no|550-5.7.1 really|550 5.7.1 not");
     handle.remove();
     client.expect("RCPT TO:<bob@x>", "250").await;
     office.inject(Fault::smtp(SmtpPhase::Data, SmtpAction::reply(421, "4.3.2", "down")).once());
@@ -121,12 +108,7 @@ async fn replies_of_several_lines_and_of_421() {
 #[tokio::test]
 async fn connections_are_dropped_reset_and_half_closed() {
     let office = office().await;
-    for phase in [
-        SmtpPhase::Connect,
-        SmtpPhase::Greeting,
-        SmtpPhase::Mail,
-        SmtpPhase::FinalDot,
-    ] {
+    for phase in [SmtpPhase::Connect, SmtpPhase::Greeting, SmtpPhase::Mail, SmtpPhase::FinalDot] {
         for action in [Action::Drop, Action::Reset, Action::HalfClose] {
             let handle = office.inject(Fault::smtp(phase, action.clone()).once());
             let mut client = smtp(&office).await;
@@ -155,19 +137,14 @@ async fn connections_are_dropped_reset_and_half_closed() {
     }
     assert_eq!(office.accepted_count(), 0);
     let none_open = |office: &PostOffice| office.counters(Protocol::Smtp).open == 0;
-    office
-        .wait_until("connections to end", SOON, none_open)
-        .await
-        .unwrap();
+    office.wait_until("connections to end", SOON, none_open).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_lost_reply_leaves_the_message_accepted() {
     let office = office().await;
-    let fault = Fault::smtp(SmtpPhase::FinalDot, Action::Drop)
-        .after_effect()
-        .matching("ann@")
-        .once();
+    let fault =
+        Fault::smtp(SmtpPhase::FinalDot, Action::Drop).after_effect().matching("ann@").once();
     office.inject(fault);
     let mut client = hello(&office).await;
     assert!(client.submit("bob@x", MAIL).await.starts_with("250"));
@@ -182,11 +159,7 @@ async fn a_lost_reply_leaves_the_message_accepted() {
 #[tokio::test]
 async fn the_connection_ends_amid_the_data() {
     let office = office().await;
-    for (action, by_bdat) in [
-        (Action::Drop, false),
-        (Action::Reset, false),
-        (Action::Drop, true),
-    ] {
+    for (action, by_bdat) in [(Action::Drop, false), (Action::Reset, false), (Action::Drop, true)] {
         let handle = office.inject(Fault::smtp(SmtpPhase::Body, action).at_byte(100_000).once());
         let mut client = hello(&office).await;
         client.expect("MAIL FROM:<a@x>", "250").await;
@@ -236,10 +209,7 @@ async fn a_hang_is_awaited_and_released() {
     handle.reached(SOON).await.unwrap();
     drop(client);
     let none_open = |office: &PostOffice| office.counters(Protocol::Smtp).open == 0;
-    office
-        .wait_until("the connection to end", SOON, none_open)
-        .await
-        .unwrap();
+    office.wait_until("the connection to end", SOON, none_open).await.unwrap();
     for phase in [SmtpPhase::Connect, SmtpPhase::Greeting] {
         let handle = office.inject(Fault::smtp(phase, Action::Hang).once());
         let mut client = smtp(&office).await;
@@ -259,10 +229,7 @@ async fn garbage_floods_endless_lines_and_delays() {
     client.send("RSET").await;
     assert_eq!(client.exactly(5).await, garbage);
     client.expect("NOOP", "250").await;
-    let flood = Action::Flood {
-        line: b"250-more".to_vec(),
-        times: 100_000,
-    };
+    let flood = Action::Flood { line: b"250-more".to_vec(), times: 100_000 };
     office.inject(Fault::smtp(SmtpPhase::Rset, flood).once());
     let reply = client.ask("RSET").await;
     assert_eq!(reply.split('|').count(), 100_001);
@@ -291,37 +258,18 @@ async fn garbage_floods_endless_lines_and_delays() {
 async fn addresses_name_their_faults() {
     let office = office().await;
     let mut client = hello(&office).await;
-    client
-        .expect("MAIL FROM:<mail-451-4.7.1@x>", "451 4.7.1")
-        .await;
+    client.expect("MAIL FROM:<mail-451-4.7.1@x>", "451 4.7.1").await;
     client.expect("MAIL FROM:<a@x>", "250").await;
     client.expect("RCPT TO:<550-5.1.1@x>", "550 5.1.1").await;
-    client
-        .expect("RCPT TO:<450-4.2.1+two@x>", "450 4.2.1")
-        .await;
+    client.expect("RCPT TO:<450-4.2.1+two@x>", "450 4.2.1").await;
     client.expect("RCPT TO:<data-451-4.3.0@x>", "250").await;
     client.expect("DATA", "451 4.3.0").await;
     client.expect("RSET", "250").await;
-    assert!(
-        client
-            .submit("dot-554-5.6.0@x", MAIL)
-            .await
-            .starts_with("554 5.6.0")
-    );
+    assert!(client.submit("dot-554-5.6.0@x", MAIL).await.starts_with("554 5.6.0"));
     let start = Instant::now();
-    assert!(
-        client
-            .submit("dot-delay-60@x", MAIL)
-            .await
-            .starts_with("250")
-    );
+    assert!(client.submit("dot-delay-60@x", MAIL).await.starts_with("250"));
     assert!(start.elapsed() >= Duration::from_millis(60));
-    assert!(
-        client
-            .submit("accepted-451-4.0.0@x", MAIL)
-            .await
-            .starts_with("451 4.0.0")
-    );
+    assert!(client.submit("accepted-451-4.0.0@x", MAIL).await.starts_with("451 4.0.0"));
     assert_eq!(office.accepted_count(), 2);
     for (to, accepted) in [
         ("rcpt-drop@x", 2),

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::account::{Account, Control, Place};
 use super::fault::LaneFault;
-use super::mailbox::MailboxMode;
+use super::mailbox::Watched;
 use super::session::{ImapSession, LoginData};
 use super::work::Work;
 use crate::mapi::SysTime;
@@ -153,7 +153,7 @@ impl Lane {
         let mut changed = false;
         for number in self.mailboxes() {
             if let Some(mailbox) = account.mailboxes.get(number) {
-                changed |= mailbox.watch(MailboxMode::Off);
+                changed |= mailbox.watch(Watched::Off);
             }
         }
         if changed {

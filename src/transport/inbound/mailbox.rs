@@ -39,7 +39,7 @@ struct State {
     in_flight: BTreeSet<u32>,
     /// What was decided while a rebuilt mailbox is matched; kept until it is on disk.
     decided: BTreeMap<u32, (ContentDigest, Match)>,
-    mode: MailboxMode,
+    mode: Watched,
     /// Why a message was set aside last.
     set_aside_words: String,
     /// How often a commit was asked for, and how many of those askers were served.
@@ -75,7 +75,7 @@ pub(super) enum Manner {
 
 /// How a mailbox is watched at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MailboxMode {
+pub enum Watched {
     /// Not at all.
     #[default]
     Off,
@@ -100,7 +100,7 @@ pub struct MailboxState {
     /// As the profile names it.
     pub mailbox: String,
     /// How it is watched.
-    pub mode: MailboxMode,
+    pub mode: Watched,
     /// Every message up to this UID is in the store or set aside.
     pub last_uid: u32,
     /// Messages known to wait.
@@ -455,7 +455,7 @@ impl Mailbox {
     // ----- for the status -----
 
     /// Notes how it is watched; true when that is a change.
-    pub(super) fn watch(&self, mode: MailboxMode) -> bool {
+    pub(super) fn watch(&self, mode: Watched) -> bool {
         let mut state = self.state();
         std::mem::replace(&mut state.mode, mode) != mode
     }

@@ -53,9 +53,8 @@ use crate::spi::{Incoming, Message};
 use crate::spool::{AccountKey, Spool};
 
 pub(crate) use self::hand_over::HandOver;
-pub use self::mailbox::{MailboxMode, MailboxState};
-#[allow(unused_imports)] // Used by the profile check.
-pub(crate) use self::probe::{MailboxProbe, ProbeReport, probe};
+pub use self::mailbox::{MailboxState, Watched};
+pub(crate) use self::probe::{ProbeReport, probe};
 pub(crate) use self::tuning::Tuning;
 
 /// Everything receiving needs to know.

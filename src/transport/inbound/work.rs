@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::account::{Account, Control, Place};
 use super::fault::LaneFault;
 use super::lane::{Lane, is_closed};
-use super::mailbox::{Mailbox, MailboxMode};
+use super::mailbox::{Mailbox, Watched};
 use super::session::{Idling, ImapSession};
 use crate::mapi::SysTime;
 
@@ -261,7 +261,7 @@ impl Work {
         let mut changed = false;
         for number in mailboxes {
             let idle = begun.is_some() && number == first;
-            let watched = if idle { MailboxMode::Idle } else { MailboxMode::Poll };
+            let watched = if idle { Watched::Idle } else { Watched::Poll };
             changed |= self.mailbox(number).is_some_and(|mailbox| mailbox.watch(watched));
         }
         if changed {

@@ -63,10 +63,7 @@ pub(crate) struct Board {
 
 impl Default for Board {
     fn default() -> Self {
-        Self {
-            rules: Mutex::default(),
-            named: Mutex::new(named_rule()),
-        }
+        Self { rules: Mutex::default(), named: Mutex::new(named_rule()) }
     }
 }
 
@@ -78,30 +75,20 @@ impl Board {
     pub(crate) fn add(self: &Arc<Self>, fault: Fault) -> FaultHandle {
         let rule = Rule::new(fault);
         lock(&self.rules).push(Arc::clone(&rule));
-        FaultHandle {
-            rule,
-            board: Arc::clone(self),
-        }
+        FaultHandle { rule, board: Arc::clone(self) }
     }
 
     /// The first rule that strikes; every rule that looks at this phase counts it as seen.
     pub(crate) fn strike(&self, phase: Phase, moment: Moment, subject: &str) -> Option<Hit> {
         let rules = lock(&self.rules);
         let mut first = None;
-        for rule in rules
-            .iter()
-            .filter(|rule| rule.fault.concerns(phase, moment, subject))
-        {
+        for rule in rules.iter().filter(|rule| rule.fault.concerns(phase, moment, subject)) {
             let seen = rule.seen.fetch_add(1, Ordering::Relaxed) + 1;
             if first.is_none() && rule.fault.strikes(seen, *rule.struck.borrow()) {
                 first = Some(Arc::clone(rule));
             }
         }
-        first.map(|rule| Hit {
-            deed: rule.fault.deed.clone(),
-            at_byte: rule.fault.at_byte,
-            rule,
-        })
+        first.map(|rule| Hit { deed: rule.fault.deed.clone(), at_byte: rule.fault.at_byte, rule })
     }
 
     /// Whether any rule is in force, for places too busy to describe themselves in vain.
@@ -111,11 +98,7 @@ impl Board {
 
     /// Wraps a fault that was asked for by a recipient's name.
     pub(crate) fn named(&self, deed: Deed, at_byte: Option<u64>) -> Hit {
-        Hit {
-            deed,
-            at_byte,
-            rule: Arc::clone(&lock(&self.named)),
-        }
+        Hit { deed, at_byte, rule: Arc::clone(&lock(&self.named)) }
     }
 
     pub(crate) fn named_hits(&self) -> u32 {
@@ -181,11 +164,7 @@ impl FaultHandle {
         match tokio::time::timeout(within, struck.wait_for(|struck| *struck >= times)).await {
             Ok(_) => Ok(()),
             Err(_) => Err(WaitError::new(
-                format!(
-                    "{times} hits of {:?} (there were {})",
-                    self.rule.fault,
-                    self.hits()
-                ),
+                format!("{times} hits of {:?} (there were {})", self.rule.fault, self.hits()),
                 within,
             )),
         }
@@ -220,10 +199,7 @@ mod tests {
     fn a_rule_strikes_until_it_is_used_up_or_removed() {
         let board = Arc::new(Board::default());
         let handle = board.add(Fault::smtp(SmtpPhase::Rcpt, Action::Drop).nth(2).once());
-        assert_eq!(
-            [strike(&board), strike(&board), strike(&board)],
-            [false, true, false]
-        );
+        assert_eq!([strike(&board), strike(&board), strike(&board)], [false, true, false]);
         assert_eq!(handle.hits(), 1);
         let second = board.add(Fault::smtp(SmtpPhase::Rcpt, Action::Drop));
         assert!(strike(&board));
@@ -236,18 +212,14 @@ mod tests {
         let board = Arc::new(Board::default());
         for end in [FaultHandle::release, FaultHandle::remove] {
             let handle = board.add(Fault::smtp(SmtpPhase::Rcpt, Action::Hang));
-            let hit = board
-                .strike(Phase::Smtp(SmtpPhase::Rcpt), Moment::Before, "")
-                .unwrap();
+            let hit = board.strike(Phase::Smtp(SmtpPhase::Rcpt), Moment::Before, "").unwrap();
             let short = Duration::from_millis(20);
             assert!(tokio::time::timeout(short, hit.released()).await.is_err());
             assert!(handle.reached(short).await.is_err());
             hit.announce();
             handle.reached(short).await.unwrap();
             end(&handle);
-            tokio::time::timeout(Duration::from_secs(5), hit.released())
-                .await
-                .unwrap();
+            tokio::time::timeout(Duration::from_secs(5), hit.released()).await.unwrap();
             handle.remove();
         }
     }

@@ -36,10 +36,7 @@ pub(crate) struct NamedFault {
 /// Reads the local part of `address`; `default` is the phase when the name has none.
 pub(crate) fn named_fault(address: &str, default: SmtpPhase) -> Option<NamedFault> {
     let local = address.rsplit_once('@').map_or(address, |(local, _)| local);
-    let name = local
-        .split_once('+')
-        .map_or(local, |(name, _)| name)
-        .to_ascii_lowercase();
+    let name = local.split_once('+').map_or(local, |(name, _)| name).to_ascii_lowercase();
     let (phase, moment, what) = match name.split_once('-') {
         Some(("mail", what)) => (SmtpPhase::Mail, Moment::Before, what),
         Some(("rcpt", what)) => (SmtpPhase::Rcpt, Moment::Before, what),
@@ -49,11 +46,7 @@ pub(crate) fn named_fault(address: &str, default: SmtpPhase) -> Option<NamedFaul
         Some(("accepted", what)) => (SmtpPhase::FinalDot, Moment::After, what),
         _ => (default, Moment::Before, name.as_str()),
     };
-    action(what).map(|action| NamedFault {
-        phase,
-        moment,
-        action,
-    })
+    action(what).map(|action| NamedFault { phase, moment, action })
 }
 
 fn action(what: &str) -> Option<SmtpAction> {
@@ -63,9 +56,7 @@ fn action(what: &str) -> Option<SmtpAction> {
         "half" => Action::HalfClose,
         "hang" => Action::Hang,
         "garbage" => Action::Replace(b"\x00\xff\xfe nonsense \x80\r\n".to_vec()),
-        "dribble" => Action::Dribble {
-            pause: Duration::ZERO,
-        },
+        "dribble" => Action::Dribble { pause: Duration::ZERO },
         _ => match what.split_once('-') {
             Some(("delay", millis)) => {
                 let delay = Duration::from_millis(millis.parse().ok()?);
@@ -99,49 +90,14 @@ mod tests {
     fn names_say_phase_and_action() {
         let reply = |code, enhanced| SmtpAction::reply(code, enhanced, "as the address asks");
         for (address, phase, moment, action) in [
-            (
-                "550-5.1.1@x",
-                SmtpPhase::Rcpt,
-                Moment::Before,
-                reply(550, "5.1.1"),
-            ),
-            (
-                "550-5.1.1+two@x",
-                SmtpPhase::Rcpt,
-                Moment::Before,
-                reply(550, "5.1.1"),
-            ),
+            ("550-5.1.1@x", SmtpPhase::Rcpt, Moment::Before, reply(550, "5.1.1")),
+            ("550-5.1.1+two@x", SmtpPhase::Rcpt, Moment::Before, reply(550, "5.1.1")),
             ("421@x", SmtpPhase::Rcpt, Moment::Before, reply(421, "")),
-            (
-                "data-451-4.3.0@x",
-                SmtpPhase::Data,
-                Moment::Before,
-                reply(451, "4.3.0"),
-            ),
-            (
-                "dot-drop@x",
-                SmtpPhase::FinalDot,
-                Moment::Before,
-                Action::Drop.into(),
-            ),
-            (
-                "accepted-drop@x",
-                SmtpPhase::FinalDot,
-                Moment::After,
-                Action::Drop.into(),
-            ),
-            (
-                "body-reset@x",
-                SmtpPhase::Body,
-                Moment::Before,
-                Action::Reset.into(),
-            ),
-            (
-                "Hang@x",
-                SmtpPhase::Rcpt,
-                Moment::Before,
-                Action::Hang.into(),
-            ),
+            ("data-451-4.3.0@x", SmtpPhase::Data, Moment::Before, reply(451, "4.3.0")),
+            ("dot-drop@x", SmtpPhase::FinalDot, Moment::Before, Action::Drop.into()),
+            ("accepted-drop@x", SmtpPhase::FinalDot, Moment::After, Action::Drop.into()),
+            ("body-reset@x", SmtpPhase::Body, Moment::Before, Action::Reset.into()),
+            ("Hang@x", SmtpPhase::Rcpt, Moment::Before, Action::Hang.into()),
             (
                 "dot-delay-50@x",
                 SmtpPhase::FinalDot,

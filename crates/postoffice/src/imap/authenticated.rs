@@ -27,10 +27,7 @@ impl Session {
             if !read_only {
                 mailbox.recent_from = mailbox.uid_next;
             }
-            let unseen = mailbox
-                .messages
-                .values()
-                .find(|message| !message.has_flag("\\Seen"));
+            let unseen = mailbox.messages.values().find(|message| !message.has_flag("\\Seen"));
             let unseen = unseen.and_then(|message| view.number(message.uid));
             Ok::<_, MailboxError>((view, unseen, mailbox.uid_validity, mailbox.uid_next))
         });
@@ -39,17 +36,8 @@ impl Session {
             Err(error) => return self.done(tag, &format!("NO [NONEXISTENT] {error}")),
         };
         let mut out = format!("* FLAGS ({FLAGS})\r\n");
-        let permanent = if read_only {
-            String::new()
-        } else {
-            format!("{FLAGS} \\*")
-        };
-        let _ = write!(
-            out,
-            "* {} EXISTS\r\n* {} RECENT\r\n",
-            view.len(),
-            view.recent()
-        );
+        let permanent = if read_only { String::new() } else { format!("{FLAGS} \\*") };
+        let _ = write!(out, "* {} EXISTS\r\n* {} RECENT\r\n", view.len(), view.recent());
         if let Some(unseen) = unseen {
             let _ = write!(out, "* OK [UNSEEN {unseen}] first unseen\r\n");
         }
@@ -113,8 +101,7 @@ impl Session {
         });
         match answer {
             Ok(parts) => {
-                self.connection
-                    .say(&format!("* STATUS {} ({parts})\r\n", string(name)));
+                self.connection.say(&format!("* STATUS {} ({parts})\r\n", string(name)));
                 self.done(tag, "OK status");
             }
             Err(error) => self.done(tag, &format!("NO [NONEXISTENT] {error}")),

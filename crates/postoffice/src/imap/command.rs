@@ -34,8 +34,7 @@ impl Session {
         match &command.body {
             CommandBody::Capability => {
                 let capabilities = self.capabilities();
-                self.connection
-                    .say(&format!("* CAPABILITY {capabilities}\r\n"));
+                self.connection.say(&format!("* CAPABILITY {capabilities}\r\n"));
                 self.done(tag, "OK capabilities");
             }
             CommandBody::Noop | CommandBody::Check => {
@@ -50,13 +49,8 @@ impl Session {
             CommandBody::Login { username, password } => {
                 self.login(tag, username.as_ref(), password.declassify().as_ref());
             }
-            CommandBody::Authenticate {
-                mechanism,
-                initial_response,
-            } => {
-                let initial = initial_response
-                    .as_ref()
-                    .map(|secret| secret.declassify().as_ref());
+            CommandBody::Authenticate { mechanism, initial_response } => {
+                let initial = initial_response.as_ref().map(|secret| secret.declassify().as_ref());
                 self.authenticate(tag, mechanism, initial).await?;
             }
             CommandBody::Id { .. } => {
@@ -65,8 +59,7 @@ impl Session {
             }
             CommandBody::Namespace => {
                 let delimiter = self.connection.shared.config.delimiter;
-                self.connection
-                    .say(&format!("* NAMESPACE ((\"\" \"{delimiter}\")) NIL NIL\r\n"));
+                self.connection.say(&format!("* NAMESPACE ((\"\" \"{delimiter}\")) NIL NIL\r\n"));
                 self.done(tag, "OK namespaces");
             }
             CommandBody::Enable { .. } => {
@@ -118,30 +111,16 @@ impl Session {
             CommandBody::Unsubscribe { mailbox } => {
                 self.change(tag, |store| store.unsubscribe(user, &mailbox_name(mailbox)));
             }
-            CommandBody::List {
-                reference,
-                mailbox_wildcard,
-            } => {
+            CommandBody::List { reference, mailbox_wildcard } => {
                 self.list(tag, "LIST", user, reference, mailbox_wildcard);
             }
-            CommandBody::Lsub {
-                reference,
-                mailbox_wildcard,
-            } => {
+            CommandBody::Lsub { reference, mailbox_wildcard } => {
                 self.list(tag, "LSUB", user, reference, mailbox_wildcard);
             }
-            CommandBody::Status {
-                mailbox,
-                item_names,
-            } => {
+            CommandBody::Status { mailbox, item_names } => {
                 self.status(tag, user, &mailbox_name(mailbox), item_names);
             }
-            CommandBody::Append {
-                mailbox,
-                flags,
-                date,
-                message,
-            } => {
+            CommandBody::Append { mailbox, flags, date, message } => {
                 let octets = match message {
                     LiteralOrLiteral8::Literal(literal) => literal.as_ref(),
                     LiteralOrLiteral8::Literal8(literal) => &literal.data,
@@ -162,18 +141,10 @@ impl Session {
 
     async fn on_messages(&mut self, tag: &str, user: &str, body: &CommandBody<'_>) -> Flow {
         let set = match body {
-            CommandBody::Fetch {
-                sequence_set, uid, ..
-            }
-            | CommandBody::Store {
-                sequence_set, uid, ..
-            }
-            | CommandBody::Copy {
-                sequence_set, uid, ..
-            }
-            | CommandBody::Move {
-                sequence_set, uid, ..
-            } => Some((sequence_set, *uid)),
+            CommandBody::Fetch { sequence_set, uid, .. }
+            | CommandBody::Store { sequence_set, uid, .. }
+            | CommandBody::Copy { sequence_set, uid, .. }
+            | CommandBody::Move { sequence_set, uid, .. } => Some((sequence_set, *uid)),
             _ => None,
         };
         let uids = match (set, &self.selected) {
@@ -189,20 +160,10 @@ impl Session {
             _ => Vec::new(),
         };
         match body {
-            CommandBody::Fetch {
-                macro_or_item_names,
-                uid,
-                ..
-            } => {
+            CommandBody::Fetch { macro_or_item_names, uid, .. } => {
                 self.fetch(tag, &uids, macro_or_item_names, *uid).await?;
             }
-            CommandBody::Store {
-                kind,
-                response,
-                flags,
-                uid,
-                ..
-            } => {
+            CommandBody::Store { kind, response, flags, uid, .. } => {
                 self.store(tag, user, &uids, (*kind, *response), flags, *uid);
             }
             CommandBody::Copy { mailbox, .. } => {

@@ -64,10 +64,7 @@ impl Session {
         uid: bool,
     ) -> Flow {
         let Some(wanted) = Wanted::new(names, uid) else {
-            self.done(
-                tag,
-                "NO [CANNOT] structure, envelope and parts are not offered here",
-            );
+            self.done(tag, "NO [CANNOT] structure, envelope and parts are not offered here");
             return Ok(());
         };
         if self.spoiled == Spoiled::FetchNothing {
@@ -98,10 +95,7 @@ impl Session {
             return Ok(None);
         }
         let phase = Phase::Imap(ImapPhase::Message);
-        let outcome = self
-            .connection
-            .fault(phase, Moment::Before, &format!("UID {uid}"))
-            .await?;
+        let outcome = self.connection.fault(phase, Moment::Before, &format!("UID {uid}")).await?;
         Ok(match outcome {
             Outcome::Proceed | Outcome::Smtp(_) => None,
             Outcome::Replaced | Outcome::Imap(ImapAction::FetchNothing) => {
@@ -191,25 +185,17 @@ impl Session {
                 let date = crate::dates::imap(OffsetDateTime::from(message.internal_date));
                 let _ = write!(text, "INTERNALDATE \"{date}\"");
             }
-            MessageDataItemName::BodyExt {
-                section: part,
-                partial,
-                ..
-            } => {
+            MessageDataItemName::BodyExt { section: part, partial, .. } => {
                 return self.body(text, message, part.as_ref(), *partial).await;
             }
             MessageDataItemName::Rfc822 => {
                 return self.literal_item(text, message.uid, "RFC822", bytes).await;
             }
             MessageDataItemName::Rfc822Header => {
-                return self
-                    .literal_item(text, message.uid, "RFC822.HEADER", split(bytes).0)
-                    .await;
+                return self.literal_item(text, message.uid, "RFC822.HEADER", split(bytes).0).await;
             }
             MessageDataItemName::Rfc822Text => {
-                return self
-                    .literal_item(text, message.uid, "RFC822.TEXT", split(bytes).1)
-                    .await;
+                return self.literal_item(text, message.uid, "RFC822.TEXT", split(bytes).1).await;
             }
             _ => {}
         }
@@ -227,24 +213,14 @@ impl Session {
             return Ok(());
         };
         match partial {
-            None => {
-                self.literal_item(text, message.uid, &format!("BODY[{name}]"), &octets)
-                    .await
-            }
+            None => self.literal_item(text, message.uid, &format!("BODY[{name}]"), &octets).await,
             Some((origin, length)) => {
-                let start = usize::try_from(origin)
-                    .unwrap_or(usize::MAX)
-                    .min(octets.len());
+                let start = usize::try_from(origin).unwrap_or(usize::MAX).min(octets.len());
                 let length = usize::try_from(length.get()).unwrap_or(usize::MAX);
                 let end = start.saturating_add(length).min(octets.len());
                 let octets = octets.get(start..end).unwrap_or_default();
-                self.literal_item(
-                    text,
-                    message.uid,
-                    &format!("BODY[{name}]<{origin}>"),
-                    octets,
-                )
-                .await
+                self.literal_item(text, message.uid, &format!("BODY[{name}]<{origin}>"), octets)
+                    .await
             }
         }
     }
@@ -276,9 +252,7 @@ impl Session {
             return Ok(());
         };
         let half = octets.len() / 2;
-        let at = hit
-            .at_byte
-            .map_or(half, |at| usize::try_from(at).unwrap_or(usize::MAX));
+        let at = hit.at_byte.map_or(half, |at| usize::try_from(at).unwrap_or(usize::MAX));
         let (before, after) = octets.split_at(at.min(octets.len()));
         self.connection.put(before);
         match self.connection.suffer(hit).await? {
@@ -296,11 +270,7 @@ impl Session {
 
     pub(super) fn flags(&self, message: &MailboxMessage) -> String {
         let mut flags: Vec<&str> = message.flags.iter().map(String::as_str).collect();
-        if self
-            .selected
-            .as_ref()
-            .is_some_and(|view| message.uid >= view.recent_from)
-        {
+        if self.selected.as_ref().is_some_and(|view| message.uid >= view.recent_from) {
             flags.push("\\Recent");
         }
         flags.join(" ")

@@ -20,11 +20,7 @@ impl Session {
             ListMailbox::Token(token) => token.as_ref(),
             ListMailbox::String(string) => string.as_ref(),
         };
-        let pattern = format!(
-            "{}{}",
-            mailbox_name(reference),
-            String::from_utf8_lossy(pattern)
-        );
+        let pattern = format!("{}{}", mailbox_name(reference), String::from_utf8_lossy(pattern));
         let names = shared.with_store(|store| match verb {
             "LSUB" => store.subscribed(user),
             _ => store.names(user),
@@ -32,13 +28,11 @@ impl Session {
         let quoted = string(&delimiter.to_string());
         if pattern.is_empty() {
             // RFC 3501: an empty name asks for the delimiter and the root.
-            self.connection
-                .say(&format!("* {verb} (\\Noselect) {quoted} \"\"\r\n"));
+            self.connection.say(&format!("* {verb} (\\Noselect) {quoted} \"\"\r\n"));
         } else {
             for name in names.unwrap_or_default() {
                 if matches(&pattern, &name, delimiter) {
-                    self.connection
-                        .say(&format!("* {verb} () {quoted} {}\r\n", string(&name)));
+                    self.connection.say(&format!("* {verb} () {quoted} {}\r\n", string(&name)));
                 }
             }
         }

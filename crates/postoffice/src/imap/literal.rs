@@ -79,9 +79,7 @@ impl Session {
             if self.connection.buffered().is_empty() {
                 self.connection.fill().await?;
             }
-            let chunk = self
-                .connection
-                .take(usize::try_from(left).unwrap_or(usize::MAX));
+            let chunk = self.connection.take(usize::try_from(left).unwrap_or(usize::MAX));
             left = left.saturating_sub(chunk.len() as u64);
             if fits {
                 message.extend_from_slice(&chunk);
@@ -97,20 +95,11 @@ impl Session {
 
     /// A tagged reply to a command that cannot be parsed; untagged if it has no tag.
     pub(super) fn refuse(&mut self, message: &[u8], reply: &str) {
-        let tag = message
-            .split(|&octet| octet == b' ')
-            .next()
-            .unwrap_or_default();
+        let tag = message.split(|&octet| octet == b' ').next().unwrap_or_default();
         let sound = !tag.is_empty()
             && tag.len() < 64
-            && tag
-                .iter()
-                .all(|octet| octet.is_ascii_graphic() && !b"+(){%*\"\\".contains(octet));
-        let tag = if sound {
-            String::from_utf8_lossy(tag).into_owned()
-        } else {
-            "*".to_owned()
-        };
+            && tag.iter().all(|octet| octet.is_ascii_graphic() && !b"+(){%*\"\\".contains(octet));
+        let tag = if sound { String::from_utf8_lossy(tag).into_owned() } else { "*".to_owned() };
         self.connection.say(&format!("{tag} {reply}\r\n"));
     }
 }
@@ -125,12 +114,7 @@ fn announced(line: &[u8]) -> Option<Announced> {
         None => (digits, true),
     };
     let all_digits = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
-    all_digits.then(|| {
-        digits.parse().ok().map(|length| Announced {
-            length,
-            synchronizing,
-        })
-    })?
+    all_digits.then(|| digits.parse().ok().map(|length| Announced { length, synchronizing }))?
 }
 
 /// A string as a response may contain it: quoted, or a literal if it has to be.
@@ -149,22 +133,11 @@ mod tests {
 
     #[test]
     fn announcements_are_found_at_the_end_only() {
-        let sync = |length| {
-            Some(Announced {
-                length,
-                synchronizing: true,
-            })
-        };
+        let sync = |length| Some(Announced { length, synchronizing: true });
         for (line, expected) in [
             (b"a LOGIN {3}\r\n".as_slice(), sync(3)),
             (b"a LOGIN {0}\r\n", sync(0)),
-            (
-                b"a LOGIN {3+}\r\n",
-                Some(Announced {
-                    length: 3,
-                    synchronizing: false,
-                }),
-            ),
+            (b"a LOGIN {3+}\r\n", Some(Announced { length: 3, synchronizing: false })),
             (b"a SEARCH SUBJECT \"{3}\"\r\n", None),
             (b"a LOGIN {}\r\n", None),
             (b"a LOGIN {x}\r\n", None),

@@ -96,9 +96,7 @@ impl Session {
         match step {
             Step::Accepted(user) => {
                 let protocol = self.connection.protocol;
-                self.connection
-                    .shared
-                    .count(protocol, |counters| counters.logins += 1);
+                self.connection.shared.count(protocol, |counters| counters.logins += 1);
                 self.user = Some(user);
                 let capabilities = self.capabilities();
                 self.done(tag, &format!("OK [CAPABILITY {capabilities}] logged in"));
@@ -116,9 +114,7 @@ impl Session {
 
     fn count_failure(&self) {
         let protocol = self.connection.protocol;
-        self.connection
-            .shared
-            .count(protocol, |counters| counters.login_failures += 1);
+        self.connection.shared.count(protocol, |counters| counters.login_failures += 1);
     }
 
     /// Sends a challenge and returns the answer, `None` if it is no base64 or the client gives up.

@@ -54,10 +54,9 @@ impl Criterion {
         };
         Some(match key {
             SearchKey::And(keys) => Self::all(keys.as_ref(), view)?,
-            SearchKey::Or(one, other) => Self::Or(
-                Box::new(Self::new(one, view)?),
-                Box::new(Self::new(other, view)?),
-            ),
+            SearchKey::Or(one, other) => {
+                Self::Or(Box::new(Self::new(one, view)?), Box::new(Self::new(other, view)?))
+            }
             SearchKey::Not(key) => Self::new(key, view)?.negated(),
             SearchKey::SequenceSet(set) => Self::Numbers(Ranges::new(set, view.largest(false))),
             SearchKey::Uid(set) => Self::Uids(Ranges::new(set, view.largest(true))),
@@ -119,9 +118,9 @@ impl Criterion {
             Self::Before(time) => seconds(message.internal_date) < *time,
             Self::Larger(limit) => size > *limit,
             Self::Smaller(limit) => size < *limit,
-            Self::Field(name, value) => values(&message.bytes, name)
-                .iter()
-                .any(|found| contains(found, value)),
+            Self::Field(name, value) => {
+                values(&message.bytes, name).iter().any(|found| contains(found, value))
+            }
             Self::Body(text) => contains(&lower(split(&message.bytes).1), text),
             Self::Text(text) => contains(&lower(&message.bytes), text),
         }
@@ -129,9 +128,7 @@ impl Criterion {
 }
 
 fn midnight(date: &NaiveDate) -> Option<i64> {
-    date.as_ref()
-        .and_hms_opt(0, 0, 0)
-        .map(|midnight| midnight.and_utc().timestamp())
+    date.as_ref().and_hms_opt(0, 0, 0).map(|midnight| midnight.and_utc().timestamp())
 }
 
 fn seconds(time: SystemTime) -> i64 {
@@ -164,21 +161,9 @@ mod tests {
         let inbox = store.mailbox_mut("ann", "INBOX").unwrap();
         let day = |number: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(number * 86_400 + 60);
         for (text, flag, at) in [
-            (
-                "Subject: One\r\nMessage-ID: <1@x>\r\n\r\nhay",
-                "\\Seen",
-                day(0),
-            ),
-            (
-                "Subject: two\r\nMessage-ID: <2@x>\r\n\r\nNeedle",
-                "$Junk",
-                day(1),
-            ),
-            (
-                "Subject: on\r\n e\r\n\r\nlong hay with a one",
-                "\\Deleted",
-                day(2),
-            ),
+            ("Subject: One\r\nMessage-ID: <1@x>\r\n\r\nhay", "\\Seen", day(0)),
+            ("Subject: two\r\nMessage-ID: <2@x>\r\n\r\nNeedle", "$Junk", day(1)),
+            ("Subject: on\r\n e\r\n\r\nlong hay with a one", "\\Deleted", day(2)),
         ] {
             inbox.append(text.as_bytes().into(), [flag.to_owned()].into(), at);
         }
@@ -188,27 +173,14 @@ mod tests {
         let Ok((_, command)) = CommandCodec::default().decode(line.as_bytes()) else {
             panic!("{query}");
         };
-        let CommandBody::Search { criteria, .. } = command.body else {
-            panic!("{query}")
-        };
+        let CommandBody::Search { criteria, .. } = command.body else { panic!("{query}") };
         let criterion = Criterion::all(criteria.as_ref(), &view)?;
         let fits = |message: &&MailboxMessage| {
             let recent = message.uid >= view.recent_from;
             let number = view.number(message.uid).unwrap();
-            criterion.fits(&Candidate {
-                number,
-                recent,
-                message,
-            })
+            criterion.fits(&Candidate { number, recent, message })
         };
-        Some(
-            inbox
-                .messages
-                .values()
-                .filter(fits)
-                .map(|message| message.uid)
-                .collect(),
-        )
+        Some(inbox.messages.values().filter(fits).map(|message| message.uid).collect())
     }
 
     #[test]

@@ -15,9 +15,7 @@ pub(super) fn split(message: &[u8]) -> (&[u8], &[u8]) {
             break;
         }
     }
-    if message
-        .get(at..)
-        .is_some_and(|rest| line_length(rest).is_none())
+    if message.get(at..).is_some_and(|rest| line_length(rest).is_none())
         && !ends_header(message, at)
     {
         // No empty line: everything is header.
@@ -27,9 +25,7 @@ pub(super) fn split(message: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn line_length(rest: &[u8]) -> Option<usize> {
-    rest.iter()
-        .position(|&octet| octet == b'\n')
-        .map(|position| position + 1)
+    rest.iter().position(|&octet| octet == b'\n').map(|position| position + 1)
 }
 
 fn ends_header(message: &[u8], at: usize) -> bool {
@@ -55,11 +51,7 @@ fn fields(header: &[u8]) -> Vec<&[u8]> {
 }
 
 fn field_name(field: &[u8]) -> &[u8] {
-    field
-        .split(|&octet| octet == b':')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end()
+    field.split(|&octet| octet == b':').next().unwrap_or_default().trim_ascii_end()
 }
 
 /// The fields that are named, or those that are not, with an empty line behind.
@@ -67,9 +59,7 @@ fn selected_fields(message: &[u8], names: &[AString<'_>], named: bool) -> Vec<u8
     let (header, _) = split(message);
     let mut out = Vec::new();
     for field in fields(header) {
-        let found = names
-            .iter()
-            .any(|name| name.as_ref().eq_ignore_ascii_case(field_name(field)));
+        let found = names.iter().any(|name| name.as_ref().eq_ignore_ascii_case(field_name(field)));
         if found == named {
             out.extend_from_slice(field);
         }
@@ -165,14 +155,8 @@ mod tests {
     #[test]
     fn fields_are_selected_by_name() {
         let names = [AString::try_from("subject").unwrap()];
-        assert_eq!(
-            selected_fields(MESSAGE, &names, true),
-            b"Subject: one\r\n two\r\n\r\n"
-        );
-        assert_eq!(
-            selected_fields(MESSAGE, &names, false),
-            b"From: a\r\nTo: b\r\n\r\n"
-        );
+        assert_eq!(selected_fields(MESSAGE, &names, true), b"Subject: one\r\n two\r\n\r\n");
+        assert_eq!(selected_fields(MESSAGE, &names, false), b"From: a\r\nTo: b\r\n\r\n");
         assert_eq!(values(MESSAGE, b"SUBJECT"), [b"one two".to_vec()]);
         assert_eq!(values(MESSAGE, b"Cc"), Vec::<Vec<u8>>::new());
     }

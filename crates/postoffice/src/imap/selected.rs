@@ -64,16 +64,9 @@ impl Session {
         if response == StoreResponse::Answer {
             let mut out = String::new();
             for message in &changed {
-                let number = self
-                    .selected
-                    .as_ref()
-                    .and_then(|view| view.number(message.uid));
+                let number = self.selected.as_ref().and_then(|view| view.number(message.uid));
                 let Some(number) = number else { continue };
-                let identifier = if uid {
-                    format!("UID {} ", message.uid)
-                } else {
-                    String::new()
-                };
+                let identifier = if uid { format!("UID {} ", message.uid) } else { String::new() };
                 let flags = self.flags(message);
                 let _ = write!(out, "* {number} FETCH ({identifier}FLAGS ({flags}))\r\n");
             }
@@ -151,10 +144,7 @@ impl Session {
                 .map(|message| message.uid)
                 .filter(|uid| only.is_none_or(|only| only.contains(*uid)))
                 .collect();
-            doomed
-                .iter()
-                .filter(|uid| mailbox.remove(**uid).is_some())
-                .count()
+            doomed.iter().filter(|uid| mailbox.remove(**uid).is_some()).count()
         });
         if removed > 0 {
             self.connection.shared.mail_changed();
@@ -183,11 +173,7 @@ impl Session {
                     continue;
                 };
                 let recent = *found >= view.recent_from;
-                if criterion.fits(&Candidate {
-                    number,
-                    recent,
-                    message,
-                }) {
+                if criterion.fits(&Candidate { number, recent, message }) {
                     let _ = write!(out, " {}", if uid { *found } else { number });
                 }
             }
@@ -198,9 +184,6 @@ impl Session {
     }
 
     fn selected_name(&self) -> String {
-        self.selected
-            .as_ref()
-            .map(|view| view.mailbox.clone())
-            .unwrap_or_default()
+        self.selected.as_ref().map(|view| view.mailbox.clone()).unwrap_or_default()
     }
 }

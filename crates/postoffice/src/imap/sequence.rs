@@ -40,10 +40,7 @@ impl Ranges {
 
     pub(super) fn contains(&self, number: u32) -> bool {
         let after = self.0.partition_point(|(from, _)| *from <= number);
-        after
-            .checked_sub(1)
-            .and_then(|at| self.0.get(at))
-            .is_some_and(|(_, to)| number <= *to)
+        after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|(_, to)| number <= *to)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
@@ -91,10 +88,7 @@ mod tests {
 
     #[test]
     fn sets_are_sorted_merged_and_definite() {
-        assert_eq!(
-            ranges("5,1:2,3,9:7", 20),
-            Ranges(vec![(1, 3), (5, 5), (7, 9)])
-        );
+        assert_eq!(ranges("5,1:2,3,9:7", 20), Ranges(vec![(1, 3), (5, 5), (7, 9)]));
         assert_eq!(ranges("18:*", 20), Ranges(vec![(18, 20)]));
         // A range to `*` holds the last message even if it begins behind it.
         assert_eq!(ranges("30:*", 20), Ranges(vec![(20, 30)]));

@@ -86,20 +86,14 @@ impl Session {
             Outcome::Proceed | Outcome::Smtp(_) => {}
         }
         let capabilities = self.capabilities();
-        self.connection
-            .say(&format!("* OK [CAPABILITY {capabilities}] postoffice\r\n"));
+        self.connection.say(&format!("* OK [CAPABILITY {capabilities}] postoffice\r\n"));
         Ok(())
     }
 
     async fn command(&mut self, message: &[u8]) -> Flow {
-        let first_line = message
-            .split(|&octet| octet == b'\n')
-            .next()
-            .unwrap_or_default();
+        let first_line = message.split(|&octet| octet == b'\n').next().unwrap_or_default();
         let line = String::from_utf8_lossy(first_line).trim_end().to_owned();
-        self.connection
-            .shared
-            .count_command(Protocol::Imap, &verb(Protocol::Imap, &line));
+        self.connection.shared.count_command(Protocol::Imap, &verb(Protocol::Imap, &line));
         let codec = CommandCodec::default();
         let Ok((_, command)) = codec.decode(message) else {
             let shown = presentable(Protocol::Imap, first_line);
@@ -111,10 +105,7 @@ impl Session {
         let tag = command.tag.as_ref().to_owned();
         self.spoiled = Spoiled::Nothing;
         self.completion = None;
-        let outcome = self
-            .connection
-            .fault(Phase::Imap(phase), Moment::Before, &line)
-            .await?;
+        let outcome = self.connection.fault(Phase::Imap(phase), Moment::Before, &line).await?;
         if !matches!(outcome, Outcome::Proceed) && !self.spoil(&tag, outcome).await? {
             return Ok(());
         }
@@ -123,10 +114,7 @@ impl Session {
         self.complete(&tag);
         // IDLE has its own moment after: when the session idles.
         if phase != ImapPhase::Idle {
-            let outcome = self
-                .connection
-                .fault_in_reply(Phase::Imap(phase), &line, mark)
-                .await?;
+            let outcome = self.connection.fault_in_reply(Phase::Imap(phase), &line, mark).await?;
             self.instead(&tag, outcome).await?;
         }
         self.aftermath(phase).await
@@ -141,11 +129,7 @@ impl Session {
 
     /// Ends the command: the tagged line goes out behind everything untagged.
     pub(super) fn done(&mut self, tag: &str, text: &str) {
-        let tag = if self.spoiled == Spoiled::Tag {
-            WRONG_TAG
-        } else {
-            tag
-        };
+        let tag = if self.spoiled == Spoiled::Tag { WRONG_TAG } else { tag };
         self.completion = Some(format!("{tag} {text}\r\n"));
     }
 
@@ -159,10 +143,7 @@ impl Session {
     }
 
     fn complete(&mut self, tag: &str) {
-        let line = self
-            .completion
-            .take()
-            .unwrap_or_else(|| format!("{tag} BAD not done\r\n"));
+        let line = self.completion.take().unwrap_or_else(|| format!("{tag} BAD not done\r\n"));
         self.connection.say(&line);
     }
 

@@ -69,11 +69,7 @@ impl View {
 
     /// What `*` stands for.
     pub(super) fn largest(&self, uid: bool) -> u32 {
-        if uid {
-            self.uids.last().copied().unwrap_or(0)
-        } else {
-            self.len()
-        }
+        if uid { self.uids.last().copied().unwrap_or(0) } else { self.len() }
     }
 
     /// The UIDs of the messages in a set; `None` if it names a sequence number that does not exist.
@@ -113,9 +109,7 @@ impl View {
             // Descending, so that no announcement shifts the next.
             for (at, uid) in self.uids.iter().enumerate().rev() {
                 if !mailbox.messages.contains_key(uid) {
-                    changes
-                        .expunged
-                        .push(u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1));
+                    changes.expunged.push(u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1));
                 }
             }
             self.uids.retain(|uid| mailbox.messages.contains_key(uid));
@@ -123,8 +117,7 @@ impl View {
         }
         if self.next != mailbox.uid_next {
             let before = self.uids.len();
-            self.uids
-                .extend(mailbox.messages.range(self.next..).map(|(uid, _)| *uid));
+            self.uids.extend(mailbox.messages.range(self.next..).map(|(uid, _)| *uid));
             self.next = mailbox.uid_next;
             if self.uids.len() > before {
                 changes.exists = Some(self.len());
@@ -135,9 +128,7 @@ impl View {
 }
 
 fn index(number: u32) -> usize {
-    usize::try_from(number)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(1)
+    usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1)
 }
 
 #[cfg(test)]
@@ -163,11 +154,7 @@ mod tests {
 
     fn add(store: &mut Store, messages: u32) {
         for _ in 0..messages {
-            inbox(store).append(
-                b"x".as_slice().into(),
-                Default::default(),
-                SystemTime::now(),
-            );
+            inbox(store).append(b"x".as_slice().into(), Default::default(), SystemTime::now());
         }
     }
 
@@ -205,26 +192,10 @@ mod tests {
         inbox(&mut store).remove(2);
         inbox(&mut store).remove(4);
         add(&mut store, 1);
-        let deferred = view
-            .catch_up(inbox(&mut store), Expunges::Deferred)
-            .unwrap();
-        assert_eq!(
-            deferred,
-            Changes {
-                expunged: vec![],
-                exists: Some(6)
-            }
-        );
-        let told = view
-            .catch_up(inbox(&mut store), Expunges::Announced)
-            .unwrap();
-        assert_eq!(
-            told,
-            Changes {
-                expunged: vec![4, 2],
-                exists: None
-            }
-        );
+        let deferred = view.catch_up(inbox(&mut store), Expunges::Deferred).unwrap();
+        assert_eq!(deferred, Changes { expunged: vec![], exists: Some(6) });
+        let told = view.catch_up(inbox(&mut store), Expunges::Announced).unwrap();
+        assert_eq!(told, Changes { expunged: vec![4, 2], exists: None });
         assert!(view.is_current(inbox(&mut store)));
         assert_eq!(view.uids(), [1, 3, 5, 6]);
         store.rebuild("ann", "INBOX").unwrap();

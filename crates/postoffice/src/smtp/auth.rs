@@ -22,10 +22,7 @@ impl Session {
 
     pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
         let shared = &self.connection.shared;
-        Mechanism::ALL
-            .into_iter()
-            .filter(|&mechanism| shared.offers(mechanism))
-            .collect()
+        Mechanism::ALL.into_iter().filter(|&mechanism| shared.offers(mechanism)).collect()
     }
 
     /// The whole exchange.
@@ -59,9 +56,7 @@ impl Session {
                 Step::Challenge(challenge) => message = self.challenge(&challenge).await?,
                 Step::Accepted(user) => {
                     let protocol = self.connection.protocol;
-                    self.connection
-                        .shared
-                        .count(protocol, |counters| counters.logins += 1);
+                    self.connection.shared.count(protocol, |counters| counters.logins += 1);
                     self.user = Some(user);
                     return Ok(Reply::new(235, "2.7.0", "authenticated"));
                 }
@@ -78,10 +73,7 @@ impl Session {
 
     fn auth_refusal(&mut self) -> Option<Reply> {
         if self.user.is_some() || self.transaction.is_some() {
-            self.violation(
-                ViolationKind::BadSequence,
-                "AUTH after AUTH or within a transaction",
-            );
+            self.violation(ViolationKind::BadSequence, "AUTH after AUTH or within a transaction");
             return Some(Reply::new(503, "5.5.1", "not now"));
         }
         if !self.connection.shared.offers(SmtpExtension::Auth) {
@@ -97,16 +89,13 @@ impl Session {
 
     fn login_failed(&mut self, reply: Reply) -> Reply {
         let protocol = self.connection.protocol;
-        self.connection
-            .shared
-            .count(protocol, |counters| counters.login_failures += 1);
+        self.connection.shared.count(protocol, |counters| counters.login_failures += 1);
         reply
     }
 
     /// Sends a challenge and returns the answer, `None` if it is no base64 or the client gives up.
     async fn challenge(&mut self, challenge: &[u8]) -> Flow<Option<Vec<u8>>> {
-        self.connection
-            .say(&format!("334 {}\r\n", encode(challenge)));
+        self.connection.say(&format!("334 {}\r\n", encode(challenge)));
         match self.connection.line(LINE).await? {
             Line::Whole(line) => {
                 self.connection.record(Speaker::Client, b"***");

@@ -5,16 +5,7 @@ use super::ViolationKind;
 /// Longest line without CRLF (RFC 5321 section 4.5.3.1.6).
 const LINE: usize = 998;
 /// Fields that occur at most once (RFC 5322 section 3.6).
-const ONCE: [&str; 8] = [
-    "date",
-    "from",
-    "sender",
-    "reply-to",
-    "to",
-    "cc",
-    "message-id",
-    "subject",
-];
+const ONCE: [&str; 8] = ["date", "from", "sender", "reply-to", "to", "cc", "message-id", "subject"];
 
 /// What the envelope allows.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,11 +31,7 @@ const HEADER: usize = 256 << 10;
 
 impl Inspector {
     pub(crate) fn new(declared: Declared) -> Self {
-        Self {
-            declared,
-            line_number: 1,
-            ..Self::default()
-        }
+        Self { declared, line_number: 1, ..Self::default() }
     }
 
     fn find(&mut self, kind: ViolationKind, detail: impl FnOnce(u64) -> String) {
@@ -86,23 +73,17 @@ impl Inspector {
 
     fn eight_bit(&mut self) {
         if !self.declared.eight_bit {
-            self.find(ViolationKind::EightBitUndeclared, |line| {
-                format!("line {line}")
-            });
+            self.find(ViolationKind::EightBitUndeclared, |line| format!("line {line}"));
         }
         if !self.in_body && !self.declared.utf8 {
-            self.find(ViolationKind::Utf8Undeclared, |line| {
-                format!("header line {line}")
-            });
+            self.find(ViolationKind::Utf8Undeclared, |line| format!("header line {line}"));
         }
     }
 
     fn end_line(&mut self) {
         let length = self.line_length;
         if length > LINE {
-            self.find(ViolationKind::LongLine, |line| {
-                format!("line {line}: {length} octets")
-            });
+            self.find(ViolationKind::LongLine, |line| format!("line {line}: {length} octets"));
         }
         if length == 0 {
             self.in_body = true;
@@ -132,14 +113,12 @@ impl Inspector {
         let count = |name: &str| fields.iter().filter(|(field, _)| field == name).count();
         for name in ["date", "from"] {
             if count(name) == 0 {
-                self.found
-                    .push((ViolationKind::MissingField, name.to_owned()));
+                self.found.push((ViolationKind::MissingField, name.to_owned()));
             }
         }
         for name in ONCE {
             if count(name) > 1 {
-                self.found
-                    .push((ViolationKind::DuplicateField, name.to_owned()));
+                self.found.push((ViolationKind::DuplicateField, name.to_owned()));
             }
         }
         for (name, value) in &fields {
@@ -163,10 +142,7 @@ pub(crate) fn fields(header: &[u8]) -> Vec<(String, String)> {
                 value.push_str(line);
             }
         } else if let Some((name, value)) = line.split_once(':') {
-            fields.push((
-                name.trim_end().to_ascii_lowercase(),
-                value.trim_start().to_owned(),
-            ));
+            fields.push((name.trim_end().to_ascii_lowercase(), value.trim_start().to_owned()));
         }
     }
     fields
@@ -181,13 +157,8 @@ mod tests {
     fn kinds(declared: Declared, data: &[u8]) -> Vec<ViolationKind> {
         let mut inspector = Inspector::new(declared);
         // One octet at a time: nothing may depend on how the data was cut.
-        data.iter()
-            .for_each(|octet| inspector.look(std::slice::from_ref(octet)));
-        inspector
-            .finish()
-            .into_iter()
-            .map(|(kind, _)| kind)
-            .collect()
+        data.iter().for_each(|octet| inspector.look(std::slice::from_ref(octet)));
+        inspector.finish().into_iter().map(|(kind, _)| kind).collect()
     }
 
     fn message(rest: &str) -> Vec<u8> {
@@ -197,14 +168,8 @@ mod tests {
     #[test]
     fn a_sound_message_breaks_no_rule() {
         let line = "x".repeat(998);
-        assert_eq!(
-            kinds(Declared::default(), &message(&format!("\r\n{line}\r\n"))),
-            []
-        );
-        assert_eq!(
-            kinds(Declared::default(), &message("Bcc:\r\n\r\nhi\r\n")),
-            []
-        );
+        assert_eq!(kinds(Declared::default(), &message(&format!("\r\n{line}\r\n"))), []);
+        assert_eq!(kinds(Declared::default(), &message("Bcc:\r\n\r\nhi\r\n")), []);
     }
 
     #[test]
@@ -218,37 +183,21 @@ mod tests {
             ("\r\na\0b\r\n".to_owned(), vec![Nul]),
             ("\r\nabc".to_owned(), vec![NoFinalNewline]),
             ("\r\nä\r\n".to_owned(), vec![EightBitUndeclared]),
-            (
-                "Subject: ä\r\n\r\n".to_owned(),
-                vec![EightBitUndeclared, Utf8Undeclared],
-            ),
+            ("Subject: ä\r\n\r\n".to_owned(), vec![EightBitUndeclared, Utf8Undeclared]),
             ("bCC: x@y\r\n\r\n".to_owned(), vec![Bcc]),
             ("Bcc:\r\n x@y\r\n\r\n".to_owned(), vec![Bcc]),
             ("From: c@d\r\n\r\n".to_owned(), vec![DuplicateField]),
         ] {
-            assert_eq!(
-                kinds(Declared::default(), &message(&rest)),
-                expected,
-                "{rest:?}"
-            );
+            assert_eq!(kinds(Declared::default(), &message(&rest)), expected, "{rest:?}");
         }
-        assert_eq!(
-            kinds(Declared::default(), b"\r\nx\r\n"),
-            [MissingField, MissingField]
-        );
+        assert_eq!(kinds(Declared::default(), b"\r\nx\r\n"), [MissingField, MissingField]);
     }
 
     #[test]
     fn what_is_declared_is_allowed() {
-        let declared = Declared {
-            eight_bit: true,
-            utf8: false,
-        };
+        let declared = Declared { eight_bit: true, utf8: false };
         assert_eq!(kinds(declared, &message("\r\nä\r\n")), []);
-        let declared = Declared {
-            eight_bit: true,
-            utf8: true,
-        };
+        let declared = Declared { eight_bit: true, utf8: true };
         assert_eq!(kinds(declared, &message("Subject: ä\r\n\r\nä\r\n")), []);
     }
 }

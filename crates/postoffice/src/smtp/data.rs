@@ -22,10 +22,7 @@ impl Session {
         if let Some(refusal) = self.data_refusal("DATA") {
             return self.reply(&refusal).await;
         }
-        match self
-            .named_of_recipients(SmtpPhase::Data, Moment::Before)
-            .await?
-        {
+        match self.named_of_recipients(SmtpPhase::Data, Moment::Before).await? {
             Outcome::Proceed => {}
             outcome => return self.instead(outcome).await,
         }
@@ -34,9 +31,7 @@ impl Session {
         };
         if transaction.chunks.is_some() {
             self.violation(ViolationKind::BadSequence, "DATA after BDAT");
-            return self
-                .reply(&Reply::new(503, "5.5.1", "DATA after BDAT"))
-                .await;
+            return self.reply(&Reply::new(503, "5.5.1", "DATA after BDAT")).await;
         }
         let reply = Reply::new(354, "", "end with <CRLF>.<CRLF>");
         self.answer(SmtpPhase::Data, reply, "DATA").await?;
@@ -92,17 +87,10 @@ impl Session {
     fn body_fault(&self, envelope: &Envelope) -> Option<Hit> {
         let shared = &self.connection.shared;
         let phase = Phase::Smtp(SmtpPhase::Body);
-        shared
-            .faults
-            .strike(phase, Moment::Before, &envelope.subject())
-            .or_else(|| {
-                let fault = self.name_among(envelope, SmtpPhase::Body, Moment::Before)?;
-                Some(
-                    shared
-                        .faults
-                        .named(crate::faults::Deed::Smtp(fault.action), None),
-                )
-            })
+        shared.faults.strike(phase, Moment::Before, &envelope.subject()).or_else(|| {
+            let fault = self.name_among(envelope, SmtpPhase::Body, Moment::Before)?;
+            Some(shared.faults.named(crate::faults::Deed::Smtp(fault.action), None))
+        })
     }
 
     async fn strike_body(&mut self, fault: &mut Option<Hit>, content: &Content) -> Flow {
@@ -190,10 +178,7 @@ impl Session {
     async fn final_dot(&mut self, envelope: Envelope, content: Content) -> Flow {
         let subject = envelope.subject();
         let phase = Phase::Smtp(SmtpPhase::FinalDot);
-        let mut outcome = self
-            .connection
-            .fault(phase, Moment::Before, &subject)
-            .await?;
+        let mut outcome = self.connection.fault(phase, Moment::Before, &subject).await?;
         let named = self.name_among(&envelope, SmtpPhase::FinalDot, Moment::Before);
         if let (Outcome::Proceed, Some(fault)) = (&outcome, named) {
             outcome = self.suffer_named(fault).await?;
@@ -215,11 +200,7 @@ impl Session {
             return Reply::new(552, "5.3.4", "message too big");
         }
         let size = content.sink.size();
-        if envelope
-            .parameters
-            .size
-            .is_some_and(|declared| declared < size)
-        {
+        if envelope.parameters.size.is_some_and(|declared| declared < size) {
             let detail = format!("{}: {size} octets came", envelope.mail_command);
             self.violation(ViolationKind::SizeUnderstated, &detail);
         }
@@ -233,13 +214,8 @@ impl Session {
         if bare_newline && config.bare_newlines == BareNewlines::Reject {
             return Reply::new(550, "5.6.0", "bare CR or LF in the message");
         }
-        let received = config
-            .received_header
-            .then(|| received(&envelope, &config.hostname));
-        let id = self
-            .connection
-            .shared
-            .accept(envelope, content.sink.finish(), received);
+        let received = config.received_header.then(|| received(&envelope, &config.hostname));
+        let id = self.connection.shared.accept(envelope, content.sink.finish(), received);
         Reply::new(250, "2.0.0", format!("accepted as {id}"))
     }
 
@@ -280,8 +256,5 @@ fn received(envelope: &Envelope, by: &str) -> String {
         (true, true) => "ESMTPSA",
     };
     let date = crate::dates::rfc5322(OffsetDateTime::from(SystemTime::now()));
-    format!(
-        "Received: from {}\r\n by {by} with {with};\r\n {date}\r\n",
-        envelope.helo
-    )
+    format!("Received: from {}\r\n by {by} with {with};\r\n {date}\r\n", envelope.helo)
 }

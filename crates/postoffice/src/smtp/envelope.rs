@@ -32,11 +32,7 @@ impl Accepted {
 
     /// The addresses of the recipients in the order in which they were named.
     pub fn recipients(&self) -> Vec<&str> {
-        self.envelope
-            .recipients
-            .iter()
-            .map(|to| to.address.as_str())
-            .collect()
+        self.envelope.recipients.iter().map(|to| to.address.as_str()).collect()
     }
 }
 

@@ -31,11 +31,7 @@ impl Reply {
     /// The reply on the wire.
     pub(crate) fn encode(&self, with_enhanced: bool) -> String {
         let empty = [String::new()];
-        let lines: &[String] = if self.lines.is_empty() {
-            &empty
-        } else {
-            &self.lines
-        };
+        let lines: &[String] = if self.lines.is_empty() { &empty } else { &self.lines };
         let enhanced = self.enhanced.as_deref().filter(|_| with_enhanced);
         let mut out = String::new();
         for (index, line) in lines.iter().enumerate() {
@@ -60,10 +56,7 @@ mod tests {
     #[test]
     fn every_line_carries_both_codes() {
         let reply = Reply::new(550, "5.1.1", "no such").line("user");
-        assert_eq!(
-            reply.encode(true),
-            "550-5.1.1 no such\r\n550 5.1.1 user\r\n"
-        );
+        assert_eq!(reply.encode(true), "550-5.1.1 no such\r\n550 5.1.1 user\r\n");
         assert_eq!(reply.encode(false), "550-no such\r\n550 user\r\n");
         assert_eq!(Reply::new(250, "", "ok").encode(true), "250 ok\r\n");
     }

@@ -25,12 +25,7 @@ pub(crate) struct Session {
 /// Speaks SMTP on a fresh connection until it ends.
 pub(crate) async fn serve(mut connection: Connection, implicit_tls: bool) -> Flow {
     connection.open(implicit_tls).await?;
-    let session = Session {
-        connection,
-        helo: None,
-        user: None,
-        transaction: None,
-    };
+    let session = Session { connection, helo: None, user: None, transaction: None };
     session.run().await
 }
 
@@ -43,8 +38,7 @@ impl Session {
                 Line::Whole(line) => self.command(&line).await?,
                 Line::TooLong => {
                     self.violation(ViolationKind::Syntax, "command line too long");
-                    self.reply(&Reply::new(500, "5.5.2", "line too long"))
-                        .await?;
+                    self.reply(&Reply::new(500, "5.5.2", "line too long")).await?;
                 }
             }
         }
@@ -66,14 +60,10 @@ impl Session {
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end_matches(['\r', '\n']);
         let verb = verb(self.connection.protocol, text);
-        self.connection
-            .shared
-            .count_command(self.connection.protocol, &verb);
+        self.connection.shared.count_command(self.connection.protocol, &verb);
         if !line.ends_with(b"\r\n") {
             self.violation(ViolationKind::BareLf, text);
-            return self
-                .reply(&Reply::new(500, "5.5.2", "line must end in CRLF"))
-                .await;
+            return self.reply(&Reply::new(500, "5.5.2", "line must end in CRLF")).await;
         }
         let request = match Request::parse(&mut line.iter()) {
             Ok(request) => request.into_owned(),
@@ -81,18 +71,11 @@ impl Session {
         };
         self.check_pipelining(&request, text);
         // The octets of a chunk follow whatever the reply will be.
-        if let Request::Bdat {
-            chunk_size,
-            is_last,
-        } = request
-        {
+        if let Request::Bdat { chunk_size, is_last } = request {
             return self.bdat(chunk_size, is_last, text).await;
         }
         let phase = phase(&request);
-        let outcome = self
-            .connection
-            .fault(Phase::Smtp(phase), Moment::Before, text)
-            .await?;
+        let outcome = self.connection.fault(Phase::Smtp(phase), Moment::Before, text).await?;
         if !matches!(outcome, Outcome::Proceed) {
             return self.instead(outcome).await;
         }
@@ -108,10 +91,9 @@ impl Session {
                 Reply::new(250, "", self.connection.shared.config.hostname.clone())
             }
             Request::StartTls => return self.start_tls().await,
-            Request::Auth {
-                mechanism,
-                initial_response,
-            } => self.auth(mechanism, &initial_response).await?,
+            Request::Auth { mechanism, initial_response } => {
+                self.auth(mechanism, &initial_response).await?
+            }
             Request::Mail { from } => match self.named(&from.address, SmtpPhase::Mail).await? {
                 Outcome::Proceed => self.mail(&from, text),
                 outcome => return self.instead(outcome).await,
@@ -129,8 +111,7 @@ impl Session {
             Request::Vrfy { .. } => Reply::new(252, "2.1.5", "send some mail, I will try"),
             Request::Help { .. } => Reply::new(214, "2.0.0", "see RFC 5321"),
             Request::Quit => {
-                self.answer(phase, Reply::new(221, "2.0.0", "bye"), text)
-                    .await?;
+                self.answer(phase, Reply::new(221, "2.0.0", "bye"), text).await?;
                 self.connection.close().await;
                 return Err(End::Closed);
             }
@@ -167,10 +148,7 @@ impl Session {
         }
         let mechanisms = self.mechanisms();
         if self.auth_offered() && !mechanisms.is_empty() {
-            let names: Vec<&str> = mechanisms
-                .iter()
-                .map(|mechanism| mechanism.name())
-                .collect();
+            let names: Vec<&str> = mechanisms.iter().map(|mechanism| mechanism.name()).collect();
             reply = reply.line(format!("AUTH {}", names.join(" ")));
         }
         self.transaction = None;
@@ -183,12 +161,7 @@ impl Session {
             self.violation(ViolationKind::NotOffered, "STARTTLS");
             return self.reply(&Reply::new(502, "5.5.1", "not offered")).await;
         }
-        self.answer(
-            SmtpPhase::StartTls,
-            Reply::new(220, "2.0.0", "go ahead"),
-            "",
-        )
-        .await?;
+        self.answer(SmtpPhase::StartTls, Reply::new(220, "2.0.0", "go ahead"), "").await?;
         let in_clear = self.connection.secure().await?;
         if in_clear > 0 {
             let detail = format!("{in_clear} octets");
@@ -214,8 +187,7 @@ impl Session {
             _ => (500, "5.5.2", "cannot parse that".into()),
         };
         self.violation(ViolationKind::Syntax, text);
-        self.conclude(outcome, Reply::new(code, enhanced, meaning))
-            .await
+        self.conclude(outcome, Reply::new(code, enhanced, meaning)).await
     }
 
     /// Whether the client may have sent more behind this command already (RFC 2920 section 3.1).
@@ -265,20 +237,13 @@ impl Session {
     }
 
     pub(super) async fn suffer_named(&mut self, fault: NamedFault) -> Flow<Outcome> {
-        let hit = self
-            .connection
-            .shared
-            .faults
-            .named(Deed::Smtp(fault.action), None);
+        let hit = self.connection.shared.faults.named(Deed::Smtp(fault.action), None);
         self.connection.suffer(hit).await
     }
 
     /// Queues a reply; 421 closes.
     pub(super) async fn reply(&mut self, reply: &Reply) -> Flow {
-        let enhanced = self
-            .connection
-            .shared
-            .offers(SmtpExtension::EnhancedStatusCodes);
+        let enhanced = self.connection.shared.offers(SmtpExtension::EnhancedStatusCodes);
         self.connection.say(&reply.encode(enhanced));
         if reply.code == 421 {
             self.connection.close().await;

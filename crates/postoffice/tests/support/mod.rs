@@ -47,11 +47,7 @@ pub(crate) fn trust(office: &PostOffice) -> Arc<ClientConfig> {
 impl Client {
     pub(crate) async fn plain(address: Option<SocketAddr>) -> Self {
         let tcp = TcpStream::connect(address.unwrap()).await.unwrap();
-        Self {
-            stream: None,
-            tcp: Some(tcp),
-            input: Vec::new(),
-        }
+        Self { stream: None, tcp: Some(tcp), input: Vec::new() }
     }
 
     pub(crate) async fn tls(office: &PostOffice, address: Option<SocketAddr>) -> Self {
@@ -64,11 +60,7 @@ impl Client {
         let tcp = self.tcp.take().unwrap();
         let connect = TlsConnector::from(trust(office)).connect(name, tcp);
         let tls = timeout(SOON, connect).await.unwrap()?;
-        Ok(Self {
-            stream: Some(Box::new(tls)),
-            tcp: None,
-            input: Vec::new(),
-        })
+        Ok(Self { stream: Some(Box::new(tls)), tcp: None, input: Vec::new() })
     }
 
     fn io(&mut self) -> &mut dyn Duplex {
@@ -102,9 +94,7 @@ impl Client {
                 return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
             }
             let mut chunk = [0; 4096];
-            let count = timeout(SOON, self.io().read(&mut chunk))
-                .await
-                .expect("no answer")?;
+            let count = timeout(SOON, self.io().read(&mut chunk)).await.expect("no answer")?;
             if count == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
@@ -129,18 +119,13 @@ impl Client {
     pub(crate) async fn silent(&mut self) -> bool {
         let mut chunk = [0; 1];
         self.input.is_empty()
-            && timeout(Duration::from_millis(60), self.io().read(&mut chunk))
-                .await
-                .is_err()
+            && timeout(Duration::from_millis(60), self.io().read(&mut chunk)).await.is_err()
     }
 
     pub(crate) async fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.input.len() < count {
             let mut chunk = [0; 4096];
-            let read = timeout(SOON, self.io().read(&mut chunk))
-                .await
-                .expect("no answer")
-                .unwrap();
+            let read = timeout(SOON, self.io().read(&mut chunk)).await.expect("no answer").unwrap();
             assert!(read > 0, "closed");
             self.input.extend_from_slice(&chunk[..read]);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postoffice::{Action, Fault, ImapCapability, ImapPhase, PostOffice, Protocol};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{HandOver, MailboxMode};
+use super::super::{HandOver, Watched};
 use super::rig::{LONG, Rig, message, messages, struck};
 use crate::mapi::MapiCode;
 use crate::spi::Incoming;
@@ -18,7 +18,7 @@ async fn idle_brings_mail_at_once() {
     rig.deliver([message(0, 100)]);
     let life = rig.start();
     rig.saved(1).await;
-    life.state_when(|states| states[0].mode == MailboxMode::Idle).await;
+    life.state_when(|states| states[0].mode == Watched::Idle).await;
     assert!(life.inbound.push_expected());
     for number in 1..4 {
         let begin = Instant::now();
@@ -26,7 +26,7 @@ async fn idle_brings_mail_at_once() {
         rig.saved(number + 1).await;
         let took = begin.elapsed();
         assert!(took < Duration::from_millis(1500), "{took:?}");
-        life.state_when(|states| states[0].mode == MailboxMode::Idle).await;
+        life.state_when(|states| states[0].mode == Watched::Idle).await;
     }
     life.state_when(|states| states[0].last_uid == 4).await;
     life.inbound.stop(LONG).await;
@@ -72,7 +72,7 @@ async fn a_server_without_idle_is_polled() {
     let mut rig = Rig::with(builder).await;
     rig.settings.imap.poll_interval = Duration::from_millis(80);
     let life = rig.start();
-    life.state_when(|states| states[0].mode == MailboxMode::Poll).await;
+    life.state_when(|states| states[0].mode == Watched::Poll).await;
     assert!(!life.inbound.push_expected());
     rig.deliver([message(0, 100)]);
     rig.saved(1).await;
@@ -173,7 +173,7 @@ async fn closing_the_gate_completes_what_was_begun() {
         assert_eq!(rig.store.len(), 1, "pieces of {piece}");
         assert_eq!(rig.cursor("INBOX").await.last_uid, 1);
         assert_eq!(rig.office.counters(Protocol::Imap).command("LOGOUT"), 1);
-        life.state_when(|states| states[0].mode == MailboxMode::Off).await;
+        life.state_when(|states| states[0].mode == Watched::Off).await;
         life.inbound.set_gate(Gate::Open);
         rig.saved(10).await;
         life.inbound.stop(LONG).await;
@@ -339,7 +339,7 @@ async fn new_mail_is_announced_once_until_somebody_comes() {
     rig.deliver(messages(20));
     let life = rig.start_alone();
     life.state_when(|states| states[0].pending == 20).await;
-    life.state_when(|states| states[0].mode == MailboxMode::Idle).await;
+    life.state_when(|states| states[0].mode == Watched::Idle).await;
     assert_eq!(life.events.announcements.load(Ordering::SeqCst), 1);
     let token = CancellationToken::new();
     let handed = life.inbound.next(rig.store.message(), token).await;

@@ -1,0 +1,167 @@
+//! What a profile says, once it is read and found to make sense.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::Password;
+use crate::net::Server;
+
+/// A profile: `<config>/NAME.toml`.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Its name, the file's without the ending.
+    pub name: String,
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Whether it is used when no profile is named.
+    pub default: bool,
+    /// Transports in transport order (AT-3); at least one.
+    pub transports: Vec<TransportProfile>,
+    /// Where mail is kept.
+    pub store: StoreProfile,
+    /// How long and how often sending is tried.
+    pub queue: QueueProfile,
+}
+
+/// One transport of a profile.
+#[derive(Clone, Debug)]
+pub struct TransportProfile {
+    /// Unique name.
+    pub name: String,
+    /// Name and address of who sends.
+    pub identity: IdentityProfile,
+    /// Addresses of further senders that choose this transport.
+    pub aliases: Vec<String>,
+    /// Sending; `None` for a transport that only receives.
+    pub smtp: Option<SmtpProfile>,
+    /// Receiving; `None` for a transport that only sends.
+    pub imap: Option<ImapProfile>,
+}
+
+/// Name and address of a sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityProfile {
+    /// Name to show; empty for none.
+    pub name: String,
+    /// Address.
+    pub address: String,
+}
+
+/// User name and where its password comes from.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: Password,
+}
+
+/// How to send.
+#[derive(Clone, Debug)]
+pub struct SmtpProfile {
+    /// The server.
+    pub server: Server,
+    /// Login; `None` sends without.
+    pub login: Option<Login>,
+    /// SASL mechanism to use and no other, lower case.
+    pub auth: Option<String>,
+    /// Most connections at the same time; `None` for the transport's default.
+    pub connections: Option<u64>,
+}
+
+/// How to receive.
+#[derive(Clone, Debug)]
+pub struct ImapProfile {
+    /// The server.
+    pub server: Server,
+    /// Login.
+    pub login: Login,
+    /// SASL mechanism to use and no other, lower case.
+    pub auth: Option<String>,
+    /// Mailboxes to fetch; at least one.
+    pub mailboxes: Vec<String>,
+    /// Whether IDLE is used where offered.
+    pub push: bool,
+    /// Time between two looks at a mailbox without push.
+    pub poll_interval: Duration,
+    /// What happens on the server to a message that is safely fetched.
+    pub after: AfterProfile,
+    /// Most connections at the same time; `None` for the transport's default.
+    pub connections: Option<u64>,
+}
+
+/// What happens on the server to a message that is safely fetched (IB-6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterProfile {
+    /// Nothing.
+    Keep,
+    /// It is flagged `\Seen`.
+    Seen,
+    /// It is deleted.
+    Delete,
+    /// It is moved to this mailbox.
+    Move(String),
+}
+
+/// Where mail is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreProfile {
+    /// The Maildir, an absolute path.
+    pub maildir: PathBuf,
+    /// Whether a copy of what was sent is kept in `.Sent`.
+    pub sent: bool,
+}
+
+/// How long and how often sending is tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueProfile {
+    /// How long after submission a message is given up.
+    pub lifetime: Duration,
+    /// Time before the second attempt.
+    pub retry_first: Duration,
+    /// How much longer each further wait is; at least 1.
+    pub retry_factor: f64,
+    /// The longest wait.
+    pub retry_max: Duration,
+    /// What to do when the reply to the final dot was lost.
+    pub in_doubt: InDoubtProfile,
+}
+
+impl Default for QueueProfile {
+    fn default() -> Self {
+        QueueProfile {
+            lifetime: Duration::from_secs(5 * 24 * 60 * 60),
+            retry_first: Duration::from_secs(30),
+            retry_factor: 2.0,
+            retry_max: Duration::from_secs(60 * 60),
+            in_doubt: InDoubtProfile::Resend,
+        }
+    }
+}
+
+/// What to do with a message whose fate only the server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InDoubtProfile {
+    /// Send it again: rather twice than never.
+    Resend,
+    /// Hold it: rather never than twice.
+    Hold,
+}
+
+impl Profile {
+    /// Whether a password stands in the profile itself.
+    pub fn has_text_password(&self) -> bool {
+        self.text_passwords().next().is_some()
+    }
+
+    fn text_passwords(&self) -> impl Iterator<Item = &SecretString> {
+        let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
+        let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
+        smtp.chain(imap).filter_map(|login| match &login.password {
+            Password::Text(text) => Some(text),
+            _ => None,
+        })
+    }
+}

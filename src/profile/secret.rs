@@ -1,0 +1,328 @@
+//! Where passwords come from: the profile, the environment, a file, a command.
+
+use std::fmt;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process_group};
+use secrecy::SecretString;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use zeroize::Zeroizing;
+
+use crate::spi::{SecretError, SecretSource};
+
+/// The longest secret that is taken, in bytes; OAuth2 tokens reach a few thousand.
+const LONGEST_SECRET: usize = 64 * 1024;
+
+/// How long a password command may take: it may ask a person for a passphrase.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where a password comes from, as the profile says.
+#[derive(Clone)]
+pub enum Password {
+    /// It stands in the profile.
+    Text(SecretString),
+    /// From an environment variable.
+    Env(String),
+    /// The first line of a file that only its owner can read.
+    File(PathBuf),
+    /// The first line a shell command prints.
+    Shell(String),
+    /// The first line a program prints: its name and arguments.
+    Program(Vec<String>),
+}
+
+impl Password {
+    /// A source that can be asked for each login.
+    pub fn source(&self) -> Arc<dyn SecretSource> {
+        match self {
+            Password::Text(text) => Arc::new(TextSource(text.clone())),
+            Password::Env(name) => Arc::new(EnvSource(name.clone())),
+            Password::File(path) => Arc::new(FileSource(path.clone())),
+            Password::Shell(line) => Arc::new(CommandSource::new(
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()],
+                line.clone(),
+            )),
+            Password::Program(words) => {
+                Arc::new(CommandSource::new(words.clone(), words.join(" ")))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Password {
+    /// Where it comes from; never the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Password::Text(_) => f.write_str("in the profile (not shown)"),
+            Password::Env(name) => write!(f, "environment variable {name}"),
+            Password::File(path) => write!(f, "file {}", path.display()),
+            Password::Shell(line) => write!(f, "command {line}"),
+            Password::Program(words) => write!(f, "command {}", words.join(" ")),
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+struct TextSource(SecretString);
+
+#[async_trait]
+impl SecretSource for TextSource {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        Ok(self.0.clone())
+    }
+}
+
+struct EnvSource(String);
+
+#[async_trait]
+impl SecretSource for EnvSource {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        let name = &self.0;
+        let unusable = |why| SecretError(format!("the environment variable {name} {why}"));
+        let value = std::env::var_os(name).ok_or_else(|| unusable("is not set"))?;
+        let value = value.into_string().map_err(|_| unusable("is not UTF-8"))?;
+        if value.is_empty() {
+            return Err(unusable("is empty"));
+        }
+        Ok(SecretString::from(value))
+    }
+}
+
+struct FileSource(PathBuf);
+
+#[async_trait]
+impl SecretSource for FileSource {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        let path = self.0.clone();
+        let read = tokio::task::spawn_blocking(move || read_password_file(&path));
+        read.await.map_err(|_| SecretError("reading the password file was given up".into()))?
+    }
+}
+
+fn read_password_file(path: &Path) -> Result<SecretString, SecretError> {
+    let fault = |why: String| SecretError(format!("the password file {}: {why}", path.display()));
+    let failed = |error: std::io::Error| fault(error.to_string());
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(fault("it is not a file".into()));
+    }
+    if metadata.mode() & 0o044 != 0 {
+        return Err(fault("others can read it; chmod 600 mends that".into()));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
+    let limit = u64::try_from(LONGEST_SECRET).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    first_line(&bytes).map_err(|why| fault(why.to_owned()))
+}
+
+/// The first line without its end.
+fn first_line(bytes: &[u8]) -> Result<SecretString, &'static str> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() > LONGEST_SECRET {
+        return Err("the first line is too long to be a password");
+    }
+    if line.is_empty() {
+        return Err("the first line is empty");
+    }
+    let text = std::str::from_utf8(line).map_err(|_| "the first line is not UTF-8")?;
+    Ok(SecretString::from(text))
+}
+
+struct CommandSource {
+    words: Vec<String>,
+    shown: String,
+    deadline: Duration,
+}
+
+impl CommandSource {
+    fn new(words: Vec<String>, shown: String) -> Self {
+        CommandSource { words, shown, deadline: COMMAND_DEADLINE }
+    }
+
+    fn fault(&self, why: impl fmt::Display) -> SecretError {
+        SecretError(format!("the password command `{}` {why}", self.shown))
+    }
+
+    fn start(&self) -> Result<Child, SecretError> {
+        let (program, arguments) =
+            self.words.split_first().ok_or_else(|| self.fault("is empty"))?;
+        Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            // What a failing command says may contain what it was to keep.
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| self.fault(format_args!("could not be started: {error}")))
+    }
+
+    async fn output(&self, child: &mut Child) -> Result<SecretString, SecretError> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
+        if let Some(stdout) = child.stdout.take() {
+            let limit = u64::try_from(LONGEST_SECRET).unwrap_or(u64::MAX).saturating_add(1);
+            let read = stdout.take(limit).read_to_end(&mut bytes).await;
+            read.map_err(|error| self.fault(format_args!("could not be read: {error}")))?;
+        }
+        let status = child.wait().await;
+        let status = status.map_err(|error| self.fault(format_args!("was lost: {error}")))?;
+        if !status.success() {
+            return Err(self.fault(format_args!("failed ({status}); run it by hand to see why")));
+        }
+        first_line(&bytes).map_err(|why| self.fault(format_args!("was of no use: {why}")))
+    }
+}
+
+#[async_trait]
+impl SecretSource for CommandSource {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        let mut child = self.start()?;
+        let mut group = GroupGuard::of(&child);
+        let answer = tokio::time::timeout(self.deadline, self.output(&mut child)).await;
+        match answer {
+            Ok(answer) => {
+                if child.id().is_none() {
+                    group.disarm();
+                }
+                answer
+            }
+            Err(_) => Err(self.fault(format_args!(
+                "gave no answer within {} seconds and was stopped",
+                self.deadline.as_secs_f32()
+            ))),
+        }
+    }
+}
+
+/// Kills the process group of a command when the wait for it ends early, also by a dropped
+/// future: the shell's children would live on otherwise.
+struct GroupGuard(Option<Pid>);
+
+impl GroupGuard {
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        GroupGuard(id.and_then(Pid::from_raw))
+    }
+
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GroupGuard {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // It may have ended by itself meanwhile; then there is nothing to do.
+            let _ended = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    async fn ask(password: Password) -> Result<String, String> {
+        let secret = password.source().secret().await;
+        secret.map(|s| s.expose_secret().to_owned()).map_err(|error| error.to_string())
+    }
+
+    fn file(text: &str, mode: u32) -> (tempfile::TempDir, Password) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (dir, Password::File(path))
+    }
+
+    #[tokio::test]
+    async fn every_source_gives_its_secret() {
+        let (_dir, from_file) = file("s3cret \r\nsecond line\n", 0o600);
+        assert_eq!(ask(from_file).await.unwrap(), "s3cret ");
+        assert_eq!(ask(Password::Text("plain".into())).await.unwrap(), "plain");
+        assert_eq!(ask(Password::Shell("printf 'a b\\nc'".into())).await.unwrap(), "a b");
+        let program = ["printf", "%s", "$HOME"].map(str::to_owned).to_vec();
+        assert_eq!(ask(Password::Program(program)).await.unwrap(), "$HOME");
+        let here = ask(Password::Env("CARGO_PKG_NAME".into())).await.unwrap();
+        assert_eq!(here, "postrider");
+    }
+
+    #[tokio::test]
+    async fn a_file_others_can_read_is_refused() {
+        for mode in [0o640, 0o604, 0o644] {
+            let (_dir, password) = file("s3cret\n", mode);
+            let why = ask(password).await.unwrap_err();
+            assert!(why.contains("chmod 600") && !why.contains("s3cret"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn faults_name_the_source_and_never_the_secret() {
+        let (_dir, empty) = file("\nsecond\n", 0o600);
+        let (_dir, long) = file(&"x".repeat(LONGEST_SECRET + 1), 0o600);
+        for (password, named) in [
+            (empty, "first line is empty"),
+            (long, "too long"),
+            (Password::File("/nonexistent/pw".into()), "/nonexistent/pw"),
+            (Password::Env("POSTRIDER_NO_SUCH_VARIABLE".into()), "POSTRIDER_NO_SUCH_VARIABLE"),
+            (Password::Shell("echo s3cret; echo s3cret >&2; exit 3".into()), "exit status: 3"),
+            (Password::Shell("true".into()), "first line is empty"),
+            (Password::Program(vec!["/nonexistent/pw".into()]), "could not be started"),
+        ] {
+            let why = ask(password).await.unwrap_err();
+            assert!(why.contains(named), "{why}");
+            let told = why.replace("`echo s3cret; echo s3cret >&2; exit 3`", "");
+            assert!(!told.contains("s3cret"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hanging_command_is_killed_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let line = format!("sleep 600 & echo $! > {}; wait", pid_file.display());
+        let source = CommandSource {
+            words: vec!["/bin/sh".into(), "-c".into(), line],
+            shown: "pass".into(),
+            deadline: Duration::from_millis(500),
+        };
+        let begun = Instant::now();
+        let why = source.secret().await.unwrap_err().to_string();
+        assert!(why.contains("`pass` gave no answer"), "{why}");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        let pid = std::fs::read_to_string(&pid_file).unwrap();
+        let stat = format!("/proc/{}/stat", pid.trim());
+        let gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z"));
+        while !gone() && begun.elapsed() < Duration::from_secs(30) {
+            tokio::task::yield_now().await;
+        }
+        assert!(gone(), "the child of the command still runs");
+    }
+
+    #[test]
+    fn nothing_shows_a_password() {
+        let password = Password::Text("s3cret".into());
+        assert!(!format!("{password} {password:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,113 @@
+//! A profile as the sections its transport logons read (LG-3).
+
+use super::{
+    AfterProfile, ImapProfile, InDoubtProfile, Login, Profile, QueueProfile, SmtpProfile,
+    TransportProfile,
+};
+use crate::net::{Server, TlsMode, Trust};
+use crate::spi::{ProfileSection, SectionValue};
+
+/// One section for each transport of the profile, in transport order, with the keys
+/// `TransportSettings` reads.
+pub fn sections(profile: &Profile) -> Vec<ProfileSection> {
+    profile.transports.iter().map(|transport| section(transport, &profile.queue)).collect()
+}
+
+fn section(transport: &TransportProfile, queue: &QueueProfile) -> ProfileSection {
+    let mut section = ProfileSection::new();
+    section.set("name", text(&transport.name));
+    section.set("identity.address", text(&transport.identity.address));
+    if !transport.identity.name.is_empty() {
+        section.set("identity.name", text(&transport.identity.name));
+    }
+    if let Some(smtp) = &transport.smtp {
+        set_smtp(&mut section, smtp);
+    }
+    if let Some(imap) = &transport.imap {
+        set_imap(&mut section, imap);
+    }
+    set_queue(&mut section, queue);
+    section
+}
+
+fn set_smtp(section: &mut ProfileSection, smtp: &SmtpProfile) {
+    set_server(section, "smtp", &smtp.server);
+    set_common(section, "smtp", smtp.login.as_ref(), smtp.auth.as_deref(), smtp.connections);
+}
+
+fn set_imap(section: &mut ProfileSection, imap: &ImapProfile) {
+    set_server(section, "imap", &imap.server);
+    set_common(section, "imap", Some(&imap.login), imap.auth.as_deref(), imap.connections);
+    section.set("imap.mailboxes", SectionValue::List(imap.mailboxes.clone()));
+    section.set("imap.push", SectionValue::Switch(imap.push));
+    section.set("imap.poll_interval", duration(imap.poll_interval));
+    match &imap.after {
+        AfterProfile::Keep => section.set("imap.after", text("keep")),
+        AfterProfile::Seen => section.set("imap.after", text("seen")),
+        AfterProfile::Delete => section.set("imap.after", text("delete")),
+        AfterProfile::Move(mailbox) => section.set("imap.after.move", text(mailbox)),
+    }
+}
+
+fn set_server(section: &mut ProfileSection, part: &str, server: &Server) {
+    section.set(&format!("{part}.host"), text(&server.host));
+    section.set(&format!("{part}.port"), SectionValue::Number(u64::from(server.port)));
+    let tls = match server.tls {
+        TlsMode::Implicit => "implicit",
+        TlsMode::StartTls => "starttls",
+        TlsMode::Plain => "none",
+    };
+    section.set(&format!("{part}.tls"), text(tls));
+    if server.tls == TlsMode::Plain {
+        // A profile that asks for it was read only because it may: see `server_table`.
+        section.set(&format!("{part}.insecure"), SectionValue::Switch(true));
+    }
+    match &server.trust {
+        Trust::Platform => {}
+        Trust::CaFile(path) => {
+            section.set(&format!("{part}.ca_file"), text(&path.to_string_lossy()));
+        }
+        Trust::Fingerprint(digest) => {
+            section.set(&format!("{part}.fingerprint"), text(&digest.to_string()));
+        }
+    }
+}
+
+fn set_common(
+    section: &mut ProfileSection,
+    part: &str,
+    login: Option<&Login>,
+    auth: Option<&str>,
+    connections: Option<u64>,
+) {
+    if let Some(login) = login {
+        section.set(&format!("{part}.user"), text(&login.user));
+        section.set(&format!("{part}.password"), SectionValue::Secret(login.password.source()));
+    }
+    if let Some(mechanism) = auth {
+        section.set(&format!("{part}.auth"), text(mechanism));
+    }
+    if let Some(connections) = connections {
+        section.set(&format!("{part}.connections"), SectionValue::Number(connections));
+    }
+}
+
+fn set_queue(section: &mut ProfileSection, queue: &QueueProfile) {
+    section.set("queue.lifetime", duration(queue.lifetime));
+    section.set("queue.retry.first", duration(queue.retry_first));
+    section.set("queue.retry.factor", text(&queue.retry_factor.to_string()));
+    section.set("queue.retry.max", duration(queue.retry_max));
+    let in_doubt = match queue.in_doubt {
+        InDoubtProfile::Resend => "resend",
+        InDoubtProfile::Hold => "hold",
+    };
+    section.set("queue.in_doubt", text(in_doubt));
+}
+
+fn text(text: &str) -> SectionValue {
+    SectionValue::Text(text.to_owned())
+}
+
+fn duration(duration: std::time::Duration) -> SectionValue {
+    SectionValue::Text(humantime::format_duration(duration).to_string())
+}

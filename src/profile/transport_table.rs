@@ -1,0 +1,195 @@
+//! One `[[transport]]` of a profile.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::{parse_address, parse_mailbox};
+use super::load::{Surroundings, parse_duration};
+use super::reader::{Found, Item, TableReader, TextOrTable};
+use super::server_table::{check_cleartext, read_login_parts, read_server};
+use super::{AfterProfile, ImapProfile, Login, SmtpProfile, TransportProfile};
+
+/// The mechanisms a login can be asked to use.
+const MECHANISMS: [&str; 2] = ["plain", "login"];
+
+const DEFAULT_POLL: Duration = Duration::from_secs(60);
+
+pub(super) fn read_transport<'a>(
+    mut table: TableReader<'a>,
+    surroundings: &Surroundings<'_>,
+) -> Found<(Item<&'a str>, TransportProfile)> {
+    let Some(name) = table.text("name")? else {
+        return Err(table.missing("name", "write name = \"work\" or whatever you call it"));
+    };
+    let name = name.read(transport_name)?;
+    let Some(identity) = table.text("identity")? else {
+        let example = "write identity = \"Ann Example <ann@example.org>\"";
+        return Err(table.missing("identity", example));
+    };
+    let identity = identity.read(parse_mailbox)?.value;
+    let aliases = table.texts("aliases")?.map(|list| list.value).unwrap_or_default();
+    let aliases = aliases.into_iter().map(|alias| Ok(alias.read(parse_address)?.value));
+    let aliases = aliases.collect::<Found<Vec<_>>>()?;
+    let smtp = table.table("smtp")?.map(|smtp| read_smtp(smtp, surroundings)).transpose()?;
+    let smtp_login = smtp.as_ref().and_then(|smtp| smtp.login.as_ref());
+    let imap = table.table("imap")?.map(|imap| read_imap(imap, smtp_login, surroundings));
+    let imap = imap.transpose()?;
+    if smtp.is_none() && imap.is_none() {
+        return Err(table.problem(
+            "the transport does nothing; write [transport.smtp] to send, [transport.imap] to \
+             receive, or both",
+        ));
+    }
+    table.finish()?;
+    let transport = TransportProfile { name: name.value.to_owned(), identity, aliases, smtp, imap };
+    Ok((name, transport))
+}
+
+fn transport_name(name: &str) -> Result<&str, &'static str> {
+    let sensible = (1..=64).contains(&name.len()) && !name.chars().any(char::is_control);
+    if sensible { Ok(name) } else { Err("it must have 1 to 64 bytes and no control characters") }
+}
+
+fn read_smtp(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Found<SmtpProfile> {
+    let server = read_server(&mut table, surroundings, smtp_port)?;
+    let parts = read_login_parts(&mut table, surroundings)?;
+    let login = match (parts.user, parts.password) {
+        (Some(user), Some(password)) => Some(Login { user: user.value, password: password.value }),
+        (None, None) => None,
+        (Some(_), None) => {
+            let example = "write password = { command = \"...\" } or leave out user";
+            return Err(table.missing("password", example));
+        }
+        (None, Some(_)) => return Err(table.missing("user", "a password needs a user")),
+    };
+    check_cleartext(&mut table, &server, login.is_some())?;
+    let profile = SmtpProfile {
+        server: server.value,
+        login,
+        auth: read_auth(&mut table)?,
+        connections: read_connections(&mut table)?,
+    };
+    table.finish()?;
+    Ok(profile)
+}
+
+fn smtp_port(tls: crate::net::TlsMode) -> u16 {
+    match tls {
+        crate::net::TlsMode::Implicit => 465,
+        crate::net::TlsMode::StartTls => 587,
+        crate::net::TlsMode::Plain => 25,
+    }
+}
+
+fn imap_port(tls: crate::net::TlsMode) -> u16 {
+    match tls {
+        crate::net::TlsMode::Implicit => 993,
+        crate::net::TlsMode::StartTls | crate::net::TlsMode::Plain => 143,
+    }
+}
+
+fn read_imap(
+    mut table: TableReader<'_>,
+    smtp_login: Option<&Login>,
+    surroundings: &Surroundings<'_>,
+) -> Found<ImapProfile> {
+    let server = read_server(&mut table, surroundings, imap_port)?;
+    let parts = read_login_parts(&mut table, surroundings)?;
+    let user = parts.user.map(|user| user.value);
+    let password = parts.password.map(|password| password.value);
+    let Some(user) = user.or_else(|| smtp_login.map(|login| login.user.clone())) else {
+        return Err(table.missing("user", "receiving needs a user and a password"));
+    };
+    let Some(password) = password.or_else(|| smtp_login.map(|login| login.password.clone())) else {
+        return Err(table.missing("password", "write password = { command = \"...\" }"));
+    };
+    check_cleartext(&mut table, &server, true)?;
+    let poll_interval = match table.text("poll_interval")? {
+        Some(text) => text.read(poll_interval)?.value,
+        None => DEFAULT_POLL,
+    };
+    let profile = ImapProfile {
+        server: server.value,
+        login: Login { user, password },
+        auth: read_auth(&mut table)?,
+        mailboxes: read_mailboxes(&mut table)?,
+        push: table.switch("push")?.unwrap_or(true),
+        poll_interval,
+        after: read_after(&mut table)?,
+        connections: read_connections(&mut table)?,
+    };
+    table.finish()?;
+    Ok(profile)
+}
+
+fn poll_interval(text: &str) -> Result<Duration, &'static str> {
+    let duration = parse_duration(text)?;
+    let second = Duration::from_secs(1);
+    if duration < second { Err("it must be at least \"1s\"") } else { Ok(duration) }
+}
+
+fn read_mailboxes(table: &mut TableReader<'_>) -> Found<Vec<String>> {
+    let Some(list) = table.texts("mailboxes")? else { return Ok(vec!["INBOX".to_owned()]) };
+    if list.value.is_empty() {
+        return Err(list.problem("it names no mailbox; write [\"INBOX\"] or leave it out"));
+    }
+    let mut mailboxes: Vec<String> = Vec::new();
+    for item in list.value {
+        let item = item.read(mailbox_name)?;
+        let inbox = item.value.eq_ignore_ascii_case("INBOX");
+        let name = if inbox { "INBOX" } else { item.value };
+        if mailboxes.iter().any(|other| other == name) {
+            return Err(item.problem(format!("the mailbox {name} is there twice")));
+        }
+        mailboxes.push(name.to_owned());
+    }
+    Ok(mailboxes)
+}
+
+fn mailbox_name(name: &str) -> Result<&str, &'static str> {
+    let sensible = (1..=1000).contains(&name.len()) && !name.chars().any(char::is_control);
+    if sensible { Ok(name) } else { Err("it must be a mailbox name without control characters") }
+}
+
+fn read_after(table: &mut TableReader<'_>) -> Found<AfterProfile> {
+    let wrong = "it must be \"keep\", \"seen\", \"delete\" or { move = \"Archive\" }";
+    match table.text_or_table("after", wrong)? {
+        None => Ok(AfterProfile::Keep),
+        Some(TextOrTable::Text(text)) => Ok(text
+            .read(|text| match text {
+                "keep" => Ok(AfterProfile::Keep),
+                "seen" => Ok(AfterProfile::Seen),
+                "delete" => Ok(AfterProfile::Delete),
+                _ => Err(wrong),
+            })?
+            .value),
+        Some(TextOrTable::Table(place, mut inner)) => {
+            let mailbox = inner.text("move")?;
+            inner.finish()?;
+            let mailbox = mailbox.ok_or_else(|| place.problem(wrong))?;
+            Ok(AfterProfile::Move(mailbox.read(mailbox_name)?.value.to_owned()))
+        }
+    }
+}
+
+fn read_auth(table: &mut TableReader<'_>) -> Found<Option<String>> {
+    let Some(auth) = table.text("auth")? else { return Ok(None) };
+    let auth = auth.read(|text| {
+        let lower = text.to_ascii_lowercase();
+        let known = MECHANISMS.contains(&lower.as_str());
+        if known { Ok(lower) } else { Err(format!("possible are {}", MECHANISMS.join(" and "))) }
+    })?;
+    Ok(Some(auth.value))
+}
+
+fn read_connections(table: &mut TableReader<'_>) -> Found<Option<u64>> {
+    let Some(number) = table.number("connections")? else { return Ok(None) };
+    let allowed = |number: &u64| (1..=100).contains(number);
+    let wrong = "it must be between 1 and 100";
+    Ok(Some(number.read(|number| Some(number).filter(allowed).ok_or(wrong))?.value))
+}
+
+/// A path of the profile: `~` and variables expanded, relative to the profile's folder.
+pub(super) fn profile_path(text: &str, at: &Surroundings<'_>) -> Result<PathBuf, String> {
+    Ok(at.folder.join(at.environment.expand(text)?))
+}

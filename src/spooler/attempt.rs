@@ -1,0 +1,327 @@
+//! One message and the transports it calls for: SubmitMessage, EndMessage and what follows from
+//! their answers (OB-7, OB-10, OB-11, SP-3).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Shared;
+use super::reports;
+use super::routed_message::RoutedMessage;
+use super::routing::{RouteRequest, RouteTarget, Routing, route};
+use super::slot::Slot;
+use crate::mapi::{
+    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, StatusCode,
+    SubmitFlags, SubmitMessageFlags, tags,
+};
+use crate::spi::{Message, MessageRefCell, RecipientReport, Repetition, ReportKind, SubmitError};
+
+/// E_BUSY and END_RESEND_LATER name no time; NOTIFY_READYTOSEND may come before it is over.
+const LATER: Duration = Duration::from_secs(15);
+
+/// How often END_RESEND_NOW is obeyed before it counts as END_RESEND_LATER.
+const RESEND_NOW_LIMIT: usize = 3;
+
+/// How handling a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// It has left the table.
+    Gone,
+    /// A transport has it (END_DONT_RESEND).
+    Deferred,
+    /// Its transport is closed or not logged on; it waits for a change.
+    Unavailable,
+    /// To be handed over again after this time.
+    Later(Duration),
+    /// Our own trouble; it stays as it is.
+    Error,
+}
+
+/// What one transport answered.
+#[derive(Debug)]
+enum Answer {
+    Sent,
+    Deferred,
+    Unavailable,
+    Later(Duration),
+    NotMe,
+    Cancelled,
+    /// This message cannot be sent by this transport, ever.
+    Refused(MapiError),
+    /// Something on our side failed.
+    Error(MapiError),
+}
+
+/// Hands a waiting message to its transports.
+pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
+    locked(shared, entry, None).await
+}
+
+/// Carries on with a message whose transport signalled NOTIFY_SENTDEFERRED (OB-11).
+pub(crate) async fn finish_deferred(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    entry: &EntryId,
+) -> Handed {
+    locked(shared, entry, Some(slot)).await
+}
+
+async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<Slot>>) -> Handed {
+    match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
+        Ok(()) => {}
+        Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
+        Err(_) => return Handed::Later(LATER),
+    }
+    let handed = match hand_over_locked(shared, entry, deferred_by).await {
+        Ok(handed) => handed,
+        Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
+        Err(error) => {
+            tracing::error!(%entry, %error, "A message could not be handled");
+            Handed::Error
+        }
+    };
+    if handed != Handed::Gone {
+        unlock(shared, entry).await;
+    }
+    handed
+}
+
+/// A cancelled message is no longer wanted (OB-7); it leaves the table unsent.
+async fn remove_cancelled(shared: &Shared, entry: &EntryId) -> MapiResult<Handed> {
+    unlock(shared, entry).await;
+    match shared.store.abort_submit(entry).await {
+        Ok(()) => {}
+        Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => {}
+        Err(error) => return Err(error),
+    }
+    shared.ended(entry);
+    Ok(Handed::Gone)
+}
+
+async fn unlock(shared: &Shared, entry: &EntryId) {
+    if let Err(error) = shared.store.set_lock_state(entry, SubmitFlags::empty()).await {
+        tracing::debug!(%entry, %error, "A message left the table while it was locked");
+    }
+}
+
+/// The message, opened, while this process holds its lock.
+async fn hand_over_locked(
+    shared: &Arc<Shared>,
+    entry: &EntryId,
+    deferred_by: Option<&Arc<Slot>>,
+) -> MapiResult<Handed> {
+    let message = shared.store.open_message(entry).await?;
+    let props = message.props().await?;
+    let slots = shared.slots();
+    let targets: Vec<RouteTarget> = slots.iter().map(|slot| slot.route_target()).collect();
+    let mut refused: BTreeSet<(usize, u32)> = BTreeSet::new();
+    let mut worst = Handed::Gone;
+    let mut deferred_to: Option<String> = None;
+    // Targets that had their turn keep their rows out of the next round.
+    let mut given: BTreeSet<u32> = BTreeSet::new();
+
+    if let Some(slot) = deferred_by {
+        let rows: BTreeSet<u32> =
+            message.recipients().await?.iter().map(|recipient| recipient.row).collect();
+        let view = RoutedMessage::new(Arc::clone(&message), rows);
+        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED).await {
+            Answer::Sent => {}
+            Answer::Deferred => return Ok(Handed::Deferred),
+            Answer::Cancelled => return remove_cancelled(shared, entry).await,
+            Answer::Error(error) | Answer::Refused(error) => return Err(error),
+            Answer::Later(after) => return Ok(Handed::Later(after)),
+            Answer::Unavailable | Answer::NotMe => return Ok(Handed::Later(LATER)),
+        }
+        if let Some(index) = slots.iter().position(|other| Arc::ptr_eq(other, slot)) {
+            // What it left is for the next match (AT-3).
+            let recipients = message.recipients().await?;
+            refused.extend(open_rows(&recipients).map(|row| (index, row)));
+        }
+    }
+
+    loop {
+        let recipients: Vec<Recipient> = message
+            .recipients()
+            .await?
+            .into_iter()
+            .filter(|recipient| !given.contains(&recipient.row))
+            .collect();
+        let Routing { groups, nobody } = route(&targets, request(&props, &recipients), &refused);
+        if groups.is_empty() {
+            if !nobody.is_empty() && slots.iter().any(|slot| slot.logon().is_err()) {
+                // A transport that is not logged on may be the one that takes them.
+                worst = worse(worst, Handed::Unavailable);
+            } else if !nobody.is_empty() {
+                fail(
+                    shared,
+                    &message,
+                    &nobody,
+                    "5.3.3",
+                    "no transport of this profile takes this type of address",
+                )
+                .await?;
+            }
+            break;
+        }
+        for (index, rows) in groups {
+            let Some(slot) = slots.get(index) else { continue };
+            let view = RoutedMessage::new(Arc::clone(&message), rows.clone());
+            let answer = submit(shared, slot, view, SubmitMessageFlags::empty()).await;
+            match answer {
+                Answer::Sent => {
+                    let left = message.recipients().await?;
+                    let left = open_rows(&left).filter(|row| rows.contains(row));
+                    refused.extend(left.map(|row| (index, row)));
+                }
+                Answer::NotMe => refused.extend(rows.iter().map(|row| (index, *row))),
+                Answer::Deferred => {
+                    deferred_to.get_or_insert_with(|| slot.name.clone());
+                    given.extend(rows);
+                }
+                Answer::Cancelled => return remove_cancelled(shared, entry).await,
+                Answer::Refused(error) => {
+                    fail(shared, &message, &rows, "5.6.0", &error.to_string()).await?;
+                }
+                Answer::Unavailable => {
+                    worst = worse(worst, Handed::Unavailable);
+                    given.extend(rows);
+                }
+                Answer::Later(after) => {
+                    worst = worse(worst, Handed::Later(after));
+                    given.extend(rows);
+                }
+                Answer::Error(error) => {
+                    tracing::error!(%entry, transport = %slot.name, %error, "SubmitMessage failed");
+                    worst = worse(worst, Handed::Error);
+                    given.extend(rows);
+                }
+            }
+        }
+    }
+
+    if worst != Handed::Gone {
+        return Ok(worst);
+    }
+    if let Some(transport) = deferred_to {
+        shared.store.set_deferred(entry, Some(&transport)).await?;
+        return Ok(Handed::Deferred);
+    }
+    if open_rows(&message.recipients().await?).next().is_some() {
+        // Another transport still has some of them; its NOTIFY_SENTDEFERRED comes here again.
+        return Ok(Handed::Deferred);
+    }
+    shared.store.finished_msg(entry).await?;
+    shared.sent.fetch_add(1, Ordering::Relaxed);
+    shared.ended(entry);
+    Ok(Handed::Gone)
+}
+
+fn open_rows(recipients: &[Recipient]) -> impl Iterator<Item = u32> {
+    recipients.iter().filter(|recipient| !recipient.responsibility).map(|recipient| recipient.row)
+}
+
+/// A message that waits for a time is looked at again by the timer; one that waits for a change
+/// is not.
+fn worse(one: Handed, other: Handed) -> Handed {
+    match (one, other) {
+        (Handed::Later(a), Handed::Later(b)) => Handed::Later(a.min(b)),
+        (Handed::Later(_) | Handed::Error, _) => one,
+        (_, other) => other,
+    }
+}
+
+fn request<'a>(props: &'a PropList, recipients: &'a [Recipient]) -> RouteRequest<'a> {
+    RouteRequest {
+        sender: props
+            .text(tags::SENT_REPRESENTING_EMAIL_ADDRESS)
+            .or(props.text(tags::SENDER_EMAIL_ADDRESS))
+            .unwrap_or_default(),
+        account: props.text(tags::PRIMARY_SEND_ACCOUNT),
+        recipients,
+    }
+}
+
+/// SubmitMessage and EndMessage with one transport.
+async fn submit(
+    shared: &Shared,
+    slot: &Slot,
+    message: Arc<dyn Message>,
+    flags: SubmitMessageFlags,
+) -> Answer {
+    let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
+    let code = shared.table.status_code(slot.row_id).unwrap_or_default();
+    // The end of a deferred message is told whatever the gate; it starts no transaction.
+    if !deferred && !code.contains(StatusCode::OUTBOUND_ENABLED) {
+        return Answer::Unavailable;
+    }
+    for _ in 0..RESEND_NOW_LIMIT {
+        let Ok(logon) = slot.logon() else { return Answer::Unavailable };
+        let cell = MessageRefCell::outbound();
+        if let Err(error) = logon.submit_message(flags, Arc::clone(&message), &cell).await {
+            return refusal(error);
+        }
+        let end = match logon.end_message(cell.reference()).await {
+            Ok(end) => end,
+            Err(error) => return refusal(error.into()),
+        };
+        if end.contains(EndMessageFlags::RESEND_NOW) {
+            continue;
+        }
+        if end.contains(EndMessageFlags::RESEND_LATER) {
+            return Answer::Later(LATER);
+        }
+        if end.contains(EndMessageFlags::DONT_RESEND) {
+            return Answer::Deferred;
+        }
+        return Answer::Sent;
+    }
+    Answer::Later(LATER)
+}
+
+/// What an error of SubmitMessage or EndMessage means (SP-3).
+fn refusal(error: SubmitError) -> Answer {
+    let after = error.retry_after.unwrap_or(LATER);
+    match error.error.code() {
+        MapiCode::NOT_ME => Answer::NotMe,
+        MapiCode::BUSY => Answer::Later(LATER),
+        MapiCode::WAIT | MapiCode::NETWORK_ERROR | MapiCode::TIMEOUT => Answer::Later(after),
+        MapiCode::CANCEL | MapiCode::USER_CANCEL => Answer::Cancelled,
+        MapiCode::END_OF_SESSION | MapiCode::NOT_INITIALIZED => Answer::Unavailable,
+        MapiCode::INVALID_PARAMETER
+        | MapiCode::TOO_BIG
+        | MapiCode::CORRUPT_DATA
+        | MapiCode::NO_SUPPORT
+        | MapiCode::NO_RECIPIENTS => Answer::Refused(error.error),
+        _ => Answer::Error(error.error),
+    }
+}
+
+/// Reports rows as failed by the host itself and takes responsibility for them.
+async fn fail(
+    shared: &Shared,
+    message: &Arc<dyn Message>,
+    rows: &BTreeSet<u32>,
+    status: &str,
+    words: &str,
+) -> MapiResult<()> {
+    let reports: Vec<RecipientReport> = rows
+        .iter()
+        .map(|row| RecipientReport {
+            row: *row,
+            kind: ReportKind::Failure,
+            status: status.to_owned(),
+            diagnostic: words.to_owned(),
+            remote_mta: String::new(),
+            time: shared.clock.now(),
+        })
+        .collect();
+    reports::deliver(shared.store.as_ref(), message.as_ref(), 0, reports).await?;
+    let mut recipients = message.recipients().await?;
+    recipients.retain(|recipient| rows.contains(&recipient.row));
+    for recipient in &mut recipients {
+        recipient.responsibility = true;
+    }
+    message.modify_recipients(recipients).await?;
+    message.save_changes(Repetition::First).await
+}

@@ -1,0 +1,98 @@
+//! The end of a session, in order and bounded in time (SP-5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::Shared;
+use super::flush::END_FLUSHES;
+use super::slot::Slot;
+use crate::mapi::{DeinitFlags, EntryId, LogoffFlags, MapiCode, MapiResult, TransportNotify};
+use crate::spi::{NotifyData, OutgoingState, XpProvider};
+
+/// How many messages are given back at a time; their commits share flushes.
+const AT_ONCE: usize = 128;
+
+/// How long giving back deferred messages may take altogether. What is not reached keeps its
+/// place in the transport's durable queue and is due there by itself at the next logon.
+const GIVE_BACK: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    providers: &[Arc<dyn XpProvider>],
+    grace: Duration,
+) -> MapiResult<()> {
+    let hurry = grace.is_zero();
+    let slots = shared.slots();
+    let end = END_FLUSHES | TransportNotify::END_INBOUND | TransportNotify::END_OUTBOUND;
+    for slot in &slots {
+        if let Ok(logon) = slot.logon() {
+            // A logon that refuses is logged off all the same.
+            let _ = logon.transport_notify(end, NotifyData::None).await;
+        }
+    }
+    // No new calls from here on; those that run are given their time, then cancelled below by
+    // the logoff itself.
+    shared.ending.cancel();
+    shared.tasks.close();
+    if tokio::time::timeout(grace, shared.tasks.wait()).await.is_err() && !hurry {
+        tracing::warn!("Some calls did not end in time and are cancelled");
+    }
+    if !hurry && tokio::time::timeout(GIVE_BACK, give_back(shared, &slots)).await.is_err() {
+        tracing::info!("Not every deferred message was given back; the rest is due by itself");
+    }
+    let flags = if hurry { LogoffFlags::HURRY } else { LogoffFlags::NORMAL };
+    let logoffs = slots
+        .iter()
+        .filter_map(|slot| slot.logon().ok())
+        .map(|logon| async move { logon.transport_logoff(flags).await });
+    let mut first_error = join_all(logoffs).await.into_iter().find_map(Result::err);
+    for slot in &slots {
+        shared.table.remove(slot.row_id);
+    }
+    let flags = if hurry { DeinitFlags::HURRY } else { DeinitFlags::NORMAL };
+    for provider in providers {
+        if let Err(error) = provider.shutdown(flags).await {
+            first_error.get_or_insert(error);
+        }
+    }
+    if tokio::time::timeout(GIVE_BACK, shared.tasks.wait()).await.is_err() {
+        tracing::error!("Some calls did not return after the logoff and are abandoned");
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+/// ABORT_DEFERRED for every message a transport still has (TN-18).
+async fn give_back(shared: &Arc<Shared>, slots: &[Arc<Slot>]) {
+    let mut after: Option<EntryId> = None;
+    loop {
+        let rows = match shared.store.deferred_queue(after.as_ref(), AT_ONCE).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "Deferred messages cannot be listed");
+                return;
+            }
+        };
+        let Some(last) = rows.last() else { return };
+        after = Some(last.entry.clone());
+        join_all(rows.iter().map(|row| async {
+            let OutgoingState::Deferred { transport } = &row.state else { return };
+            let slot = slots.iter().find(|slot| slot.name == *transport);
+            // A message of a transport that is no longer in the profile waits for another.
+            if let Some(logon) = slot.and_then(|slot| slot.logon().ok()) {
+                let data = NotifyData::EntryId(&row.entry);
+                match logon.transport_notify(TransportNotify::ABORT_DEFERRED, data).await {
+                    Ok(()) => {}
+                    Err(error) if error.code() == MapiCode::NOT_FOUND => {}
+                    // Past the final dot: its outcome is told at the next logon.
+                    Err(_) => return,
+                }
+            }
+            if let Err(error) = shared.store.set_deferred(&row.entry, None).await {
+                tracing::debug!(entry = %row.entry, %error, "Not noted as given back");
+            }
+        }))
+        .await;
+    }
+}

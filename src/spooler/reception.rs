@@ -1,0 +1,131 @@
+//! The reception loop of one logon: NEWMAIL or Poll -> StartMessage -> the store (IB-1 to IB-4).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::Shared;
+use super::slot::Slot;
+use crate::mapi::{LogonOutFlags, MapiCode, StatusCode, TransportNotify};
+use crate::spi::{Incoming, MessageRefCell, NotifyData};
+
+/// How many StartMessage calls run at once: saving waits for the disk, and several may wait for
+/// it together.
+const PARALLEL: usize = 8;
+
+/// How long to wait after the store refused a message or StartMessage failed, unless NEWMAIL
+/// comes before.
+const AFTER_TROUBLE: Duration = Duration::from_secs(30);
+
+/// How a round of StartMessage calls ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// Nothing is left for now.
+    Empty,
+    /// Something failed; try again by and by.
+    Trouble,
+}
+
+/// Runs until the session ends or the logon reports a critical error.
+pub(crate) async fn run(shared: Arc<Shared>, slot: Arc<Slot>) {
+    let mut round = Round::Empty;
+    loop {
+        let pause = match round {
+            Round::Trouble => Some(AFTER_TROUBLE),
+            Round::Empty if slot.wants(LogonOutFlags::SP_POLL) => {
+                Some(shared.options.poll_interval)
+            }
+            Round::Empty => None,
+        };
+        let timer = async {
+            match pause {
+                Some(pause) => {
+                    let until = shared.clock.now().saturating_add(pause);
+                    shared.clock.sleep_until(until).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shared.ending.cancelled() => return,
+            () = slot.critical_error.cancelled() => return,
+            () = slot.new_mail.notified() => {}
+            () = timer => {}
+        }
+        round = receive(&shared, &slot).await;
+    }
+}
+
+/// Takes what there is, unless the direction is closed (TN-7).
+async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
+    let code = shared.table.status_code(slot.row_id).unwrap_or_default();
+    if !code.contains(StatusCode::INBOUND_ENABLED) || slot.in_critical_section() {
+        return Round::Empty;
+    }
+    let flushing = code.contains(StatusCode::INBOUND_FLUSH);
+    if slot.wants(LogonOutFlags::SP_POLL) && !flushing && !polled(slot).await {
+        return Round::Empty;
+    }
+    slot.starts.add();
+    let rounds = join_all((0..PARALLEL).map(|_| drain(shared, slot))).await;
+    slot.starts.remove();
+    let still = shared.table.status_code(slot.row_id).unwrap_or_default();
+    if flushing
+        && still.contains(StatusCode::INBOUND_FLUSH)
+        && let Ok(logon) = slot.logon()
+    {
+        // FL-3: one came back unsaved, so the cycle is over.
+        let end = TransportNotify::END_INBOUND_FLUSH;
+        if let Err(error) = logon.transport_notify(end, NotifyData::None).await {
+            tracing::warn!(transport = %slot.name, %error, "The inbound flush could not be ended");
+        }
+    }
+    match rounds.contains(&Round::Trouble) {
+        true => Round::Trouble,
+        false => Round::Empty,
+    }
+}
+
+/// Whether Poll says that mail is there (IB-1).
+async fn polled(slot: &Slot) -> bool {
+    match slot.logon() {
+        Ok(logon) => matches!(logon.poll().await, Ok(Incoming::Waiting)),
+        Err(_) => false,
+    }
+}
+
+/// Calls StartMessage until one comes back unsaved (IB-3).
+async fn drain(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
+    loop {
+        let open = shared
+            .table
+            .status_code(slot.row_id)
+            .is_some_and(|code| code.contains(StatusCode::INBOUND_ENABLED));
+        if !open || shared.ending.is_cancelled() || slot.in_critical_section() {
+            return Round::Empty;
+        }
+        let Ok(logon) = slot.logon() else { return Round::Empty };
+        let message = match shared.store.new_incoming().await {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::warn!(transport = %slot.name, %error, "The store takes no new mail");
+                return Round::Trouble;
+            }
+        };
+        let cell = MessageRefCell::inbound();
+        match logon.start_message(Arc::clone(&message), &cell).await {
+            Ok(()) if message.entry_id().is_some() => {
+                shared.received.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(()) => return Round::Empty,
+            Err(error) if error.code() == MapiCode::CANCEL => {}
+            Err(error) if error.code() == MapiCode::END_OF_SESSION => return Round::Empty,
+            Err(error) => {
+                tracing::warn!(transport = %slot.name, %error, "A message could not be received");
+                return Round::Trouble;
+            }
+        }
+    }
+}

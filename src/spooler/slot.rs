@@ -1,0 +1,228 @@
+//! One logon as the spooler keeps it, and the support object the logon calls back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::reports;
+use super::routing::RouteTarget;
+use super::status_table::HostColumns;
+use crate::mapi::{
+    EntryId, LogonOutFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags, SpoolerNotify,
+    StatusCode,
+};
+use crate::spi::{
+    AddressTypes, Message, ProfileSection, RecipientReport, StatusColumns, Support, XpLogon, Yield,
+};
+
+/// A logon and what the host knows of it.
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) senders: Vec<String>,
+    pub(crate) section: ProfileSection,
+    pub(crate) row_id: u32,
+    pub(crate) host: HostColumns,
+    /// Set once TransportLogon has succeeded.
+    logon: OnceLock<(Arc<dyn XpLogon>, LogonOutFlags)>,
+    types: Mutex<Option<AddressTypes>>,
+    /// NOTIFY_NEWMAIL, coalesced (IB-1).
+    pub(crate) new_mail: Notify,
+    /// Entry ids of NOTIFY_SENTDEFERRED, in order (OB-11).
+    pub(crate) sent_deferred: mpsc::UnboundedSender<EntryId>,
+    /// Ends that were notified and are not recorded yet.
+    pub(crate) ends: Backlog,
+    /// StartMessage calls that run.
+    pub(crate) starts: Backlog,
+    /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
+    pub(crate) config_change: Notify,
+    /// Inside NOTIFY_CRITSEC (IB-9).
+    critical_section: AtomicBool,
+    /// Cancelled by NOTIFY_CRITICAL_ERROR: nothing is called any more but the release (SP-2).
+    pub(crate) critical_error: CancellationToken,
+}
+
+impl Slot {
+    pub(crate) fn new(
+        name: String,
+        senders: Vec<String>,
+        section: ProfileSection,
+        row_id: u32,
+        host: HostColumns,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<EntryId>) {
+        let (sent_deferred, receiver) = mpsc::unbounded_channel();
+        let slot = Slot {
+            name,
+            senders,
+            section,
+            row_id,
+            host,
+            logon: OnceLock::new(),
+            types: Mutex::new(None),
+            new_mail: Notify::new(),
+            sent_deferred,
+            ends: Backlog::default(),
+            starts: Backlog::default(),
+            config_change: Notify::new(),
+            critical_section: AtomicBool::new(false),
+            critical_error: CancellationToken::new(),
+        };
+        (Arc::new(slot), receiver)
+    }
+
+    pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
+        // A slot logs on once; a second logon would be a second slot.
+        let _ = self.logon.set((logon, flags));
+    }
+
+    /// The logon while it may be called.
+    ///
+    /// # Errors
+    /// `MAPI_E_END_OF_SESSION` when it never came about or reported a critical error (SP-2).
+    pub(crate) fn logon(&self) -> MapiResult<&Arc<dyn XpLogon>> {
+        match self.logon.get() {
+            Some((logon, _)) if !self.critical_error.is_cancelled() => Ok(logon),
+            _ => Err(MapiError::new(
+                MapiCode::END_OF_SESSION,
+                format!("the transport {} is not logged on", self.name),
+            )),
+        }
+    }
+
+    pub(crate) fn wants(&self, flag: LogonOutFlags) -> bool {
+        self.logon.get().is_some_and(|(_, flags)| flags.contains(flag))
+    }
+
+    /// Queues the end of a deferred message to be taken up.
+    pub(crate) fn deferred_ended(&self, entry: &EntryId) {
+        self.ends.add();
+        if self.sent_deferred.send(entry.clone()).is_err() {
+            // The loop has ended with the session; the transport tells it again in the next.
+            self.ends.remove();
+        }
+    }
+
+    pub(crate) fn in_critical_section(&self) -> bool {
+        self.critical_section.load(Ordering::SeqCst)
+    }
+
+    /// Calls AddressTypes and keeps the answer (AT-1).
+    pub(crate) async fn refresh_address_types(&self) -> MapiResult<()> {
+        let types = self.logon()?.address_types().await?;
+        *self.types.lock().unwrap_or_else(PoisonError::into_inner) = Some(types);
+        Ok(())
+    }
+
+    pub(crate) fn route_target(&self) -> RouteTarget {
+        RouteTarget {
+            name: self.name.clone(),
+            senders: self.senders.clone(),
+            types: self.types.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+/// How much work of a kind is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog(watch::Sender<usize>);
+
+impl Backlog {
+    pub(crate) fn add(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn remove(&self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+
+    /// Waits until there is none.
+    pub(crate) async fn zero(&self) {
+        // The sender is `self`, so it cannot be gone.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+/// The support object of one slot.
+pub(crate) struct SlotSupport {
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) shared: Weak<Shared>,
+}
+
+#[async_trait]
+impl Support for SlotSupport {
+    fn profile_section(&self) -> ProfileSection {
+        self.slot.section.clone()
+    }
+
+    fn spooler_notify(&self, flags: SpoolerNotify, entry: Option<&EntryId>) {
+        let slot = &self.slot;
+        if flags.contains(SpoolerNotify::CRITSEC) {
+            slot.critical_section.store(true, Ordering::SeqCst);
+        }
+        if flags.contains(SpoolerNotify::NONCRIT) {
+            slot.critical_section.store(false, Ordering::SeqCst);
+            slot.new_mail.notify_one();
+        }
+        if flags.contains(SpoolerNotify::NEWMAIL) {
+            slot.new_mail.notify_one();
+        }
+        if let (true, Some(entry)) = (flags.contains(SpoolerNotify::SENTDEFERRED), entry) {
+            slot.deferred_ended(entry);
+        }
+        if flags.contains(SpoolerNotify::CONFIG_CHANGE) {
+            slot.config_change.notify_one();
+        }
+        if flags.contains(SpoolerNotify::CRITICAL_ERROR) {
+            slot.critical_error.cancel();
+        }
+        if flags.contains(SpoolerNotify::READYTOSEND)
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.reconsider();
+        }
+    }
+
+    async fn spooler_yield(&self) -> Yield {
+        tokio::task::yield_now().await;
+        match self.shared.upgrade() {
+            Some(shared) if !shared.ending.is_cancelled() => Yield::Continue,
+            _ => Yield::CancelMessage,
+        }
+    }
+
+    fn modify_status_row(
+        &self,
+        columns: StatusColumns,
+        flags: ModifyStatusFlags,
+    ) -> MapiResult<()> {
+        let shared = self.shared.upgrade().ok_or(MapiCode::END_OF_SESSION)?;
+        let before = shared.table.status_code(self.slot.row_id).unwrap_or_default();
+        shared.table.modify(self.slot.row_id, &self.slot.host, columns, flags);
+        let after = shared.table.status_code(self.slot.row_id).unwrap_or_default();
+        let begun = after - before;
+        if begun.intersects(StatusCode::OUTBOUND_ENABLED | StatusCode::OUTBOUND_FLUSH) {
+            shared.reconsider();
+        }
+        if begun.intersects(StatusCode::INBOUND_ENABLED | StatusCode::INBOUND_FLUSH) {
+            self.slot.new_mail.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn status_recips(
+        &self,
+        message: &dyn Message,
+        attempt: u32,
+        recipients: Vec<RecipientReport>,
+    ) -> MapiResult<()> {
+        let shared = self.shared.upgrade().ok_or(MapiCode::END_OF_SESSION)?;
+        reports::deliver(shared.store.as_ref(), message, attempt, recipients).await
+    }
+
+    fn make_invalid(&self) {
+        self.slot.critical_error.cancel();
+    }
+}

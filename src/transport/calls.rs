@@ -1,0 +1,227 @@
+//! Which calls are open, under which reference, and how they are cancelled (OB-2, TN-14, TN-15).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::mapi::{EntryId, MessageRef};
+use crate::spi::MessageRefCell;
+
+/// Calls that are open on one logon.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u32,
+    open: HashMap<MessageRef, OpenCall>,
+    /// Tokens of calls that have begun and have no reference yet, by a number of their own.
+    unset: HashMap<u64, (Direction, CancellationToken)>,
+    next_unset: u64,
+}
+
+/// Which way a call moves a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// A message between SubmitMessage and EndMessage, or in StartMessage.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenCall {
+    pub(crate) cancel: CancellationToken,
+    pub(crate) outcome: Outcome,
+}
+
+/// What EndMessage is to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The call that opened the reference still runs.
+    Running,
+    /// Accepted and deferred (END_DONT_RESEND).
+    Deferred(EntryId),
+    /// A deferred message whose outcome was reported: settle it and answer 0.
+    Reported(EntryId),
+    /// Finished in an earlier session already: answer 0.
+    Finished,
+}
+
+/// A call that has begun and has no reference yet. Dropping it forgets the call.
+#[derive(Debug)]
+pub(crate) struct BegunCall<'a> {
+    calls: &'a Calls,
+    number: u64,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// A call with a reference. Dropping it closes the reference unless it was
+/// [kept](NamedCall::keep).
+#[derive(Debug)]
+pub(crate) struct NamedCall<'a> {
+    calls: &'a Calls,
+    pub(crate) reference: MessageRef,
+    pub(crate) cancel: CancellationToken,
+    kept: bool,
+}
+
+impl Calls {
+    /// Notes that a call began; it can be cancelled from now on (TN-15).
+    pub(crate) fn begin(&self, direction: Direction) -> BegunCall<'_> {
+        let cancel = CancellationToken::new();
+        let mut state = self.lock();
+        let number = state.next_unset;
+        state.next_unset = state.next_unset.wrapping_add(1);
+        state.unset.insert(number, (direction, cancel.clone()));
+        BegunCall { calls: self, number, cancel }
+    }
+
+    /// Cancels the call with this reference; the values 0 and 1 mean those without one (TN-15).
+    /// A reference nobody knows is no error (TN-16).
+    pub(crate) fn cancel(&self, reference: MessageRef) {
+        let state = self.lock();
+        let direction = match reference {
+            MessageRef::OUTBOUND_UNSET => Direction::Outbound,
+            MessageRef::INBOUND_UNSET => Direction::Inbound,
+            _ => {
+                if let Some(call) = state.open.get(&reference) {
+                    call.cancel.cancel();
+                }
+                return;
+            }
+        };
+        for (_, token) in state.unset.values().filter(|(towards, _)| *towards == direction) {
+            token.cancel();
+        }
+    }
+
+    /// Cancels everything; for the end of the logon (LG-9).
+    pub(crate) fn cancel_all(&self) {
+        let state = self.lock();
+        state.open.values().for_each(|call| call.cancel.cancel());
+        state.unset.values().for_each(|(_, token)| token.cancel());
+    }
+
+    /// Takes an open call for EndMessage; the reference is dead from now on (OB-10).
+    pub(crate) fn end(&self, reference: MessageRef) -> Option<OpenCall> {
+        let mut state = self.lock();
+        match state.open.get(&reference) {
+            Some(call) if call.outcome != Outcome::Running => state.open.remove(&reference),
+            _ => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<'a> BegunCall<'a> {
+    /// Assigns a reference and shows it to the host in the same step in which the call leaves
+    /// the ranks of those without one, so that a cancel always finds it by one name or the other.
+    pub(crate) fn name(self, cell: &MessageRefCell) -> NamedCall<'a> {
+        let mut state = self.calls.lock();
+        let reference = state.free_reference();
+        state.unset.remove(&self.number);
+        let cancel = self.cancel.clone();
+        let call = OpenCall { cancel: cancel.clone(), outcome: Outcome::Running };
+        state.open.insert(reference, call);
+        cell.set(reference);
+        drop(state);
+        NamedCall { calls: self.calls, reference, cancel, kept: false }
+    }
+}
+
+impl Drop for BegunCall<'_> {
+    fn drop(&mut self) {
+        self.calls.lock().unset.remove(&self.number);
+    }
+}
+
+impl NamedCall<'_> {
+    /// Leaves the reference open for EndMessage.
+    pub(crate) fn keep(mut self, outcome: Outcome) {
+        if let Some(call) = self.calls.lock().open.get_mut(&self.reference) {
+            call.outcome = outcome;
+        }
+        self.kept = true;
+    }
+}
+
+impl Drop for NamedCall<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.calls.lock().open.remove(&self.reference);
+        }
+    }
+}
+
+impl State {
+    /// The next number that is neither 0 nor 1 nor in use (OB-2).
+    fn free_reference(&mut self) -> MessageRef {
+        loop {
+            self.last = self.last.wrapping_add(1).max(MessageRef::FIRST.0);
+            let reference = MessageRef(self.last);
+            if !self.open.contains_key(&reference) {
+                return reference;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn entry() -> EntryId {
+        EntryId::from_bytes(&[1; 16]).unwrap()
+    }
+
+    #[test]
+    fn references_are_unique_and_never_0_or_1() {
+        let calls = Calls::default();
+        calls.lock().last = u32::MAX - 1;
+        let cells: Vec<MessageRefCell> = (0..4).map(|_| MessageRefCell::outbound()).collect();
+        let open: Vec<NamedCall<'_>> =
+            cells.iter().map(|cell| calls.begin(Direction::Outbound).name(cell)).collect();
+        let mut numbers: Vec<u32> = cells.iter().map(|cell| cell.reference().0).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers, [2, 3, 4, u32::MAX]);
+        drop(open);
+        assert!(calls.lock().open.is_empty());
+    }
+
+    #[test]
+    fn cancel_finds_a_call_by_either_name() {
+        let calls = Calls::default();
+        let cell = MessageRefCell::outbound();
+        let outbound = calls.begin(Direction::Outbound);
+        let inbound = calls.begin(Direction::Inbound);
+        calls.cancel(MessageRef::OUTBOUND_UNSET);
+        assert!(outbound.cancel.is_cancelled());
+        assert!(!inbound.cancel.is_cancelled());
+        let named = calls.begin(Direction::Outbound).name(&cell);
+        calls.cancel(MessageRef::OUTBOUND_UNSET);
+        assert!(!named.cancel.is_cancelled());
+        calls.cancel(MessageRef(4711));
+        assert!(!named.cancel.is_cancelled());
+        calls.cancel(cell.reference());
+        assert!(named.cancel.is_cancelled());
+    }
+
+    #[test]
+    fn a_reference_lives_until_end_message() {
+        let calls = Calls::default();
+        let cell = MessageRefCell::outbound();
+        let call = calls.begin(Direction::Outbound).name(&cell);
+        assert!(calls.end(cell.reference()).is_none(), "SubmitMessage still runs");
+        call.keep(Outcome::Deferred(entry()));
+        assert_eq!(calls.end(cell.reference()).unwrap().outcome, Outcome::Deferred(entry()));
+        assert!(calls.end(cell.reference()).is_none());
+    }
+}

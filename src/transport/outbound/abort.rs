@@ -1,0 +1,231 @@
+//! What users and hosts do to queued messages: cancel, park, hold, release, retry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::progress::Stage;
+use super::shared::Shared;
+use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
+use crate::spool::{
+    Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError,
+};
+
+/// How a deferred message is taken from us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abort {
+    /// It leaves the queue for good (TN-17).
+    Cancel,
+    /// It is given back and waits for its message (TN-18).
+    Park,
+}
+
+/// How long the recorder may take over an outcome that is decided. It waits for the disk only,
+/// never for a server.
+const RECORDER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// TN-17, TN-18. See [`Outbound::abort`](super::Outbound::abort).
+pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> MapiResult<()> {
+    loop {
+        let Some(flight) = shared.flights.of(entry) else {
+            match abort_row(shared, entry, how, None).await {
+                Err(SpoolError::Conflict(_)) => continue,
+                result => return result.map_err(MapiError::from)?,
+            }
+        };
+        match flight.progress.stop() {
+            Ok(()) => {
+                // Nobody else touches the row any more, but the claim itself may be on its way.
+                let record = flight.record().clone();
+                let result = loop {
+                    match abort_row(shared, entry, how, Some(&record)).await {
+                        Err(SpoolError::Conflict(_)) => tokio::task::yield_now().await,
+                        result => break result,
+                    }
+                };
+                shared.flights.land(&flight);
+                shared.wake.notify_one();
+                return result.map_err(MapiError::from)?;
+            }
+            Err(Stage::DotOut) => return Err(too_late(entry)),
+            Err(Stage::Over | Stage::Stopped | Stage::Stoppable) => {
+                let landed = tokio::time::timeout(RECORDER_PATIENCE, flight.landed());
+                if landed.await.is_err() {
+                    let why = format!("the last attempt of {entry} cannot be recorded");
+                    return Err(MapiError::new(MapiCode::DISK_ERROR, why));
+                }
+            }
+        }
+    }
+}
+
+/// Changes the row. `stopped` is the record of a flight that was stopped: its recipients know
+/// more than the row.
+///
+/// The outer error is the spool's, the inner one the answer.
+async fn abort_row(
+    shared: &Shared,
+    entry: &EntryId,
+    how: Abort,
+    stopped: Option<&QueueRecord>,
+) -> Result<MapiResult<()>, SpoolError> {
+    let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
+        return Ok(Err(MapiError::new(
+            MapiCode::NOT_FOUND,
+            format!("{entry} is not deferred by {}", shared.settings.transport),
+        )));
+    };
+    if let Some(stopped) = stopped {
+        row.envelope = stopped.envelope.clone();
+        row.last_error = stopped.last_error.clone();
+    }
+    if row.state == QueueState::Done {
+        return Ok(Err(too_late(entry)));
+    }
+    let expect = Expect::Revision(row.revision);
+    let batch = match how {
+        Abort::Cancel => Batch::new().with(Op::DeleteQueue { entry: entry.clone(), expect }).with(
+            Op::PutHistory {
+                entry: entry.clone(),
+                record: Box::new(history(&row, HistoryEnd::Cancelled, shared.clock.now())),
+            },
+        ),
+        Abort::Park => {
+            match row.state {
+                QueueState::Due | QueueState::Claimed(_) => row.state = QueueState::Parked,
+                // Nobody works on these, and what they say must outlive the logoff.
+                QueueState::InDoubt { .. }
+                | QueueState::Held
+                | QueueState::Parked
+                | QueueState::Done => return Ok(Ok(())),
+            }
+            Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
+        }
+    };
+    shared.spool.commit(batch).await.map(|_durable| Ok(()))
+}
+
+fn is_ours(shared: &Shared, row: &QueueRecord) -> bool {
+    row.transport == shared.settings.transport
+}
+
+fn too_late(entry: &EntryId) -> MapiError {
+    let why = format!("the final dot of {entry} is out: only the server decides now");
+    MapiError::new(MapiCode::UNABLE_TO_ABORT, why)
+}
+
+/// The history of a message that leaves the queue.
+pub(super) fn history(row: &QueueRecord, end: HistoryEnd, now: SysTime) -> HistoryRecord {
+    HistoryRecord {
+        transport: row.transport.clone(),
+        end,
+        ended: now,
+        submitted: row.submitted,
+        attempts: row.attempts,
+        envelope: row.envelope.clone(),
+        subject: row.subject.clone(),
+        message_id: row.message_id.clone(),
+        size: row.size,
+    }
+}
+
+/// What a user may do to one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Hold,
+    Release,
+    Retry,
+}
+
+/// Grants a wish; `true` when the row changed.
+pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> MapiResult<bool> {
+    loop {
+        if let Some(flight) = shared.flights.of(entry) {
+            match (wish, flight.progress.stage()) {
+                (Wish::Hold, Stage::Stoppable | Stage::DotOut) => {
+                    let why = format!("{entry} is on its way");
+                    return Err(MapiError::new(MapiCode::UNABLE_TO_ABORT, why));
+                }
+                // It is being tried at this moment.
+                (_, Stage::Stoppable | Stage::DotOut) => return Ok(false),
+                (_, Stage::Over | Stage::Stopped) => {
+                    let landed = tokio::time::timeout(RECORDER_PATIENCE, flight.landed());
+                    landed.await.map_err(|_| MapiError::from(MapiCode::DISK_ERROR))?;
+                    continue;
+                }
+            }
+        }
+        let row = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row));
+        let Some(row) = row else {
+            let why = format!("{entry} is not in the queue of {}", shared.settings.transport);
+            return Err(MapiError::new(MapiCode::NOT_IN_QUEUE, why));
+        };
+        let Some(changed) = granted(&row, wish, shared.clock.now()) else {
+            return match (wish, row.state) {
+                (Wish::Hold, QueueState::Done) => {
+                    let why = format!("{entry} was sent");
+                    Err(MapiError::new(MapiCode::UNABLE_TO_ABORT, why))
+                }
+                _ => Ok(false),
+            };
+        };
+        let put = Op::PutQueue {
+            entry: entry.clone(),
+            record: Box::new(changed),
+            expect: Expect::Revision(row.revision),
+        };
+        match shared.spool.commit(Batch::new().with(put)).await {
+            Ok(_durable) => return Ok(true),
+            Err(SpoolError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The row after a wish; `None` when there is nothing to change.
+fn granted(row: &QueueRecord, wish: Wish, now: SysTime) -> Option<QueueRecord> {
+    let state = match (wish, &row.state) {
+        (Wish::Hold, QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. }) => {
+            QueueState::Held
+        }
+        (Wish::Release, QueueState::Held | QueueState::InDoubt { resend: false, .. })
+        | (Wish::Retry, QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. }) => {
+            QueueState::Due
+        }
+        _ => return None,
+    };
+    let due = if wish == Wish::Hold { row.due } else { now };
+    Some(QueueRecord { state, due, ..row.clone() })
+}
+
+/// Rows looked at, and written, at once.
+const PAGE: usize = 256;
+
+/// Makes everything that waits for its time due now.
+pub(super) async fn retry_all(shared: &Arc<Shared>) -> MapiResult<u64> {
+    let (mut after, mut count): (Option<EntryId>, u64) = (None, 0);
+    loop {
+        let page = shared.spool.queue_page(after.as_ref(), PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(count) };
+        after = Some(last.clone());
+        let now = shared.clock.now();
+        let waiting: Vec<EntryId> = page
+            .into_iter()
+            .filter(|(entry, row)| {
+                is_ours(shared, row)
+                    && row.scheduled().is_some_and(|due| due > now)
+                    && !shared.flights.has(entry)
+            })
+            .map(|(entry, _)| entry)
+            .collect();
+        // Together they share commits.
+        let granted = waiting.iter().map(|entry| grant(shared, entry, Wish::Retry));
+        for result in futures_util::future::join_all(granted).await {
+            match result {
+                Ok(changed) => count += u64::from(changed),
+                // It ended meanwhile.
+                Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! One attempt to send one message: as many transactions as its recipients need.
+
+use std::collections::VecDeque;
+
+use super::connection::Connection;
+use super::flight::Flight;
+use super::reply::{Cause, Failure};
+use super::schedule::{self, AttemptEnd};
+use super::transaction::{End, MAX_RECIPIENTS, Sent, TextSource, Transacted, Work, transact};
+use crate::clock::Clock;
+
+/// What an attempt came to. Outcomes of recipients are in the flight's record.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    /// How it ended.
+    pub(super) end: Ended,
+    /// Trouble that is not this message's alone.
+    pub(super) trouble: Option<Failure>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// To be recorded.
+    Recorded(AttemptEnd),
+    /// The account could not be used and nobody got an outcome: the attempt does not count.
+    AccountTrouble,
+    /// The connection had been closed before: try another.
+    Stale,
+    /// The message was stopped, or the connection was cut.
+    Stopped,
+}
+
+/// Sends to everyone who has no outcome yet.
+pub(super) async fn deliver(
+    connection: &mut Connection,
+    flight: &Flight,
+    text: &dyn TextSource,
+    clock: &dyn Clock,
+) -> Delivery {
+    let (envelope, size) = {
+        let record = flight.record();
+        (record.envelope.clone(), record.size)
+    };
+    let mut waiting: VecDeque<usize> = envelope
+        .recipients
+        .iter()
+        .enumerate()
+        .filter(|(_, recipient)| !recipient.state.is_conclusive())
+        .map(|(index, _)| index)
+        .collect();
+    let mut at_once = MAX_RECIPIENTS;
+    let mut heard = false;
+    loop {
+        let recipients: Vec<usize> = waiting.drain(..waiting.len().min(at_once)).collect();
+        let work = Work { envelope: &envelope, recipients: &recipients, size, text };
+        let mut transacted = transact(connection, &work, &flight.progress).await;
+        let split = split(&mut transacted);
+        if !split.is_empty() {
+            at_once = recipients.len().saturating_sub(split.len()).max(1);
+            split.into_iter().rev().for_each(|index| waiting.push_front(index));
+        }
+        schedule::apply(&mut flight.record(), &transacted.outcomes, clock.now());
+        let trouble = account_trouble(&transacted);
+        heard |= transacted
+            .outcomes
+            .iter()
+            .any(|(_, sent)| !matches!(sent, Sent::Refused(why) if why.verdict.is_lane_trouble()));
+        let end = match transacted.end {
+            End::InStep if trouble.is_some() && !heard => Ended::AccountTrouble,
+            End::InStep if trouble.is_some() || waiting.is_empty() => {
+                Ended::Recorded(AttemptEnd::Answered)
+            }
+            End::InStep => {
+                flight.progress.next_transaction();
+                continue;
+            }
+            End::Broken(failure) => Ended::Recorded(AttemptEnd::Broken(failure)),
+            End::InDoubt(failure) => Ended::Recorded(AttemptEnd::InDoubt(failure)),
+            End::Stale => Ended::Stale,
+            End::Stopped => Ended::Stopped,
+        };
+        return Delivery { end, trouble };
+    }
+}
+
+/// Takes out those that belong into a further transaction. When nobody at all was accepted, they
+/// stay and count as refused for now, so that the attempt comes to an end.
+fn split(transacted: &mut Transacted) -> Vec<usize> {
+    let too_many = |sent: &Sent| matches!(sent, Sent::Refused(why) if why.verdict.cause == Cause::TooManyRecipients);
+    let accepted = transacted.end == End::InStep
+        && transacted.outcomes.iter().any(|(_, sent)| matches!(sent, Sent::Delivered(_)));
+    if !accepted {
+        return Vec::new();
+    }
+    let (split, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut transacted.outcomes).into_iter().partition(|(_, sent)| too_many(sent));
+    transacted.outcomes = kept;
+    split.into_iter().map(|(index, _)| index).collect()
+}
+
+/// The first trouble that concerns more than this message.
+fn account_trouble(transacted: &Transacted) -> Option<Failure> {
+    let refusals = transacted.outcomes.iter().filter_map(|(_, sent)| match sent {
+        Sent::Refused(failure) => Some(failure),
+        Sent::Delivered(_) => None,
+    });
+    let end = match &transacted.end {
+        End::Broken(failure) | End::InDoubt(failure) => Some(failure),
+        End::InStep | End::Stale | End::Stopped => None,
+    };
+    refusals.chain(end).find(|failure| failure.verdict.is_lane_trouble()).cloned()
+}
+
+#[cfg(test)]
+#[path = "delivery/tests.rs"]
+mod tests;

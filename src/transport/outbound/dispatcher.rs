@@ -1,0 +1,106 @@
+//! Decides when what is claimed, and how many connections serve it. Waits for events and for the
+//! next due time; never looks twice without a reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claims::{self, Claimed};
+use super::herald::News;
+use super::shared::Shared;
+use super::worker;
+use crate::mapi::SysTime;
+use crate::spool::SpoolError;
+use crate::transport::events::{Trouble, TroubleKind};
+
+/// How long a spool that cannot be read is left alone.
+const SPOOL_PAUSE: Duration = Duration::from_secs(5);
+
+/// Runs until the account ends.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut spool_trouble = false;
+    loop {
+        let wake = shared.wake.notified();
+        tokio::pin!(wake);
+        // Before the look, so that what comes between the look and the wait is not missed.
+        wake.as_mut().enable();
+        let wait = match step(&shared).await {
+            Ok(wait) => {
+                if std::mem::take(&mut spool_trouble) {
+                    shared.herald.tell(News::Trouble(None));
+                }
+                wait
+            }
+            Err(SpoolError::Closed) => return,
+            Err(error) => {
+                spool_trouble = true;
+                Wait::Until(report(&shared, &error))
+            }
+        };
+        match wait {
+            Wait::Not => tokio::task::yield_now().await,
+            Wait::ForNews => wake.await,
+            Wait::Until(time) => {
+                tokio::select! {
+                    () = wake => {}
+                    () = shared.clock.sleep_until(time) => {}
+                }
+            }
+        }
+    }
+}
+
+/// What to wait for until the next look.
+enum Wait {
+    Not,
+    ForNews,
+    Until(SysTime),
+}
+
+async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
+    let now = shared.clock.now();
+    let (back, to_claim, paused_until, open) = {
+        let mut lane = shared.lane();
+        (lane.take_back(now), lane.to_claim(now), lane.paused_until(now), lane.is_open())
+    };
+    shared.give_back(back, None);
+    if !open {
+        return Ok(Wait::ForNews);
+    }
+    let mut claimed = Claimed::default();
+    if to_claim > 0 {
+        claimed = claims::claim_due(shared, to_claim).await?;
+        shared.lane().set_backlog(claimed.more);
+    }
+    staff(shared);
+    let looked = to_claim > 0;
+    let nothing_due = looked && !claimed.any;
+    if shared.lane().drained(shared.clock.now(), !shared.flights.is_empty(), nothing_due) {
+        shared.herald.tell(News::FlushDrained);
+    }
+    let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
+    Ok(match (another_look, paused_until.or(claimed.next)) {
+        (true, _) => Wait::Not,
+        (false, Some(time)) => Wait::Until(time),
+        (false, None) => Wait::ForNews,
+    })
+}
+
+/// Starts connections for what is ready.
+fn staff(shared: &Arc<Shared>) {
+    let hired = shared.lane().hire(shared.clock.now());
+    for _ in 0..hired {
+        shared.spawn(worker::run(Arc::clone(shared)));
+    }
+}
+
+/// Tells of a spool that cannot be read or written, and until when it is left alone.
+fn report(shared: &Shared, error: &SpoolError) -> SysTime {
+    let until = shared.clock.now().saturating_add(SPOOL_PAUSE);
+    tracing::error!(transport = %shared.settings.transport, %error, "The queue cannot be worked on");
+    shared.herald.tell(News::Trouble(Some(Trouble {
+        kind: TroubleKind::Storage,
+        words: error.to_string(),
+        next_attempt: Some(until),
+    })));
+    until
+}

@@ -1,0 +1,66 @@
+//! What sending tells its logon, in the order in which it happened.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::mapi::EntryId;
+use crate::transport::events::{Activity, Trouble};
+
+/// Hears of what sending does. Calls come one after the other from one task, never from under a
+/// lock, and should return soon.
+pub(crate) trait OutboundEvents: Send + Sync {
+    /// A deferred message ended, or some of its recipients did (OB-11). May be repeated.
+    fn sent_deferred(&self, entry: &EntryId);
+    /// A message begins to move, or none moves any more (ST-4).
+    fn activity(&self, activity: Activity);
+    /// The account cannot work just now; `None` when it can again.
+    fn trouble(&self, trouble: Option<Trouble>);
+    /// Messages that were answered with `MAPI_E_WAIT` may come again (SP-6).
+    fn ready_to_send(&self);
+    /// Flush mode has nothing left that can move (TN-12). Comes again after new work.
+    fn flush_drained(&self);
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum News {
+    SentDeferred(EntryId),
+    Activity(Activity),
+    Trouble(Option<Trouble>),
+    ReadyToSend,
+    FlushDrained,
+}
+
+/// Takes news from anywhere, also from under a lock, and never waits.
+#[derive(Clone, Debug)]
+pub(super) struct Herald {
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Herald {
+    /// A herald, and the task that speaks for it until every herald is gone.
+    pub(super) fn new(
+        events: Arc<dyn OutboundEvents>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let speak = async move {
+            while let Some(news) = receiver.recv().await {
+                match news {
+                    News::SentDeferred(entry) => events.sent_deferred(&entry),
+                    News::Activity(activity) => events.activity(activity),
+                    News::Trouble(trouble) => events.trouble(trouble),
+                    News::ReadyToSend => events.ready_to_send(),
+                    News::FlushDrained => events.flush_drained(),
+                }
+            }
+        };
+        (Herald { news: sender }, speak)
+    }
+
+    /// Passes on what happened.
+    pub(super) fn tell(&self, news: News) {
+        // Nobody listens any more once the logon is gone.
+        let _ = self.news.send(news);
+    }
+}

@@ -1,0 +1,317 @@
+//! What an account may do at a moment: gate, flush mode, trouble, connections. Pure: no I/O, no
+//! clock; whoever changes it looks at it again.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use super::reply::{Cause, Failure, Scope};
+use crate::mapi::{EntryId, SysTime};
+use crate::transport::events::Gate;
+
+/// Claims kept ready for each connection, so that none waits for the disk between two messages.
+const AHEAD: usize = 16;
+/// Messages a flush remembers as tried; a flush that meets more failures than this ends.
+const MAX_TRIED: usize = 100_000;
+/// How long fewer connections are opened after a server refused one beside others that work.
+const CAP_LASTS: Duration = Duration::from_secs(60);
+
+/// State of the sending side of one account; `F` is a claimed message.
+#[derive(Debug)]
+pub(super) struct Lane<F> {
+    gate: Gate,
+    stopping: bool,
+    flush: Option<Flush>,
+    trouble: Option<Paused>,
+    limit: usize,
+    cap: Option<(usize, SysTime)>,
+    /// Claimed and waiting for a connection.
+    ready: VecDeque<F>,
+    /// Connection tasks.
+    workers: usize,
+    /// Those of them that wait for work on an open connection.
+    idle: usize,
+    /// Those of them that have an open connection.
+    connected: usize,
+    moving: usize,
+    /// More was due than could be claimed.
+    backlog: bool,
+}
+
+#[derive(Debug, Default)]
+struct Flush {
+    tried: HashSet<EntryId>,
+    /// Nothing was left to move when last looked.
+    announced: bool,
+    /// Trouble is not waited for before the first look.
+    probed: bool,
+}
+
+#[derive(Debug)]
+struct Paused {
+    failures: u32,
+    until: SysTime,
+}
+
+/// What follows from a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reaction {
+    /// The account waits.
+    Pause(SysTime),
+    /// The others that are connected go on; no further connection for a while.
+    FewerConnections,
+}
+
+impl<F> Lane<F> {
+    /// A closed lane for at most `limit` connections.
+    pub(super) fn new(limit: usize) -> Self {
+        Lane {
+            gate: Gate::Closed,
+            stopping: false,
+            flush: None,
+            trouble: None,
+            limit: limit.max(1),
+            cap: None,
+            ready: VecDeque::new(),
+            workers: 0,
+            idle: 0,
+            connected: 0,
+            moving: 0,
+            backlog: false,
+        }
+    }
+
+    pub(super) fn set_gate(&mut self, gate: Gate) {
+        // Whoever opens the gate wants to see it tried.
+        if gate == Gate::Open && self.gate == Gate::Closed {
+            self.try_now();
+        }
+        self.gate = gate;
+    }
+
+    /// Ends all work for good.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    pub(super) fn begin_flush(&mut self) {
+        self.flush = Some(Flush::default());
+        self.cap = None;
+    }
+
+    pub(super) fn end_flush(&mut self) {
+        self.flush = None;
+    }
+
+    /// Whether retry times are ignored (TN-12).
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flush.is_some()
+    }
+
+    /// Does not wait for trouble to pass before the next try.
+    pub(super) fn try_now(&mut self) {
+        if let Some(paused) = &mut self.trouble {
+            paused.until = SysTime::EPOCH;
+        }
+        self.cap = None;
+    }
+
+    /// Whether a new transaction may start (TN-8, TN-9).
+    pub(super) fn is_open(&self) -> bool {
+        self.gate == Gate::Open && !self.stopping
+    }
+
+    fn is_paused(&self, now: SysTime) -> bool {
+        let probe = self.flush.as_ref().is_some_and(|flush| !flush.probed);
+        self.trouble.as_ref().is_some_and(|paused| now < paused.until) && !probe
+    }
+
+    /// Until when trouble is waited for.
+    pub(super) fn paused_until(&self, now: SysTime) -> Option<SysTime> {
+        self.trouble.as_ref().map(|paused| paused.until).filter(|_| self.is_paused(now))
+    }
+
+    fn connections(&self, now: SysTime) -> usize {
+        if self.trouble.is_some() {
+            return 1;
+        }
+        match self.cap {
+            Some((cap, until)) if now < until => self.limit.min(cap).max(1),
+            _ => self.limit,
+        }
+    }
+
+    /// How many messages should be claimed now; 0 also while enough are ready.
+    pub(super) fn to_claim(&self, now: SysTime) -> usize {
+        if !self.is_open() || self.is_paused(now) {
+            return 0;
+        }
+        if self.trouble.is_some() {
+            // One at a time, to see whether it works again.
+            return usize::from(self.ready.is_empty() && self.workers == self.idle);
+        }
+        let wanted = self.connections(now) * AHEAD;
+        if self.ready.len() > wanted / 2 { 0 } else { wanted - self.ready.len() }
+    }
+
+    /// Whether a message that is being accepted may be claimed in the same commit.
+    pub(super) fn may_claim_new(&self, now: SysTime) -> bool {
+        self.is_open()
+            && self.trouble.is_none()
+            && !self.backlog
+            && self.ready.len() < self.connections(now) * AHEAD
+    }
+
+    /// Remembers whether more was due than was claimed.
+    pub(super) fn set_backlog(&mut self, backlog: bool) {
+        self.backlog = backlog;
+    }
+
+    /// Puts a claimed message in line.
+    pub(super) fn push(&mut self, flight: F) {
+        self.ready.push_back(flight);
+        self.new_work();
+    }
+
+    /// How many connection tasks should be started; they are counted as running from now on.
+    pub(super) fn hire(&mut self, now: SysTime) -> usize {
+        if !self.is_open() || self.is_paused(now) {
+            return 0;
+        }
+        let wanted = self.ready.len().saturating_sub(self.idle);
+        let free = self.connections(now).saturating_sub(self.workers);
+        let hired = wanted.min(free);
+        self.workers += hired;
+        hired
+    }
+
+    /// The next message for a connection.
+    pub(super) fn take(&mut self) -> Option<F> {
+        let taken = if self.is_open() { self.ready.pop_front() } else { None };
+        if taken.is_some()
+            && let Some(flush) = &mut self.flush
+        {
+            flush.probed = true;
+        }
+        taken
+    }
+
+    /// Everything that is ready and may not start: to be given back.
+    pub(super) fn take_back(&mut self, now: SysTime) -> Vec<F> {
+        if self.is_open() && !self.is_paused(now) {
+            return Vec::new();
+        }
+        self.ready.drain(..).collect()
+    }
+
+    /// A connection task ends.
+    pub(super) fn fire(&mut self) {
+        self.workers = self.workers.saturating_sub(1);
+    }
+
+    /// A connection opened.
+    pub(super) fn connected(&mut self) {
+        self.connected += 1;
+    }
+
+    /// A connection is gone.
+    pub(super) fn disconnected(&mut self) {
+        self.connected = self.connected.saturating_sub(1);
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.idle += 1;
+    }
+
+    pub(super) fn wake(&mut self) {
+        self.idle = self.idle.saturating_sub(1);
+    }
+
+    /// A message begins to move; `true` when none moved before. `None`: it may not (TN-9).
+    pub(super) fn begin_moving(&mut self) -> Option<bool> {
+        self.is_open().then(|| {
+            self.moving += 1;
+            self.moving == 1
+        })
+    }
+
+    /// A message moves no more; `true` when none moves now.
+    pub(super) fn end_moving(&mut self) -> bool {
+        self.moving = self.moving.saturating_sub(1);
+        self.moving == 0
+    }
+
+    /// A transaction went through. `true` when there was trouble before.
+    pub(super) fn mended(&mut self) -> bool {
+        self.trouble.take().is_some()
+    }
+
+    /// Something failed that is no message's fault; `pause` tells how long to wait after so many
+    /// failures in a row. `others` says whether other connections of this account work.
+    pub(super) fn failed(
+        &mut self,
+        failure: &Failure,
+        now: SysTime,
+        pause: impl FnOnce(u32) -> Duration,
+    ) -> Reaction {
+        let others_work = self.connected > 0 && self.trouble.is_none();
+        let one_connection = failure.verdict.scope == Scope::Network || !failure.is_transaction();
+        if others_work && one_connection {
+            self.cap = Some((self.connected, now.saturating_add(CAP_LASTS)));
+            return Reaction::FewerConnections;
+        }
+        let failures = self.trouble.as_ref().map_or(0, |paused| paused.failures).saturating_add(1);
+        let until = now.saturating_add(pause(failures));
+        self.trouble = Some(Paused { failures, until });
+        if failure.verdict.cause == Cause::Throttled && self.connected > 0 {
+            self.cap = Some((1, until.saturating_add(CAP_LASTS)));
+        }
+        Reaction::Pause(until)
+    }
+
+    /// A message was tried in flush mode and is still in the queue.
+    pub(super) fn tried(&mut self, entry: &EntryId) {
+        if let Some(flush) = &mut self.flush
+            && flush.tried.len() < MAX_TRIED
+        {
+            flush.tried.insert(entry.clone());
+        }
+    }
+
+    /// Whether a flush has tried it already.
+    pub(super) fn was_tried(&self, entry: &EntryId) -> bool {
+        self.flush.as_ref().is_some_and(|flush| flush.tried.contains(entry))
+    }
+
+    fn flush_is_spent(&self) -> bool {
+        self.flush.as_ref().is_some_and(|flush| flush.tried.len() >= MAX_TRIED)
+    }
+
+    /// New work has come: a flush that had ended has something to do again.
+    pub(super) fn new_work(&mut self) {
+        if let Some(flush) = &mut self.flush {
+            flush.announced = false;
+        }
+    }
+
+    /// Whether the flush is to be announced as drained: nothing is claimed, and nothing that is
+    /// queued can move now (`nothing_due`, or trouble keeps it all).
+    pub(super) fn drained(&mut self, now: SysTime, in_flight: bool, nothing_due: bool) -> bool {
+        let stuck = self.is_paused(now) || self.flush_is_spent();
+        let open = self.is_open();
+        let Some(flush) = &mut self.flush else { return false };
+        if flush.announced || in_flight || !open || !(nothing_due || stuck) {
+            return false;
+        }
+        flush.announced = true;
+        flush.probed = true;
+        true
+    }
+}
+
+#[cfg(test)]
+#[path = "lane/tests.rs"]
+mod tests;

@@ -1,0 +1,152 @@
+//! Makes outcomes durable: those of all connections share commits, and none is forgotten while
+//! the process lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::flight::Flight;
+use super::herald::News;
+use super::schedule::{self, AttemptEnd};
+use super::shared::Shared;
+use crate::mapi::SysTime;
+use crate::spool::{Batch, Expect, Op, QueueRecord, QueueState, RecipientState, SpoolError};
+use crate::transport::events::{Trouble, TroubleKind};
+
+/// An attempt that is over.
+#[derive(Debug)]
+pub(super) struct Landing {
+    pub(super) flight: Arc<Flight>,
+    pub(super) end: AttemptEnd,
+    /// The account is in trouble until then: the message goes behind the others and the attempt
+    /// does not count.
+    pub(super) behind: Option<SysTime>,
+}
+
+/// Most outcomes of one commit: bounds its size, and the harm of one row that refuses it.
+const MAX_BATCH: usize = 256;
+/// Between two tries to write to a spool that does not take it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A landing with the row it comes to.
+struct Outcome {
+    flight: Arc<Flight>,
+    record: QueueRecord,
+    /// Whether somebody should be told: the message ended, or some of its recipients failed.
+    news: bool,
+}
+
+/// Records outcomes until every sender is gone.
+pub(super) async fn run(shared: Arc<Shared>, mut landings: mpsc::UnboundedReceiver<Landing>) {
+    let mut landed = Vec::with_capacity(MAX_BATCH);
+    while landings.recv_many(&mut landed, MAX_BATCH).await > 0 {
+        let outcomes: Vec<Outcome> =
+            landed.drain(..).map(|landing| outcome(&shared, landing)).collect();
+        record(&shared, outcomes).await;
+    }
+}
+
+fn outcome(shared: &Shared, landing: Landing) -> Outcome {
+    let Landing { flight, end, behind } = landing;
+    let mut record = flight.record().clone();
+    schedule::conclude(&mut record, &flight.before, &end, shared.rules());
+    if let Some(until) = behind {
+        schedule::give_back_behind(&mut record, until);
+    }
+    let attempt = record.attempts;
+    let failed_now = record.envelope.recipients.iter().any(|recipient| {
+        matches!(recipient.state, RecipientState::Failed { attempt: of, .. } if of == attempt)
+    });
+    let news = record.state == QueueState::Done || failed_now;
+    Outcome { flight, record, news }
+}
+
+/// Writes until everything is durable. The claims stand as long, so nothing is sent again.
+async fn record(shared: &Arc<Shared>, outcomes: Vec<Outcome>) {
+    let mut batch = Batch::new();
+    outcomes.iter().for_each(|outcome| batch.push(put(outcome, outcome.record.revision)));
+    match shared.spool.commit(batch).await {
+        Ok(_durable) => outcomes.iter().for_each(|outcome| landed(shared, outcome)),
+        Err(error) => {
+            tracing::debug!(%error, "Outcomes are recorded one by one");
+            for outcome in outcomes {
+                record_one(shared, &outcome).await;
+            }
+        }
+    }
+    shared.wake.notify_one();
+}
+
+async fn record_one(shared: &Arc<Shared>, outcome: &Outcome) {
+    let mut revision = outcome.record.revision;
+    let mut pause = FIRST_PAUSE;
+    let mut in_trouble = false;
+    loop {
+        let error = match shared.spool.commit(Batch::new().with(put(outcome, revision))).await {
+            Ok(_durable) => break landed(shared, outcome),
+            Err(SpoolError::Conflict(_)) => match claim_of(shared, outcome).await {
+                Ok(Some(current)) => {
+                    revision = current;
+                    continue;
+                }
+                // The row is gone or somebody else's: the outcome has nowhere to go.
+                Ok(None) => break shared.flights.land(&outcome.flight),
+                Err(error) => error,
+            },
+            // What is on disk is due at its stored time.
+            Err(SpoolError::Closed) => break shared.flights.land(&outcome.flight),
+            Err(error) => error,
+        };
+        tracing::error!(entry = %outcome.flight.entry, %error, "An outcome could not be recorded");
+        in_trouble = true;
+        let next = shared.clock.now().saturating_add(pause);
+        shared.herald.tell(News::Trouble(Some(Trouble {
+            kind: TroubleKind::Storage,
+            words: error.to_string(),
+            next_attempt: Some(next),
+        })));
+        shared.clock.sleep_until(next).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    if in_trouble {
+        shared.herald.tell(News::Trouble(None));
+    }
+}
+
+/// The revision of the row if it still is our claim.
+async fn claim_of(shared: &Shared, outcome: &Outcome) -> Result<Option<u64>, SpoolError> {
+    let row = shared.spool.queue(&outcome.flight.entry).await?;
+    Ok(row.and_then(|row| match row.state {
+        QueueState::Claimed(lease) if lease.owner == shared.owner => Some(row.revision),
+        _ => None,
+    }))
+}
+
+fn put(outcome: &Outcome, revision: u64) -> Op {
+    Op::PutQueue {
+        entry: outcome.flight.entry.clone(),
+        record: Box::new(outcome.record.clone()),
+        expect: Expect::Revision(revision),
+    }
+}
+
+fn landed(shared: &Shared, outcome: &Outcome) {
+    let entry = &outcome.flight.entry;
+    if outcome.record.state != QueueState::Done {
+        shared.lane().tried(entry);
+    }
+    tracing::info!(
+        transport = %shared.settings.transport,
+        %entry,
+        state = ?outcome.record.state,
+        attempts = outcome.record.attempts,
+        why = %outcome.record.last_error,
+        "An attempt is recorded"
+    );
+    shared.flights.land(&outcome.flight);
+    if outcome.news {
+        shared.herald.tell(News::SentDeferred(entry.clone()));
+    }
+}

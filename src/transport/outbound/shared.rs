@@ -1,0 +1,252 @@
+//! What the tasks of one account share.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::deadlines::Deadlines;
+use super::flight::{Flight, Flights};
+use super::herald::{Herald, News};
+use super::lane::{Lane, Reaction};
+use super::login::Dial;
+use super::recorder::Landing;
+use super::reply::{Cause, Failure, Permanence};
+use super::schedule::{AttemptEnd, Rules, lane_pause};
+use crate::clock::Clock;
+use crate::mapi::SysTime;
+use crate::net::Cleartext;
+use crate::spool::{AccountKey, Spool};
+use crate::transport::events::{Activity, Trouble, TroubleKind};
+use crate::transport::{Identity, QueueSettings, SmtpSettings};
+
+/// What one account's sending side is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct OutboundSettings {
+    /// Name of the transport; rows of the queue carry it.
+    pub(crate) transport: String,
+    /// Who sends.
+    pub(crate) identity: Identity,
+    /// The server.
+    pub(crate) smtp: SmtpSettings,
+    /// Retries and lifetime.
+    pub(crate) queue: QueueSettings,
+    /// How we name ourselves in EHLO.
+    pub(crate) helo: String,
+    /// Whether a password may go over a connection without TLS.
+    pub(crate) cleartext: Cleartext,
+    /// How long each phase may take.
+    pub(crate) deadlines: Deadlines,
+}
+
+impl OutboundSettings {
+    /// Settings with the defaults of what a profile does not say: the deadlines of RFC 5321, and
+    /// the address literal by which a machine without a name of its own says EHLO (RFC 5321
+    /// section 4.1.3).
+    pub(crate) fn new(
+        transport: &str,
+        identity: Identity,
+        smtp: SmtpSettings,
+        queue: QueueSettings,
+    ) -> Self {
+        OutboundSettings {
+            transport: transport.to_owned(),
+            identity,
+            cleartext: smtp.cleartext,
+            smtp,
+            queue,
+            helo: "[127.0.0.1]".to_owned(),
+            deadlines: Deadlines::default(),
+        }
+    }
+}
+
+/// A random number from 0 to 1.
+pub(super) type Dice = Box<dyn Fn() -> f64 + Send + Sync>;
+
+/// The parts that differ in tests.
+pub(super) struct Parts {
+    pub(super) settings: OutboundSettings,
+    pub(super) spool: Arc<dyn Spool>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) dialer: Arc<dyn Dial>,
+    pub(super) dice: Dice,
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) settings: OutboundSettings,
+    pub(super) account: AccountKey,
+    pub(super) spool: Arc<dyn Spool>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) dialer: Arc<dyn Dial>,
+    /// Names this process in leases.
+    pub(super) owner: u64,
+    pub(super) flights: Flights,
+    lane: Mutex<Lane<Arc<Flight>>>,
+    /// Wakes the dispatcher.
+    pub(super) wake: Notify,
+    /// Wakes connections that wait for work.
+    pub(super) work: Notify,
+    pub(super) herald: Herald,
+    pub(super) landings: mpsc::UnboundedSender<Landing>,
+    /// Ends every task.
+    pub(super) end: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    /// Messages were sent away because the disk was full.
+    pub(super) refused: AtomicBool,
+    dice: Dice,
+}
+
+impl Shared {
+    pub(super) fn new(
+        parts: Parts,
+        herald: Herald,
+        landings: mpsc::UnboundedSender<Landing>,
+    ) -> Self {
+        Shared {
+            account: AccountKey::of(&parts.settings.transport),
+            lane: Mutex::new(Lane::new(parts.settings.smtp.connections)),
+            settings: parts.settings,
+            spool: parts.spool,
+            clock: parts.clock,
+            runtime: parts.runtime,
+            dialer: parts.dialer,
+            owner: fastrand::u64(..),
+            flights: Flights::default(),
+            wake: Notify::new(),
+            work: Notify::new(),
+            herald,
+            landings,
+            end: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            refused: AtomicBool::new(false),
+            dice: parts.dice,
+        }
+    }
+
+    /// The lane. Held for moments only, never across a wait.
+    pub(super) fn lane(&self) -> MutexGuard<'_, Lane<Arc<Flight>>> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules { queue: &self.settings.queue, now: self.clock.now(), unit: (self.dice)() }
+    }
+
+    /// A lease for an attempt that begins now.
+    pub(super) fn lease_until(&self, recipients: usize, size: u64) -> SysTime {
+        let longest = self.settings.deadlines.longest_attempt(recipients, size);
+        self.clock.now().saturating_add(longest)
+    }
+
+    /// Starts a task that ends with the account.
+    pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let end = self.end.clone();
+        let work = async move {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => {}
+                () = work => {}
+            }
+        };
+        self.tasks.spawn_on(work, &self.runtime);
+    }
+
+    /// Hands an outcome to the recorder. From now on nobody can stop the message.
+    pub(super) fn land(&self, flight: Arc<Flight>, end: AttemptEnd, behind: Option<SysTime>) {
+        if flight.progress.over().is_err() {
+            // Whoever stopped it has its row.
+            return;
+        }
+        // The recorder lives as long as the account; without it the row is due at its stored
+        // time.
+        let _ = self.landings.send(Landing { flight, end, behind });
+    }
+
+    /// Gives claims back that no server heard of.
+    pub(super) fn give_back(&self, flights: Vec<Arc<Flight>>, why: Option<&Failure>) {
+        for flight in flights {
+            self.land(flight, AttemptEnd::Untried(why.cloned()), None);
+        }
+    }
+
+    /// Trouble that is no message's fault: the account pauses, or makes do with fewer
+    /// connections. Says until when.
+    pub(super) fn trouble(&self, failure: &Failure) -> Option<SysTime> {
+        let (now, unit) = (self.clock.now(), (self.dice)());
+        let retry = &self.settings.queue.retry;
+        let mut lane = self.lane();
+        let reaction = lane.failed(failure, now, |n| lane_pause(retry, failure, n, unit));
+        let Reaction::Pause(until) = reaction else {
+            tracing::info!(
+                transport = %self.settings.transport,
+                why = %failure.words(),
+                "A connection failed beside others that work"
+            );
+            return None;
+        };
+        let back = lane.take_back(now);
+        self.herald.tell(News::Trouble(Some(Trouble {
+            kind: failure.trouble_kind(),
+            words: words_for_people(failure),
+            next_attempt: Some(until),
+        })));
+        drop(lane);
+        tracing::warn!(
+            transport = %self.settings.transport,
+            why = %failure.words(),
+            %until,
+            "Sending waits"
+        );
+        self.give_back(back, Some(failure));
+        self.wake.notify_one();
+        Some(until)
+    }
+
+    /// A transaction went through.
+    pub(super) fn mended(&self) {
+        let mut lane = self.lane();
+        if lane.mended() {
+            self.herald.tell(News::Trouble(None));
+            drop(lane);
+            self.wake.notify_one();
+        }
+    }
+
+    /// A message begins to move: `false` when none may start any more (TN-9).
+    pub(super) fn begin_moving(&self) -> bool {
+        let mut lane = self.lane();
+        let begun = lane.begin_moving();
+        if begun == Some(true) {
+            self.herald.tell(News::Activity(Activity::Moving));
+        }
+        begun.is_some()
+    }
+
+    /// A message moves no more.
+    pub(super) fn end_moving(&self) {
+        let mut lane = self.lane();
+        if lane.end_moving() {
+            self.herald.tell(News::Activity(Activity::Idle));
+        }
+    }
+}
+
+/// One sentence: what failed and what to do.
+fn words_for_people(failure: &Failure) -> String {
+    let advice = match (failure.trouble_kind(), failure.verdict.cause) {
+        (TroubleKind::LoginRefused, _) => "; check user and password",
+        (TroubleKind::Credentials, _) => "; check where the password comes from",
+        (_, Cause::Throttled) => "; the server wants less for a while",
+        (TroubleKind::Server, _) if failure.verdict.permanence == Permanence::Permanent => {
+            "; check the smtp part of the profile"
+        }
+        _ => "",
+    };
+    format!("{}{advice}", failure.words())
+}

@@ -1,0 +1,6 @@
+//! The sending side as a whole: real rows in a real spool, a real server, a clock of our own.
+
+mod aborting;
+mod rig;
+mod sending;
+mod trouble;

@@ -1,0 +1,305 @@
+//! Messages that go their way.
+
+use postoffice::{Fault, SmtpAction, SmtpExtension, SmtpPhase};
+
+use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
+use crate::mapi::{MapiCode, SysTime, tags};
+use crate::net::TlsMode;
+use crate::spool::{Batch, Expect, HistoryEnd, Op, QueueState, Spool};
+use crate::transport::events::{Activity, Gate};
+use crate::transport::outbound::Taken;
+
+#[tokio::test]
+async fn a_message_goes_out_and_is_settled() {
+    for tls in [TlsMode::Plain, TlsMode::StartTls, TlsMode::Implicit] {
+        let rig = Rig::shaped(Shape { tls, ..Shape::default() }, office().await).await;
+        rig.open();
+        let entry = rig.send(1, &["bob@example.net", "cat@example.net"]).await;
+        let row = rig.hears_end_of(&entry).await;
+        assert_eq!((&row.state, row.attempts), (&QueueState::Done, 1));
+        assert_eq!(rig.recipient(&entry, 1).await, "delivered");
+        let accepted = rig.office.accepted();
+        assert_eq!(accepted.len(), 1);
+        assert_eq!(accepted[0].recipients(), ["bob@example.net", "cat@example.net"]);
+        assert_eq!(accepted[0].envelope.tls, tls != TlsMode::Plain);
+        assert_eq!(accepted[0].envelope.user.as_deref(), Some("ann"));
+        let text = accepted[0].body.text();
+        assert!(text.contains("Subject: note") && text.contains("\r\n.two\r\n"), "{text}");
+        assert!(text.contains("From: Ann <ann@example.org>"), "{text}");
+
+        assert!(rig.outbound.outcome(&entry).await.unwrap().is_some());
+        rig.outbound.settle(&entry).await.unwrap();
+        rig.outbound.settle(&entry).await.unwrap();
+        assert!(rig.row(&entry).await.is_none());
+        let history = rig.spool.history(&entry).await.unwrap().unwrap();
+        assert_eq!(history.end, HistoryEnd::Finished);
+        let again = rig.submit(Note::to(&entry, &["bob@example.net"])).await.unwrap();
+        assert!(matches!(again, Taken::Ended(record) if record.envelope.recipients.len() == 2));
+        assert_eq!(rig.office.violations(), []);
+        assert_eq!(rig.office.accepted_count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn each_recipient_has_its_outcome_and_failures_are_told_at_once() {
+    let rig = Rig::new().await;
+    rig.open();
+    let entry =
+        rig.send(1, &["bob@x.org", "550-5.1.1@x.org", "450-4.2.1@x.org", "not an address"]).await;
+    let row = rig.hears_end_of(&entry).await;
+    assert_eq!(row.state, QueueState::Due);
+    assert!(row.last_error.contains("450 4.2.1"), "{}", row.last_error);
+    let mut states = Vec::new();
+    for index in 0..4 {
+        states.push(rig.recipient(&entry, index).await);
+    }
+    assert_eq!(states, ["delivered", "failed", "deferred", "failed"]);
+
+    rig.office.release_named();
+    rig.office.remove_faults();
+    rig.forget();
+    let long_later = row.expires;
+    rig.clock.advance(long_later.saturating_since(row.submitted));
+    let row = rig.hears_end_of(&entry).await;
+    assert_eq!(row.state, QueueState::Done);
+    assert_eq!(rig.recipient(&entry, 2).await, "failed");
+    // Nobody got it twice.
+    assert_eq!(rig.office.accepted_count(), 1);
+}
+
+#[tokio::test]
+async fn what_was_refused_for_now_is_tried_again_in_time() {
+    let rig = Rig::new().await;
+    let fault = Fault::smtp(SmtpPhase::FinalDot, SmtpAction::reply(451, "4.3.0", "not now"));
+    rig.office.inject(fault.times(2));
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    let row = rig.deferred(&entry).await;
+    assert_eq!(row.attempts, 1);
+    let wait = row.due.saturating_since(SysTime::from_millis(1_700_000_000_000)).as_secs();
+    assert!((22..=30).contains(&wait), "{wait}");
+    rig.wait_for_due(&row);
+    let row = rig.row_when(&entry, |row| row.attempts == 2).await;
+    rig.wait_for_due(&row);
+    let row = rig.hears_end_of(&entry).await;
+    assert_eq!((row.state, row.attempts), (QueueState::Done, 3));
+    assert_eq!(rig.office.accepted_count(), 1);
+}
+
+#[tokio::test]
+async fn nothing_starts_behind_a_closed_gate() {
+    let rig = Rig::new().await;
+    let one = rig.send(1, &["bob@x.org"]).await;
+    assert_eq!(rig.row(&one).await.unwrap().attempts, 0);
+    assert_eq!(rig.office.counters(postoffice::Protocol::Smtp).connections, 0);
+    rig.open();
+    rig.hears_end_of(&one).await;
+
+    // The one on the wire is completed; the next waits (TN-9).
+    let hang = rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, postoffice::Action::Hang).once());
+    let two = rig.send(2, &["bob@x.org"]).await;
+    hang.reached(PATIENCE).await.unwrap();
+    rig.outbound.set_gate(Gate::Closed);
+    let three = rig.send(3, &["bob@x.org"]).await;
+    hang.release();
+    rig.hears_end_of(&two).await;
+    assert_eq!(rig.row(&three).await.unwrap().attempts, 0);
+    assert_eq!(rig.office.accepted_count(), 2);
+    rig.open();
+    rig.hears_end_of(&three).await;
+}
+
+#[tokio::test]
+async fn activity_is_told_while_a_message_moves() {
+    let rig = Rig::new().await;
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    rig.hears_end_of(&entry).await;
+    rig.hears("the end of activity", |told| told.contains(&Told::Activity(Activity::Idle))).await;
+    let activity: Vec<Told> =
+        rig.told().into_iter().filter(|told| matches!(told, Told::Activity(_))).collect();
+    assert_eq!(activity, [Told::Activity(Activity::Moving), Told::Activity(Activity::Idle)]);
+}
+
+#[tokio::test]
+async fn connections_are_reused_and_bounded() {
+    let rig = Rig::new().await;
+    for number in 0..60 {
+        rig.send(number, &["bob@x.org"]).await;
+    }
+    rig.open();
+    for number in 0..60 {
+        rig.hears_end_of(&entry(number)).await;
+    }
+    assert_eq!(rig.office.accepted_count(), 60);
+    let connections = rig.office.counters(postoffice::Protocol::Smtp).connections;
+    assert!((1..=2).contains(&connections), "{connections}");
+    // One that comes soon after uses a connection that is still there.
+    let next = rig.send(100, &["bob@x.org"]).await;
+    rig.hears_end_of(&next).await;
+    assert_eq!(rig.office.counters(postoffice::Protocol::Smtp).connections, connections);
+}
+
+#[tokio::test]
+async fn a_connection_the_server_closed_meanwhile_costs_nothing() {
+    let rig = Rig::shaped(Shape { connections: 1, ..Shape::default() }, office().await).await;
+    rig.open();
+    let one = rig.send(1, &["bob@x.org"]).await;
+    rig.hears_end_of(&one).await;
+    rig.office.disconnect_all();
+    let two = rig.send(2, &["bob@x.org"]).await;
+    let row = rig.hears_end_of(&two).await;
+    assert_eq!((row.state, row.attempts), (QueueState::Done, 1));
+    assert!(!rig.told().iter().any(|told| matches!(told, Told::Trouble(_))));
+}
+
+#[tokio::test]
+async fn a_flush_tries_everything_once_and_ends() {
+    let rig = Rig::new().await;
+    rig.office
+        .inject(Fault::smtp(SmtpPhase::Rcpt, SmtpAction::reply(450, "4.2.1", "later")).times(2));
+    rig.open();
+    let (one, two) = (rig.send(1, &["bob@x.org"]).await, rig.send(2, &["bob@x.org"]).await);
+    rig.deferred(&one).await;
+    rig.deferred(&two).await;
+    let stubborn = rig.send(3, &["450-4.2.0@x.org"]).await;
+    rig.deferred(&stubborn).await;
+    rig.outbound.begin_flush();
+    rig.hears("the end of the flush", |told| told.contains(&Told::FlushDrained)).await;
+    assert_eq!(rig.row(&one).await.unwrap().state, QueueState::Done);
+    assert_eq!(rig.row(&two).await.unwrap().state, QueueState::Done);
+    assert_eq!(rig.row(&stubborn).await.unwrap().attempts, 2);
+
+    // What comes during the flush ends it again.
+    rig.forget();
+    let late = rig.send(4, &["bob@x.org"]).await;
+    rig.hears_end_of(&late).await;
+    rig.hears("the end of the flush", |told| told.contains(&Told::FlushDrained)).await;
+    rig.outbound.end_flush();
+    let row = rig.row(&stubborn).await.unwrap();
+    rig.wait_for_due(&row);
+    rig.row_when(&stubborn, |row| row.attempts == 3).await;
+}
+
+#[tokio::test]
+async fn a_flush_of_nothing_ends_at_once() {
+    let rig = Rig::new().await;
+    rig.outbound.begin_flush();
+    rig.open();
+    rig.hears("the end of the flush", |told| told.contains(&Told::FlushDrained)).await;
+}
+
+#[tokio::test]
+async fn a_server_without_8bitmime_gets_seven_bits() {
+    let office = office().await;
+    office.withhold(SmtpExtension::EightBitMime);
+    let rig = Rig::shaped(Shape::default(), office).await;
+    rig.open();
+    let entry = entry(1);
+    let content = "From: ann@example.org\r\nSubject: eight\r\nMIME-Version: 1.0\r\n\
+        Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
+        gr\u{fc}n\r\n";
+    rig.submit(Note::to(&entry, &["bob@x.org"]).content(content)).await.unwrap();
+    rig.hears_end_of(&entry).await;
+    let text = rig.office.accepted()[0].body.text();
+    assert!(text.is_ascii() && text.contains("gr=C3=BCn"), "{text}");
+
+    rig.office.offer(SmtpExtension::EightBitMime);
+    rig.office.disconnect_all();
+    let second = super::rig::entry(2);
+    rig.submit(Note::to(&second, &["bob@x.org"]).content(content)).await.unwrap();
+    rig.hears_end_of(&second).await;
+    let text = rig.office.accepted()[1].body.text();
+    assert!(text.contains("gr\u{fc}n"), "{text}");
+    assert_eq!(rig.office.violations(), []);
+}
+
+#[tokio::test]
+async fn a_body_the_spool_has_is_not_stored_again() {
+    let rig = Rig::new().await;
+    let content = "From: ann@example.org\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n\
+        Message-ID: <a@b>\r\nSubject: whole\r\n\r\ntext\r\n";
+    let mut writer = rig.spool.new_body(None).await.unwrap();
+    writer.write(content.as_bytes()).await.unwrap();
+    let staged = writer.finish().await.unwrap();
+    let body = staged.id();
+    let outbox = crate::spool::OutboxRecord {
+        revision: 0,
+        submitted: SysTime::EPOCH,
+        state: crate::spool::OutboxState::Held,
+        props: crate::mapi::PropList::new(),
+        recipients: Vec::new(),
+        object: None,
+        content: Some(body),
+        size: 0,
+    };
+    let put = Op::PutOutbox { entry: entry(1), record: Box::new(outbox), expect: Expect::Absent };
+    rig.spool.commit(Batch::new().with(put).with_body(staged)).await.unwrap();
+    rig.submit(Note::to(&entry(1), &["bob@x.org"]).content(content)).await.unwrap();
+    let row = rig.row(&entry(1)).await.unwrap();
+    assert_eq!(
+        (row.body, row.subject.as_str(), row.message_id.as_str()),
+        (body, "note x0001", "<a@b>")
+    );
+    rig.open();
+    rig.hears_end_of(&entry(1)).await;
+    assert_eq!(rig.office.accepted()[0].body.text(), content);
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_is_refused_and_not_stored() {
+    let rig = Rig::new().await;
+    let nobody = rig.submit(Note::to(&entry(1), &[])).await.unwrap_err();
+    assert_eq!(nobody.error.code(), MapiCode::NOT_ME);
+    let nul = Note::to(&entry(2), &["bob@x.org"]).content("Subject: x\r\n\r\n\0");
+    assert_eq!(rig.submit(nul).await.unwrap_err().error.code(), MapiCode::CORRUPT_DATA);
+    let injected = Note::to(&entry(3), &["bob@x.org"]).with(tags::SUBJECT, "a\r\nBcc: eve@x.org");
+    let error = rig.submit(injected).await.unwrap_err();
+    assert_eq!(error.error.code(), MapiCode::INVALID_PARAMETER);
+    assert!(rig.spool.queue_page(None, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_past_its_expiry_is_reported_and_not_sent() {
+    let rig = Rig::new().await;
+    let expiry = SysTime::from_millis(1_700_000_000_000 + 60_000);
+    let note = Note::to(&entry(1), &["bob@x.org"]).with(tags::EXPIRY_TIME, expiry);
+    rig.submit(note).await.unwrap();
+    rig.clock.advance(std::time::Duration::from_secs(61));
+    rig.open();
+    let row = rig.hears_end_of(&entry(1)).await;
+    assert_eq!(row.state, QueueState::Done);
+    assert_eq!(rig.recipient(&entry(1), 0).await, "failed");
+    assert_eq!(rig.office.accepted_count(), 0);
+}
+
+#[tokio::test]
+async fn many_recipients_go_in_as_many_transactions_as_the_server_wants() {
+    let office = postoffice::PostOffice::builder()
+        .user("ann", "secret")
+        .catch_all("ann")
+        .max_recipients(7)
+        .start()
+        .await
+        .unwrap();
+    let rig = Rig::shaped(Shape::default(), office).await;
+    rig.open();
+    let addresses: Vec<String> = (0..20).map(|n| format!("r{n}@x.org")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let entry = rig.send(1, &addresses).await;
+    let row = rig.hears_end_of(&entry).await;
+    assert_eq!((row.state, row.attempts), (QueueState::Done, 1));
+    let mut got: Vec<String> = rig
+        .office
+        .accepted()
+        .iter()
+        .flat_map(|accepted| {
+            accepted.recipients().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    got.sort();
+    let mut wanted: Vec<String> = addresses.iter().map(|a| (*a).to_owned()).collect();
+    wanted.sort();
+    assert_eq!(got, wanted);
+    assert_eq!(rig.office.accepted_count(), 3);
+}

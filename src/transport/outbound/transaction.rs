@@ -1,0 +1,334 @@
+//! One mail transaction: MAIL, RCPT for each recipient, DATA, the text, the final dot; with an
+//! outcome per recipient.
+
+mod envelope;
+
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+
+use super::body::{DotStuffer, TextReader};
+use super::connection::Connection;
+use super::progress::{Progress, Stage, Stopped};
+use super::reply::{Failure, Fault, Phase, Scope};
+use crate::spool::{BodyKind, Envelope, Reply};
+use envelope::Next;
+
+/// Most recipients of one transaction: what every server must take (RFC 5321 section
+/// 4.5.3.1.8). The commands of so many fit the buffers of any TCP stack, so that a pipelined
+/// envelope cannot block on replies nobody reads.
+pub(crate) const MAX_RECIPIENTS: usize = 100;
+
+/// Where the text of a message comes from.
+#[async_trait]
+pub(crate) trait TextSource: Send + Sync {
+    /// Opens the text from its start.
+    ///
+    /// # Errors
+    /// See [`TextError`].
+    async fn open(&self, form: TextForm) -> Result<Pin<Box<dyn AsyncRead + Send>>, TextError>;
+}
+
+/// How a text is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TextForm {
+    /// Byte for byte as it is kept.
+    AsKept,
+    /// Without octets above 127 (RFC 6152 section 3).
+    SevenBit,
+}
+
+/// Why a text cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TextError {
+    /// It is missing or not what it was: no attempt will ever send it.
+    Damaged(String),
+    /// It cannot be read now.
+    Unreadable(String),
+}
+
+impl From<std::io::Error> for TextError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::InvalidData {
+            TextError::Damaged(error.to_string())
+        } else {
+            TextError::Unreadable(error.to_string())
+        }
+    }
+}
+
+impl From<TextError> for Failure {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Damaged(why) => {
+                Failure::unsendable("5.3.0", &format!("the stored message is damaged: {why}"))
+            }
+            TextError::Unreadable(why) => {
+                let why = format!("the stored message cannot be read: {why}");
+                Failure::fault(Phase::Body, Fault::Internal, "", &why)
+            }
+        }
+    }
+}
+
+/// What to send.
+pub(crate) struct Work<'a> {
+    /// The envelope.
+    pub(crate) envelope: &'a Envelope,
+    /// Which of its recipients, by index; at most [`MAX_RECIPIENTS`].
+    pub(crate) recipients: &'a [usize],
+    /// Size of the text as it is kept.
+    pub(crate) size: u64,
+    /// The text.
+    pub(crate) text: &'a dyn TextSource,
+}
+
+/// What became of one recipient of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The server took responsibility, with this reply to the final dot.
+    Delivered(Reply),
+    /// It did not.
+    Refused(Failure),
+}
+
+/// How a transaction ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In step; the connection serves the next.
+    InStep,
+    /// The connection is to be dropped. Recipients without an outcome were not reached.
+    Broken(Failure),
+    /// A connection that was kept turned out to be closed before the server said anything: the
+    /// message was not tried.
+    Stale,
+    /// The reply to the final dot did not come: only the server knows what became of the
+    /// recipients without an outcome.
+    InDoubt(Failure),
+    /// Stopped before the final dot; the connection is to be dropped.
+    Stopped,
+}
+
+/// Outcome of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Transacted {
+    /// What became of recipients, by index. Those that are missing keep their state.
+    pub(crate) outcomes: Vec<(usize, Sent)>,
+    /// How it ended.
+    pub(crate) end: End,
+}
+
+impl Transacted {
+    fn nobody(end: End) -> Self {
+        Transacted { outcomes: Vec::new(), end }
+    }
+
+    fn all_refused(work: &Work<'_>, failure: &Failure, end: End) -> Self {
+        let outcomes =
+            work.recipients.iter().map(|index| (*index, Sent::Refused(failure.clone()))).collect();
+        Transacted { outcomes, end }
+    }
+}
+
+/// Sends one message to some of its recipients.
+///
+/// Cancel-safe in that a dropped future leaves the connection unusable; whether the final dot was
+/// out is told by `progress`.
+pub(crate) async fn transact(
+    connection: &mut Connection,
+    work: &Work<'_>,
+    progress: &Progress,
+) -> Transacted {
+    tokio::select! {
+        biased;
+        () = progress.dropped() => Transacted::nobody(cut(connection, progress)),
+        transacted = run(connection, work, progress) => transacted,
+    }
+}
+
+/// What a connection that was cut from outside leaves behind.
+fn cut(connection: &mut Connection, progress: &Progress) -> End {
+    connection.begin();
+    match progress.stage() {
+        Stage::DotOut => {
+            End::InDoubt(connection.fault(Phase::Dot, Fault::Closed, "the connection was given up"))
+        }
+        Stage::Stoppable | Stage::Over | Stage::Stopped => End::Stopped,
+    }
+}
+
+async fn run(connection: &mut Connection, work: &Work<'_>, progress: &Progress) -> Transacted {
+    let form = match fitness(connection, work) {
+        Ok(form) => form,
+        Err(failure) => return Transacted::all_refused(work, &failure, End::InStep),
+    };
+    // Opened first: a text that cannot be read should not bother the server.
+    let text = match work.text.open(form).await {
+        Ok(reader) => TextReader::new(reader),
+        Err(error) => return Transacted::all_refused(work, &error.into(), End::InStep),
+    };
+    let answer = match envelope::exchange(connection, work, form).await {
+        Ok(answer) => answer,
+        Err(broken) => return *broken,
+    };
+    let mut outcomes = answer.refused;
+    let end = match answer.next {
+        Next::Nothing => End::InStep,
+        Next::LoneDot => lone_dot(connection).await,
+        Next::Text(accepted) => {
+            let sent = send_text(connection, text, progress).await;
+            conclude(connection, sent, &accepted, &mut outcomes)
+        }
+    };
+    Transacted { outcomes, end }
+}
+
+/// Whether the server takes such a message at all, and in which form.
+fn fitness(connection: &Connection, work: &Work<'_>) -> Result<TextForm, Failure> {
+    let offers = connection.capabilities();
+    let host = connection.host();
+    if offers.size.refuses(work.size) {
+        let why = format!("the message has {} bytes, more than {host} takes", work.size);
+        return Err(Failure::unsendable("5.3.4", &why));
+    }
+    if work.envelope.smtputf8 && !offers.smtp_utf8 {
+        let why = format!("an address or header needs SMTPUTF8, which {host} does not offer");
+        return Err(Failure::unsendable("5.6.7", &why));
+    }
+    let from = work.envelope.from.as_str();
+    if !from.is_empty() && envelope::address(from).is_none() {
+        return Err(Failure::unsendable("5.1.7", "the sender is no address a server can be told"));
+    }
+    Ok(match work.envelope.body {
+        BodyKind::EightBit if !offers.eight_bit_mime => TextForm::SevenBit,
+        BodyKind::EightBit | BodyKind::SevenBit => TextForm::AsKept,
+    })
+}
+
+/// RFC 2920 section 3.1: a server that answered 354 without a recipient gets the final dot alone.
+async fn lone_dot(connection: &mut Connection) -> End {
+    let deadline = connection.deadlines().dot;
+    match connection.command(Phase::Dot, ".\r\n", deadline).await {
+        Ok(_) => {
+            connection.end();
+            End::InStep
+        }
+        Err(failure) => End::Broken(failure),
+    }
+}
+
+/// How the sending of a text ended.
+enum TextSent {
+    /// The server answered the final dot.
+    Answered(Reply),
+    /// The connection broke before the final dot.
+    Broken(Failure),
+    /// It broke before the final dot, and this was the server's reason.
+    Interrupted(Failure),
+    /// The text could not be read; the final dot was not sent.
+    Unread(Failure),
+    /// No reply to the final dot.
+    Lost(Failure),
+    /// Stopped before the final dot.
+    Stopped,
+}
+
+async fn send_text(
+    connection: &mut Connection,
+    mut text: TextReader,
+    progress: &Progress,
+) -> TextSent {
+    let mut stuffer = DotStuffer::new();
+    let mut wire = Vec::new();
+    let deadline = connection.deadlines().block;
+    loop {
+        let piece = match text.next().await {
+            Ok(piece) => piece,
+            Err(error) => return TextSent::Unread(TextError::from(error).into()),
+        };
+        wire.clear();
+        stuffer.push(piece, &mut wire);
+        if TextReader::is_last(piece) {
+            break;
+        }
+        if let Err(failure) = connection.write(Phase::Body, &wire, deadline).await {
+            return interrupted(connection, failure).await;
+        }
+    }
+    stuffer.finish(&mut wire);
+    if let Err(Stopped) = progress.cross_dot() {
+        return TextSent::Stopped;
+    }
+    if let Err(failure) = connection.write(Phase::Body, &wire, deadline).await {
+        // The end of what was to be written did not leave, so the server has no message.
+        return interrupted(connection, failure).await;
+    }
+    let deadline = connection.deadlines().dot;
+    match connection.reply(Phase::Dot, deadline).await {
+        Ok(response) => TextSent::Answered(connection.words(&response)),
+        Err(failure) => TextSent::Lost(failure),
+    }
+}
+
+/// A server that closes in the middle of a text often says why first.
+async fn interrupted(connection: &mut Connection, failure: Failure) -> TextSent {
+    let deadline = connection.deadlines().quit;
+    match connection.reply(Phase::Dot, deadline).await {
+        Ok(response) if !response.is_positive() => {
+            let reply = connection.words(&response);
+            TextSent::Interrupted(Failure::refused(Phase::Dot, reply))
+        }
+        _ => TextSent::Broken(failure),
+    }
+}
+
+fn conclude(
+    connection: &mut Connection,
+    sent: TextSent,
+    accepted: &[usize],
+    outcomes: &mut Vec<(usize, Sent)>,
+) -> End {
+    let mut all = |sent: Sent| outcomes.extend(accepted.iter().map(|i| (*i, sent.clone())));
+    match sent {
+        TextSent::Answered(reply) if (200..300).contains(&reply.code) => {
+            all(Sent::Delivered(reply));
+            connection.end();
+            End::InStep
+        }
+        TextSent::Answered(reply) if reply.code >= 400 => {
+            let failure = Failure::refused(Phase::Dot, reply);
+            let broken = failure.verdict.scope == Scope::Network;
+            all(Sent::Refused(failure.clone()));
+            if broken {
+                return End::Broken(failure);
+            }
+            connection.end();
+            End::InStep
+        }
+        TextSent::Answered(reply) => {
+            // A 3xx here is no answer to the question whether the message was taken.
+            let why = format!("the final dot was answered with {reply}");
+            End::InDoubt(connection.fault(Phase::Dot, Fault::Garbage, &why))
+        }
+        TextSent::Interrupted(failure) => {
+            all(Sent::Refused(failure.clone()));
+            End::Broken(failure)
+        }
+        TextSent::Unread(failure) => {
+            all(Sent::Refused(failure));
+            End::Broken(connection.fault(
+                Phase::Body,
+                Fault::Internal,
+                "the connection was dropped because the text could not be read",
+            ))
+        }
+        TextSent::Broken(failure) => End::Broken(failure),
+        TextSent::Lost(failure) => End::InDoubt(failure),
+        TextSent::Stopped => End::Stopped,
+    }
+}
+
+#[cfg(test)]
+#[path = "transaction/tests.rs"]
+mod tests;

@@ -1,0 +1,241 @@
+//! One connection's life: takes claimed messages one after the other, sends each in a task of its
+//! own, and says goodbye when nothing has come for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::delivery::{Delivery, Ended, deliver};
+use super::flight::Flight;
+use super::progress::Stage;
+use super::reply::{Failure, Fault, Phase};
+use super::schedule::AttemptEnd;
+use super::shared::Shared;
+use super::text::StoredText;
+
+/// How long an open connection waits for more. Long enough for the next message of a program
+/// that sends one after the other, short enough not to take up one of the few connections that
+/// servers allow, and far below the 5 minutes after which they hang up.
+const KEEP: Duration = Duration::from_secs(5);
+
+/// A connection that is counted while it is open.
+struct Open {
+    connection: Option<Connection>,
+    shared: Arc<Shared>,
+}
+
+impl Open {
+    fn is_usable(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_usable)
+    }
+
+    /// Counts a connection that is gone.
+    fn settle(&mut self) {
+        if !self.is_usable() && self.connection.take().is_some() {
+            self.shared.lane().disconnected();
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.connection.take().is_some() {
+            self.shared.lane().disconnected();
+        }
+    }
+}
+
+/// Counts a worker until it ends, however that is.
+struct Hired(Arc<Shared>);
+
+impl Drop for Hired {
+    fn drop(&mut self) {
+        self.0.lane().fire();
+        self.0.wake.notify_one();
+    }
+}
+
+/// Serves until there is no work for it.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let _hired = Hired(Arc::clone(&shared));
+    let mut open = Open { connection: None, shared: Arc::clone(&shared) };
+    let mut moving = false;
+    while let Some(flight) = next(&shared, open.is_usable(), &mut moving).await {
+        if flight.progress.stage() == Stage::Stopped {
+            continue;
+        }
+        attempt(&shared, &mut open, flight, &mut moving).await;
+        open.settle();
+    }
+    if let Some(connection) = open.connection.take() {
+        shared.lane().disconnected();
+        // Beside, so that a server that is slow to say goodbye does not hold up a place.
+        shared.spawn(connection.quit());
+    }
+}
+
+/// The next message, waiting for one as long as the connection is worth keeping.
+async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc<Flight>> {
+    let deadline = tokio::time::sleep(KEEP);
+    tokio::pin!(deadline);
+    loop {
+        let work = shared.work.notified();
+        tokio::pin!(work);
+        // Before the look, so that what comes between the look and the wait is not missed.
+        work.as_mut().enable();
+        let taken = shared.lane().take();
+        if taken.is_some() {
+            shared.wake.notify_one();
+            return taken;
+        }
+        if std::mem::take(moving) {
+            shared.end_moving();
+        }
+        if !connected || shared.lane().is_stopping() {
+            return None;
+        }
+        shared.lane().rest();
+        let timed_out = tokio::select! {
+            () = work => false,
+            () = &mut deadline => true,
+        };
+        shared.lane().wake();
+        if timed_out {
+            return None;
+        }
+    }
+}
+
+/// One attempt, over a fresh connection when the kept one turns out to be closed.
+async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, moving: &mut bool) {
+    loop {
+        if !open.is_usable() {
+            if std::mem::take(moving) {
+                shared.end_moving();
+            }
+            if !dial(shared, open, &flight).await {
+                return;
+            }
+        }
+        if !std::mem::replace(moving, true) && !shared.begin_moving() {
+            *moving = false;
+            return shared.give_back(vec![flight], None);
+        }
+        let delivery = guarded(shared, open, &flight).await;
+        if delivery.end == Ended::Stale {
+            open.settle();
+            continue;
+        }
+        return finish(shared, open, flight, delivery);
+    }
+}
+
+/// Connects and logs in; on failure the claim is given back, uncounted.
+async fn dial(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) -> bool {
+    let dialled = tokio::select! {
+        biased;
+        () = flight.progress.dropped() => None,
+        dialled = shared.dialer.dial() => Some(dialled),
+    };
+    match dialled {
+        Some(Ok(connection)) => {
+            open.settle();
+            open.connection = Some(connection);
+            shared.lane().connected();
+            true
+        }
+        Some(Err(failure)) => {
+            // First the message, so that it is tried again in its old place.
+            shared.give_back(vec![Arc::clone(flight)], Some(&failure));
+            shared.trouble(&failure);
+            false
+        }
+        None => {
+            shared.give_back(vec![Arc::clone(flight)], None);
+            false
+        }
+    }
+}
+
+/// Delivers in a task of its own: whatever breaks in there ends one attempt and nothing else.
+async fn guarded(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) -> Delivery {
+    let Some(mut connection) = open.connection.take() else {
+        return broken_down("there is no connection", flight.progress.stage());
+    };
+    let watched = Arc::clone(flight);
+    let stage = move || watched.progress.stage();
+    let text = {
+        let record = flight.record();
+        StoredText::new(Arc::clone(&shared.spool), record.body)
+    };
+    let (flight, clock) = (Arc::clone(flight), Arc::clone(&shared.clock));
+    let end = shared.end.clone();
+    let task = shared.tasks.spawn_on(
+        async move {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => (connection_lost(&flight), None),
+                delivery = deliver(&mut connection, &flight, &text, clock.as_ref()) => {
+                    (delivery, Some(connection))
+                }
+            }
+        },
+        &shared.runtime,
+    );
+    match task.await {
+        Ok((delivery, connection)) => {
+            open.connection = connection;
+            if open.connection.is_none() {
+                shared.lane().disconnected();
+            }
+            delivery
+        }
+        Err(error) => {
+            shared.lane().disconnected();
+            broken_down(&error.to_string(), stage())
+        }
+    }
+}
+
+fn connection_lost(flight: &Flight) -> Delivery {
+    let end = match flight.progress.stage() {
+        Stage::DotOut => {
+            let why = Failure::fault(Phase::Dot, Fault::Closed, "", "the account was closed");
+            Ended::Recorded(AttemptEnd::InDoubt(why))
+        }
+        Stage::Stoppable | Stage::Over | Stage::Stopped => Ended::Stopped,
+    };
+    Delivery { end, trouble: None }
+}
+
+fn broken_down(why: &str, stage: Stage) -> Delivery {
+    tracing::error!(%why, "A delivery broke down");
+    let failure = Failure::fault(Phase::Body, Fault::Internal, "", why);
+    let end = match stage {
+        Stage::DotOut => AttemptEnd::InDoubt(failure),
+        Stage::Stoppable | Stage::Over | Stage::Stopped => AttemptEnd::Broken(failure),
+    };
+    Delivery { end: Ended::Recorded(end), trouble: None }
+}
+
+fn finish(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, delivery: Delivery) {
+    open.settle();
+    let until = match &delivery.trouble {
+        Some(failure) => shared.trouble(failure),
+        None => {
+            if matches!(delivery.end, Ended::Recorded(AttemptEnd::Answered)) {
+                shared.mended();
+            }
+            None
+        }
+    };
+    match delivery.end {
+        Ended::Recorded(end) => shared.land(flight, end, None),
+        Ended::AccountTrouble => {
+            let until = until.unwrap_or_else(|| shared.clock.now());
+            shared.land(flight, AttemptEnd::Answered, Some(until));
+        }
+        // Stopped: the row is with whoever stopped it. Cut: it is given back.
+        Ended::Stopped | Ended::Stale => shared.give_back(vec![flight], None),
+    }
+}

@@ -1,0 +1,242 @@
+//! The factory of logons: `IXPProvider`.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+
+use super::events::Gate;
+use super::hub::Hub;
+use super::inbound::{Inbound, InboundEvents, InboundSettings, MailboxState};
+use super::logon::{Halves, Logon};
+use super::outbound::{Outbound, OutboundEvents, OutboundSettings};
+use super::settings::TransportSettings;
+use super::status::{Connection, Situation, StatusRowKeeper};
+use crate::clock::Clock;
+use crate::mapi::{
+    DeinitFlags, EntryId, LogoffFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MapiResult,
+    SPI_VERSION,
+};
+use crate::spi::{LogonOutcome, Support, XpLogon, XpProvider};
+use crate::spool::Spool;
+
+/// The SMTP/IMAP transport provider: sends by SMTP over a durable queue in the spool, fetches by
+/// IMAP. One serves several logons (LG-2).
+pub struct SmtpImapProvider {
+    spool: Arc<dyn Spool>,
+    clock: Arc<dyn Clock>,
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    logons: Vec<Weak<Logon>>,
+}
+
+/// Where the provider stands in the order of calls (LG-1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    New,
+    Initialized,
+    ShutDown,
+}
+
+impl SmtpImapProvider {
+    /// A provider whose queue lives in `spool`. Its connections and timers run on `runtime`;
+    /// its calls may be made from anywhere.
+    pub fn new(spool: Arc<dyn Spool>, clock: Arc<dyn Clock>, runtime: Handle) -> Arc<Self> {
+        Arc::new(SmtpImapProvider { spool, clock, runtime, state: Mutex::default() })
+    }
+
+    /// The mailboxes that are fetched, by name of their transport.
+    pub fn mailboxes(&self) -> Vec<(String, MailboxState)> {
+        self.logons()
+            .iter()
+            .flat_map(|logon| {
+                let name = logon.name().to_owned();
+                logon.mailboxes().into_iter().map(move |mailbox| (name.clone(), mailbox))
+            })
+            .collect()
+    }
+
+    /// Keeps a queued message from being sent until it is released.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_UNABLE_TO_ABORT` while it is on its way.
+    pub async fn hold(&self, transport: &str, entry: &EntryId) -> MapiResult<()> {
+        self.outbound(transport)?.hold(entry).await
+    }
+
+    /// Makes a held message due now.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`.
+    pub async fn release(&self, transport: &str, entry: &EntryId) -> MapiResult<()> {
+        self.outbound(transport)?.release(entry).await
+    }
+
+    /// Makes a queued message, or with `None` every one that waits for its time, due now, and
+    /// says how many.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`.
+    pub async fn retry(&self, transport: &str, entry: Option<&EntryId>) -> MapiResult<u64> {
+        self.outbound(transport)?.retry(entry).await
+    }
+
+    fn outbound(&self, transport: &str) -> MapiResult<Arc<Outbound>> {
+        self.logons()
+            .iter()
+            .filter(|logon| logon.name() == transport)
+            .find_map(|logon| logon.outbound().cloned())
+            .ok_or_else(|| {
+                MapiError::new(
+                    MapiCode::NOT_INITIALIZED,
+                    format!("the transport {transport} is not logged on"),
+                )
+            })
+    }
+
+    fn logons(&self) -> Vec<Arc<Logon>> {
+        self.lock().logons.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ready(&self) -> MapiResult<()> {
+        match self.lock().phase {
+            Phase::Initialized => Ok(()),
+            Phase::New => Err(MapiError::new(MapiCode::NOT_INITIALIZED, "call init first")),
+            Phase::ShutDown => Err(MapiCode::END_OF_SESSION.into()),
+        }
+    }
+
+    fn halves(&self, settings: &TransportSettings, hub: &Arc<Hub>) -> Halves {
+        let outbound = settings.smtp.clone().map(|smtp| {
+            Outbound::start(
+                OutboundSettings::new(
+                    &settings.name,
+                    settings.identity.clone(),
+                    smtp,
+                    settings.queue,
+                ),
+                Arc::clone(&self.spool),
+                Arc::clone(&self.clock),
+                self.runtime.clone(),
+                Arc::clone(hub) as Arc<dyn OutboundEvents>,
+            )
+        });
+        let inbound = settings.imap.clone().map(|imap| {
+            Inbound::start(
+                InboundSettings::new(&settings.name, imap),
+                Arc::clone(&self.spool),
+                Arc::clone(&self.clock),
+                self.runtime.clone(),
+                Arc::clone(hub) as Arc<dyn InboundEvents>,
+            )
+        });
+        Halves { outbound, inbound }
+    }
+}
+
+#[async_trait]
+impl XpProvider for SmtpImapProvider {
+    fn init(&self, host_version: u32) -> MapiResult<u32> {
+        if host_version < SPI_VERSION {
+            return Err(MapiError::new(
+                MapiCode::VERSION,
+                format!(
+                    "the host speaks version 0x{host_version:08X}, 0x{SPI_VERSION:08X} is needed"
+                ),
+            ));
+        }
+        let mut state = self.lock();
+        match state.phase {
+            Phase::ShutDown => Err(MapiCode::END_OF_SESSION.into()),
+            Phase::New | Phase::Initialized => {
+                state.phase = Phase::Initialized;
+                Ok(SPI_VERSION)
+            }
+        }
+    }
+
+    async fn transport_logon(
+        &self,
+        support: Arc<dyn Support>,
+        flags: LogonFlags,
+    ) -> MapiResult<LogonOutcome> {
+        self.ready()?;
+        let unknown = LogonFlags::unknown_bits(flags.bits());
+        if unknown != 0 {
+            return Err(MapiError::new(
+                MapiCode::UNKNOWN_FLAGS,
+                format!("unknown TransportLogon bits 0x{unknown:X}"),
+            ));
+        }
+        // Nothing is ever asked of the user, so LOGON_NO_DIALOG changes nothing (LG-6); both
+        // directions start closed, with or without LOGON_NO_INBOUND and _OUTBOUND (LG-5).
+        let settings = TransportSettings::from_section(&support.profile_section())?;
+        let situation = Situation {
+            connection: match flags.contains(LogonFlags::NO_CONNECT) {
+                true => Connection::Offline,
+                false => Connection::Allowed,
+            },
+            ..Situation::default()
+        };
+        let identity = settings.identity.to_string();
+        let row =
+            StatusRowKeeper::create(Arc::clone(&support), &settings.name, &identity, situation);
+        let hub = Hub::new(support, row);
+        let halves = self.halves(&settings, &hub);
+        if let Some(outbound) = &halves.outbound {
+            outbound.set_gate(Gate::Closed);
+        }
+        let mut out = LogonOutFlags::empty();
+        if let Some(inbound) = &halves.inbound {
+            out.set(LogonOutFlags::SP_POLL, !inbound.push_expected());
+        }
+        let logon =
+            Logon::new(settings, Arc::clone(&self.spool), self.runtime.clone(), hub, halves);
+        let mut state = self.lock();
+        state.logons.retain(|logon| logon.strong_count() > 0);
+        state.logons.push(Arc::downgrade(&logon));
+        drop(state);
+        Ok(LogonOutcome { logon, flags: out })
+    }
+
+    async fn shutdown(&self, flags: DeinitFlags) -> MapiResult<()> {
+        let unknown = DeinitFlags::unknown_bits(flags.bits());
+        if unknown != 0 {
+            return Err(MapiError::new(
+                MapiCode::UNKNOWN_FLAGS,
+                format!("unknown Shutdown bits 0x{unknown:X}"),
+            ));
+        }
+        let logons = self.logons();
+        {
+            let mut state = self.lock();
+            if state.phase == Phase::ShutDown {
+                return Err(MapiCode::END_OF_SESSION.into());
+            }
+            state.phase = Phase::ShutDown;
+            state.logons.clear();
+        }
+        let how = match flags.contains(DeinitFlags::HURRY) {
+            true => LogoffFlags::HURRY,
+            false => LogoffFlags::NORMAL,
+        };
+        for logon in logons {
+            match logon.transport_logoff(how).await {
+                Ok(()) => {}
+                Err(error) if error.code() == MapiCode::END_OF_SESSION => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

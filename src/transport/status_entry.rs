@@ -1,0 +1,47 @@
+//! The object behind a logon's status row (ST-6).
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+
+use super::logon::Logon;
+use crate::mapi::{FlushFlags, MapiCode, MapiResult, ResourceMethods, ValidateFlags};
+use crate::spi::{StatusObject, XpLogon};
+
+/// `IMAPIStatus` of a logon; ends with it.
+pub(crate) struct StatusEntry {
+    logon: Weak<Logon>,
+}
+
+impl StatusEntry {
+    pub(crate) fn new(logon: Weak<Logon>) -> Self {
+        StatusEntry { logon }
+    }
+
+    fn logon(&self) -> MapiResult<Arc<Logon>> {
+        self.logon.upgrade().ok_or_else(|| MapiCode::END_OF_SESSION.into())
+    }
+}
+
+#[async_trait]
+impl StatusObject for StatusEntry {
+    fn resource_methods(&self) -> ResourceMethods {
+        ResourceMethods::VALIDATE_STATE | ResourceMethods::FLUSH_QUEUES
+    }
+
+    async fn validate_state(&self, flags: ValidateFlags) -> MapiResult<()> {
+        self.logon()?.validate_state(flags).await
+    }
+
+    async fn flush_queues(&self, flags: FlushFlags) -> MapiResult<()> {
+        self.logon()?.flush_queues(flags).await
+    }
+
+    async fn settings_dialog(&self) -> MapiResult<()> {
+        Err(MapiCode::NO_SUPPORT.into())
+    }
+
+    async fn change_password(&self) -> MapiResult<()> {
+        Err(MapiCode::NO_SUPPORT.into())
+    }
+}
