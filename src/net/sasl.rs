@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 /// Whether the profile allows a password on a connection without TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Cleartext {
+pub enum Cleartext {
     /// Only when the server is this machine.
     #[default]
     LoopbackOnly,

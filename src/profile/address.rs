@@ -22,6 +22,36 @@ pub fn parse_mailbox(text: &str) -> Result<IdentityProfile, String> {
     Ok(IdentityProfile { name: mailbox.name.unwrap_or_default(), address })
 }
 
+/// Reads several of them, separated by commas.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn parse_mailboxes(text: &str) -> Result<Vec<IdentityProfile>, String> {
+    split_list(text).into_iter().map(parse_mailbox).collect()
+}
+
+/// Splits at commas outside of quotes and angle brackets.
+fn split_list(text: &str) -> Vec<&str> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let (mut quoted, mut escaped, mut bracketed) = (false, false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '<' if !quoted => bracketed = true,
+            '>' if !quoted => bracketed = false,
+            ',' if !quoted && !bracketed => {
+                parts.extend(text.get(start..at));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.extend(text.get(start..));
+    parts
+}
+
 /// Reads an address without a name.
 ///
 /// # Errors
@@ -56,6 +86,16 @@ mod tests {
         );
         assert_eq!(parse_address("ann@example.org").unwrap(), "ann@example.org");
         assert_eq!(parse_address("root@localhost").unwrap(), "root@localhost");
+    }
+
+    #[test]
+    fn reads_lists() {
+        let list = parse_mailboxes("\"Example, \\\"A\" <a@example.org>, b@example.org").unwrap();
+        let addresses: Vec<&str> = list.iter().map(|one| one.address.as_str()).collect();
+        assert_eq!(addresses, ["a@example.org", "b@example.org"]);
+        assert_eq!(list.first().map(|one| one.name.as_str()), Some("Example, \"A"));
+        assert!(parse_mailboxes("a@example.org,").is_err());
+        assert!(parse_mailboxes("a@example.org, nonsense").is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod server_url;
 mod template;
 mod transport_table;
 
-pub use address::{parse_address, parse_mailbox};
+pub use address::{parse_address, parse_mailbox, parse_mailboxes};
 pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;

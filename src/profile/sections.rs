@@ -58,6 +58,10 @@ fn set_server(section: &mut ProfileSection, part: &str, server: &Server) {
         TlsMode::Plain => "none",
     };
     section.set(&format!("{part}.tls"), text(tls));
+    if server.tls == TlsMode::Plain {
+        // A profile that asks for it was read only because it may: see `server_table`.
+        section.set(&format!("{part}.insecure"), SectionValue::Switch(true));
+    }
     match &server.trust {
         Trust::Platform => {}
         Trust::CaFile(path) => {

@@ -17,18 +17,21 @@ pub(super) struct SpoolLock {
     _file: File,
 }
 
+/// How long sled's own lock is waited for once ours is held: only threads that are just ending can
+/// still have it.
+const SLED_WAIT: Duration = Duration::from_secs(10);
+
 /// Waits at most `wait` for the lock file in `dir` and then for sled's own lock, which a process
-/// that is just dying may hold an instant longer than ours. Blocks the thread.
+/// or a spool that is just ending may hold an instant longer than ours. Blocks the thread.
 ///
 /// # Errors
 /// [`SpoolError::Locked`] when the time is over.
 pub(super) fn acquire(dir: &Path, wait: Duration) -> Result<SpoolLock, SpoolError> {
-    let until = Instant::now() + wait;
-    let file = lock(&dir.join("lock"), true, until)?;
+    let file = lock(&dir.join("lock"), true, Instant::now() + wait)?;
     let sled = dir.join("db").join("db");
     if sled.exists() {
         // Given back at once: nobody else goes on to this one without ours.
-        drop(lock(&sled, false, until)?);
+        drop(lock(&sled, false, Instant::now() + SLED_WAIT)?);
     }
     Ok(SpoolLock { _file: file })
 }

@@ -71,8 +71,8 @@ impl SledSpool {
         make_private_dir(&tree)?;
         let store = Store::open(&tree, options.cache, options.fault, lock, ending)?;
         sync_dir(&tree)?;
-        let folder = Arc::new(BodyFolder::open(dir)?);
         migrations::apply(store.tree(), || store.sync())?;
+        let folder = Arc::new(BodyFolder::open(dir)?);
         recover::recover(&store, &folder)?;
         let counters = recover::counters(&store)?;
         let store = Arc::new(store);

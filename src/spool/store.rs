@@ -41,6 +41,9 @@ pub(super) struct Store {
     /// The file of the tree once more, to be synced by ourselves.
     log: File,
     fault: Option<Fault>,
+    /// How many rows were read.
+    #[cfg(test)]
+    reads: Arc<std::sync::atomic::AtomicU64>,
     _lock: SpoolLock,
     /// Dropped last; whoever waits for the end of the store sees it.
     _ended: tokio::sync::watch::Sender<()>,
@@ -61,6 +64,8 @@ pub(super) struct QuarantineRow {
 
 impl Rows for Store {
     fn value(&self, key: &[u8]) -> Result<Option<IVec>, SpoolError> {
+        #[cfg(test)]
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         self.tree.get(key).map_err(|error| failed("read", error))
     }
 }
@@ -89,7 +94,15 @@ impl Store {
         let file = dir.join("db");
         let log = File::open(&file)
             .map_err(|error| SpoolError::io(format!("open {}", file.display()), error))?;
-        Ok(Store { tree, log, fault, _lock: lock, _ended: ended })
+        Ok(Store {
+            tree,
+            log,
+            fault,
+            #[cfg(test)]
+            reads: Arc::default(),
+            _lock: lock,
+            _ended: ended,
+        })
     }
 
     /// Applies a batch; it is durable after [`Store::sync`].
@@ -129,7 +142,13 @@ impl Store {
         &self,
         range: Range,
     ) -> impl DoubleEndedIterator<Item = Result<(IVec, IVec), SpoolError>> + use<> {
-        self.tree.range(range).map(|row| row.map_err(|error| failed("read", error)))
+        #[cfg(test)]
+        let reads = Arc::clone(&self.reads);
+        self.tree.range(range).map(move |row| {
+            #[cfg(test)]
+            reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            row.map_err(|error| failed("read", error))
+        })
     }
 
     /// A record.
@@ -295,3 +314,7 @@ pub(super) fn failed(what: &str, error: sled::Error) -> SpoolError {
         other => SpoolError::io(format!("{what} the spool"), io::Error::other(other)),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::net::{Server, TlsMode, Trust};
+use crate::net::{Cleartext, Server, TlsMode, Trust};
 use crate::spi::{ProfileSection, SecretSource};
 
 /// Everything one logon needs to know.
@@ -68,6 +68,9 @@ pub struct SmtpSettings {
     pub auth: Option<String>,
     /// Most connections at the same time (`smtp.connections`, default 4).
     pub connections: usize,
+    /// Whether the password may go over a connection without TLS (`smtp.insecure`, default only
+    /// to this machine).
+    pub cleartext: Cleartext,
 }
 
 /// How to receive.
@@ -89,6 +92,8 @@ pub struct ImapSettings {
     pub after: AfterFetch,
     /// Most connections at the same time (`imap.connections`, default 4).
     pub connections: usize,
+    /// Whether the password may go over a connection without TLS (`imap.insecure`).
+    pub cleartext: Cleartext,
 }
 
 /// What happens on the server to a message that is safely in the store (IB-6).
@@ -189,6 +194,7 @@ fn smtp_settings(section: &ProfileSection) -> MapiResult<SmtpSettings> {
         credentials,
         auth: section.text("smtp.auth")?.map(str::to_ascii_lowercase),
         connections: connections(section, "smtp.connections")?,
+        cleartext: cleartext(section, "smtp.insecure")?,
     })
 }
 
@@ -217,6 +223,7 @@ fn imap_settings(section: &ProfileSection) -> MapiResult<ImapSettings> {
             _ => return Err(bad("imap.after", "it must be keep, seen, delete or { move = .. }")),
         },
         connections: connections(section, "imap.connections")?,
+        cleartext: cleartext(section, "imap.insecure")?,
     })
 }
 
@@ -282,6 +289,13 @@ fn credentials(section: &ProfileSection, part: &str) -> MapiResult<Option<Creden
         (Some(_), None) => Err(bad(&password_key, "a user needs a password")),
         (None, Some(_)) => Err(bad(&user_key, "a password needs a user")),
     }
+}
+
+fn cleartext(section: &ProfileSection, key: &str) -> MapiResult<Cleartext> {
+    Ok(match section.switch(key)? {
+        Some(true) => Cleartext::Allowed,
+        Some(false) | None => Cleartext::LoopbackOnly,
+    })
 }
 
 fn connections(section: &ProfileSection, key: &str) -> MapiResult<usize> {

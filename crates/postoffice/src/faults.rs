@@ -84,7 +84,12 @@ pub enum ImapPhase {
     Search,
     /// FETCH and UID FETCH.
     Fetch,
+    /// One message of a FETCH: [`Fault::matching`] is compared with `UID n`, whatever set the client named.
+    /// [`ImapAction::FetchNothing`] leaves the message out, as if it had vanished; [`ImapAction::FetchNil`] its
+    /// bodies; a NO or BAD ends the FETCH there.
+    Message,
     /// Amid a literal of a FETCH response, once [`Fault::at_byte`] octets of it are out (default: half).
+    /// [`Fault::matching`] is compared with `UID n BODY[...]`.
     MidLiteral,
     /// STORE and UID STORE.
     Store,
@@ -308,6 +313,7 @@ impl Fault {
     }
 
     /// Only commands whose line contains this text, letter case ignored: a recipient, a mailbox, `BODY.PEEK`.
+    /// Digits stand for whole numbers: `UID 7` does not mean UID 71.
     /// At [`SmtpPhase::FinalDot`] and [`SmtpPhase::Body`] the text is looked for in the envelope
     /// (`sender recipient recipient ...`).
     #[must_use]
@@ -329,7 +335,7 @@ impl Fault {
             && self
                 .matching
                 .as_ref()
-                .is_none_or(|text| subject.to_ascii_lowercase().contains(text.as_str()))
+                .is_none_or(|text| mentions(&subject.to_ascii_lowercase(), text))
     }
 
     /// Whether the fault strikes the `seen`-th time its phase is reached, having struck `struck` times.
@@ -338,9 +344,35 @@ impl Fault {
     }
 }
 
+/// Whether the text occurs; numbers at its ends have to be whole.
+fn mentions(subject: &str, text: &str) -> bool {
+    let digit = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_digit());
+    let (first, last) = (digit(text.chars().next()), digit(text.chars().next_back()));
+    subject.match_indices(text).any(|(at, _)| {
+        let before = subject.get(..at).and_then(|before| before.chars().next_back());
+        let after = subject.get(at + text.len()..).and_then(|after| after.chars().next());
+        let cut = (first && digit(before)) || (last && digit(after));
+        !cut
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_mentioned_as_a_whole() {
+        for (subject, text, expected) in [
+            ("uid 7 body[]", "uid 7", true),
+            ("uid 71 body[]", "uid 7", false),
+            ("uid 71, uid 7", "uid 7", true),
+            ("rcpt to:<ann@x>", "nn@", true),
+            ("17", "7", false),
+            ("anything", "", true),
+        ] {
+            assert_eq!(mentions(subject, text), expected, "{subject} {text}");
+        }
+    }
 
     #[test]
     fn a_fault_concerns_its_phase_moment_and_subject() {

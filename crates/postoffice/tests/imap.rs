@@ -382,3 +382,19 @@ async fn async_imap_fetches_what_was_sent() {
     assert_eq!(&*office.messages("ann", "Archive").unwrap()[0].bytes, big.as_bytes());
     assert_eq!(office.violations(), []);
 }
+
+#[tokio::test]
+async fn hostile_mailbox_names_are_told_as_they_are() {
+    let office = office().await;
+    for name in ["../../etc", "a\r\n* BYE", "quote\"back\\slash", "caf\u{e9}"] {
+        office.create_mailbox("ann", name).unwrap();
+    }
+    let mut client = ready(&office).await;
+    let listed = client.imap_ok("a LIST \"\" *").await.join("\r\n");
+    for shown in
+        ["\"../../etc\"", "{8}\r\na\r\n* BYE", "\"quote\\\"back\\\\slash\"", "{5}\r\ncaf\u{e9}"]
+    {
+        assert!(listed.contains(shown), "{shown}: {listed}");
+    }
+    client.imap_ok("b SELECT {8+}\r\na\r\n* BYE").await;
+}

@@ -4,7 +4,7 @@
 mod support;
 
 use postoffice::{
-    AuthPolicy, BodyType, Listener, Notify, PostOffice, Protocol, Ret, SmtpExtension,
+    AuthPolicy, BareNewlines, BodyType, Listener, Notify, PostOffice, Protocol, Ret, SmtpExtension,
     UnknownRecipients, ViolationKind,
 };
 use support::{Client, SOON};
@@ -316,4 +316,22 @@ async fn lettre_sends_through_it() {
     let sent = format!("{}\r\n", String::from_utf8(email.formatted()).unwrap());
     assert!(text.ends_with(&sent), "{text}");
     assert_eq!(office.violations(), []);
+}
+
+#[tokio::test]
+async fn only_crlf_dot_crlf_ends_the_data() {
+    let office = PostOffice::builder().bare_newlines(BareNewlines::Accept).start().await.unwrap();
+    let mut client = ready(&office).await;
+    client.expect("MAIL FROM:<a@example.org>", "250").await;
+    client.expect("RCPT TO:<b@example.org>", "250").await;
+    client.expect("DATA", "354").await;
+    let inner = "x\n.\nMAIL FROM:<evil@x>\n.\r\nRCPT TO:<evil@x>\r.\r\r\n.\rDATA\r\n";
+    client.send_raw(inner.as_bytes()).await;
+    assert!(client.silent().await);
+    client.expect(".", "250").await;
+    let taken = office.accepted()[0].body.text();
+    assert_eq!(taken, inner.replace("\r\n.\rDATA", "\r\n\rDATA"));
+    assert_eq!(office.accepted_count(), 1);
+    let kinds: Vec<_> = office.violations().iter().map(|found| found.kind).collect();
+    assert!(kinds.contains(&ViolationKind::BareLf) && kinds.contains(&ViolationKind::BareCr));
 }

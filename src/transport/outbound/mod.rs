@@ -86,12 +86,8 @@ impl Outbound {
         runtime: Handle,
         events: Arc<dyn OutboundEvents>,
     ) -> Arc<Self> {
-        let dialer = Arc::new(SmtpDialer::new(
-            &settings.smtp,
-            &settings.helo,
-            settings.cleartext,
-            settings.deadlines.clone(),
-        ));
+        let dialer =
+            Arc::new(SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone()));
         let dice = Box::new(fastrand::f64);
         Self::assemble(Parts { settings, spool, clock, runtime, dialer, dice }, events)
     }
@@ -290,12 +286,7 @@ fn broken(error: &tokio::task::JoinError) -> MapiError {
 /// # Errors
 /// As [`Outbound::probe`].
 pub(crate) async fn probe(settings: &OutboundSettings) -> MapiResult<ServerReport> {
-    let dialer = SmtpDialer::new(
-        &settings.smtp,
-        &settings.helo,
-        settings.cleartext,
-        settings.deadlines.clone(),
-    );
+    let dialer = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
     match dialer.connect().await {
         Ok((connection, report)) => {
             connection.quit().await;

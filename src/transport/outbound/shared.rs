@@ -17,7 +17,6 @@ use super::reply::{Cause, Failure, Permanence};
 use super::schedule::{AttemptEnd, Rules, lane_pause};
 use crate::clock::Clock;
 use crate::mapi::SysTime;
-use crate::net::Cleartext;
 use crate::spool::{AccountKey, Spool};
 use crate::transport::events::{Activity, Trouble, TroubleKind};
 use crate::transport::{Identity, QueueSettings, SmtpSettings};
@@ -35,8 +34,6 @@ pub(crate) struct OutboundSettings {
     pub(crate) queue: QueueSettings,
     /// How we name ourselves in EHLO.
     pub(crate) helo: String,
-    /// Whether a password may go over a connection without TLS.
-    pub(crate) cleartext: Cleartext,
     /// How long each phase may take.
     pub(crate) deadlines: Deadlines,
 }
@@ -57,7 +54,6 @@ impl OutboundSettings {
             smtp,
             queue,
             helo: "[127.0.0.1]".to_owned(),
-            cleartext: Cleartext::LoopbackOnly,
             deadlines: Deadlines::default(),
         }
     }

@@ -91,6 +91,11 @@ impl Board {
         first.map(|rule| Hit { deed: rule.fault.deed.clone(), at_byte: rule.fault.at_byte, rule })
     }
 
+    /// Whether any rule is in force, for places too busy to describe themselves in vain.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.rules).is_empty()
+    }
+
     /// Wraps a fault that was asked for by a recipient's name.
     pub(crate) fn named(&self, deed: Deed, at_byte: Option<u64>) -> Hit {
         Hit { deed, at_byte, rule: Arc::clone(&lock(&self.named)) }

@@ -234,12 +234,11 @@ impl Session {
             CommandBody::StartTLS => Some(ImapCapability::StartTls),
             _ => None,
         };
-        if let Some(capability) = capability {
-            if !self.connection.shared.offers(capability) {
-                self.violation(ViolationKind::NotOffered, capability.keyword());
-                self.done(tag, "BAD not offered");
-                return false;
-            }
+        let withheld = capability.filter(|&needed| !self.connection.shared.offers(needed));
+        if let Some(capability) = withheld {
+            self.violation(ViolationKind::NotOffered, capability.keyword());
+            self.done(tag, "BAD not offered");
+            return false;
         }
         let fits = match needs(body) {
             Needs::Nothing => true,

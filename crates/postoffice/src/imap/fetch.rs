@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::section::{label, section, split};
 use super::session::{Session, Spoiled};
 use crate::connection::{End, Flow};
-use crate::faults::{ImapPhase, Moment, Phase};
+use crate::faults::{ImapAction, ImapPhase, Moment, Phase};
 use crate::mailbox::MailboxMessage;
 use crate::sabotage::Outcome;
 
@@ -73,12 +73,41 @@ impl Session {
         }
         for batch in uids.chunks(BATCH) {
             for (number, message, newly_seen) in self.look_up(batch, &wanted) {
+                let spoiled = self.spoiled;
+                match self.message_fault(tag, message.uid).await? {
+                    Some(Spoiled::FetchNothing) => continue,
+                    Some(nil) => self.spoiled = nil,
+                    None if self.is_done() => return Ok(()),
+                    None => {}
+                }
                 self.one(number, &message, newly_seen, &wanted).await?;
+                self.spoiled = spoiled;
                 self.connection.flush_if_full().await?;
             }
         }
         self.done(tag, "OK fetched");
         Ok(())
+    }
+
+    /// The fault of one message: how its response is spoiled, if it is.
+    async fn message_fault(&mut self, tag: &str, uid: u32) -> Flow<Option<Spoiled>> {
+        if self.connection.shared.faults.is_empty() {
+            return Ok(None);
+        }
+        let phase = Phase::Imap(ImapPhase::Message);
+        let outcome = self.connection.fault(phase, Moment::Before, &format!("UID {uid}")).await?;
+        Ok(match outcome {
+            Outcome::Proceed | Outcome::Smtp(_) => None,
+            Outcome::Replaced | Outcome::Imap(ImapAction::FetchNothing) => {
+                Some(Spoiled::FetchNothing)
+            }
+            Outcome::Imap(ImapAction::FetchNil) => Some(Spoiled::FetchNil),
+            outcome => {
+                self.instead(tag, outcome).await?;
+                self.done_already();
+                None
+            }
+        })
     }
 
     /// The messages that are still there, with their numbers; sets \Seen where the items say so.
@@ -157,14 +186,16 @@ impl Session {
                 let _ = write!(text, "INTERNALDATE \"{date}\"");
             }
             MessageDataItemName::BodyExt { section: part, partial, .. } => {
-                return self.body(text, bytes, part.as_ref(), *partial).await;
+                return self.body(text, message, part.as_ref(), *partial).await;
             }
-            MessageDataItemName::Rfc822 => return self.literal_item(text, "RFC822", bytes).await,
+            MessageDataItemName::Rfc822 => {
+                return self.literal_item(text, message.uid, "RFC822", bytes).await;
+            }
             MessageDataItemName::Rfc822Header => {
-                return self.literal_item(text, "RFC822.HEADER", split(bytes).0).await;
+                return self.literal_item(text, message.uid, "RFC822.HEADER", split(bytes).0).await;
             }
             MessageDataItemName::Rfc822Text => {
-                return self.literal_item(text, "RFC822.TEXT", split(bytes).1).await;
+                return self.literal_item(text, message.uid, "RFC822.TEXT", split(bytes).1).await;
             }
             _ => {}
         }
@@ -174,27 +205,34 @@ impl Session {
     async fn body(
         &mut self,
         text: &mut String,
-        bytes: &[u8],
+        message: &MailboxMessage,
         part: Option<&Section<'_>>,
         partial: Option<(u32, NonZeroU32)>,
     ) -> Flow {
-        let (Some(name), Some(octets)) = (label(part), section(bytes, part)) else {
+        let (Some(name), Some(octets)) = (label(part), section(&message.bytes, part)) else {
             return Ok(());
         };
         match partial {
-            None => self.literal_item(text, &format!("BODY[{name}]"), &octets).await,
+            None => self.literal_item(text, message.uid, &format!("BODY[{name}]"), &octets).await,
             Some((origin, length)) => {
                 let start = usize::try_from(origin).unwrap_or(usize::MAX).min(octets.len());
                 let length = usize::try_from(length.get()).unwrap_or(usize::MAX);
                 let end = start.saturating_add(length).min(octets.len());
                 let octets = octets.get(start..end).unwrap_or_default();
-                self.literal_item(text, &format!("BODY[{name}]<{origin}>"), octets).await
+                self.literal_item(text, message.uid, &format!("BODY[{name}]<{origin}>"), octets)
+                    .await
             }
         }
     }
 
     /// Queues what has been written so far, then the literal, perhaps with a fault in its midst.
-    async fn literal_item(&mut self, text: &mut String, name: &str, octets: &[u8]) -> Flow {
+    async fn literal_item(
+        &mut self,
+        text: &mut String,
+        uid: u32,
+        name: &str,
+        octets: &[u8],
+    ) -> Flow {
         if self.spoiled == Spoiled::FetchNil {
             let _ = write!(text, "{name} NIL");
             return Ok(());
@@ -202,8 +240,13 @@ impl Session {
         let _ = write!(text, "{name} {{{}}}\r\n", octets.len());
         self.connection.put(text.as_bytes());
         text.clear();
-        let phase = Phase::Imap(ImapPhase::MidLiteral);
-        let hit = self.connection.shared.faults.strike(phase, Moment::Before, name);
+        let faults = &self.connection.shared.faults;
+        let hit = if faults.is_empty() {
+            None
+        } else {
+            let phase = Phase::Imap(ImapPhase::MidLiteral);
+            faults.strike(phase, Moment::Before, &format!("UID {uid} {name}"))
+        };
         let Some(hit) = hit else {
             self.connection.put(octets);
             return Ok(());

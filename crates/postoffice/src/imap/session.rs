@@ -138,6 +138,10 @@ impl Session {
         self.completion = Some(String::new());
     }
 
+    pub(super) fn is_done(&self) -> bool {
+        self.completion.is_some()
+    }
+
     fn complete(&mut self, tag: &str) {
         let line = self.completion.take().unwrap_or_else(|| format!("{tag} BAD not done\r\n"));
         self.connection.say(&line);

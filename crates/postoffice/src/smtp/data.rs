@@ -95,10 +95,7 @@ impl Session {
 
     async fn strike_body(&mut self, fault: &mut Option<Hit>, content: &Content) -> Flow {
         let size = content.sink.size();
-        if size == 0 || !fault.as_ref().is_some_and(|hit| size >= hit.at_byte.unwrap_or(1)) {
-            return Ok(());
-        }
-        let Some(hit) = fault.take() else {
+        let Some(hit) = fault.take_if(|hit| size > 0 && size >= hit.at_byte.unwrap_or(1)) else {
             return Ok(());
         };
         match self.connection.suffer(hit).await? {
@@ -182,21 +179,18 @@ impl Session {
         let subject = envelope.subject();
         let phase = Phase::Smtp(SmtpPhase::FinalDot);
         let mut outcome = self.connection.fault(phase, Moment::Before, &subject).await?;
-        if matches!(outcome, Outcome::Proceed) {
-            if let Some(fault) = self.name_among(&envelope, SmtpPhase::FinalDot, Moment::Before) {
-                outcome = self.suffer_named(fault).await?;
-            }
+        let named = self.name_among(&envelope, SmtpPhase::FinalDot, Moment::Before);
+        if let (Outcome::Proceed, Some(fault)) = (&outcome, named) {
+            outcome = self.suffer_named(fault).await?;
         }
         if !matches!(outcome, Outcome::Proceed) {
             return self.instead(outcome).await;
         }
         let after = self.name_among(&envelope, SmtpPhase::FinalDot, Moment::After);
         let reply = self.judge(envelope, content);
-        if reply.code == 250 {
-            if let Some(fault) = after {
-                let outcome = self.suffer_named(fault).await?;
-                return self.conclude(outcome, reply).await;
-            }
+        if let (250, Some(fault)) = (reply.code, after) {
+            let outcome = self.suffer_named(fault).await?;
+            return self.conclude(outcome, reply).await;
         }
         self.answer(SmtpPhase::FinalDot, reply, &subject).await
     }

@@ -20,18 +20,18 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 /// Deadline of every wait.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
-pub struct Client {
+pub(crate) struct Client {
     stream: Option<Box<dyn Duplex>>,
     tcp: Option<TcpStream>,
     input: Vec<u8>,
 }
 
-pub fn trust(office: &PostOffice) -> Arc<ClientConfig> {
+pub(crate) fn trust(office: &PostOffice) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(office.authority().der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -45,16 +45,16 @@ pub fn trust(office: &PostOffice) -> Arc<ClientConfig> {
 }
 
 impl Client {
-    pub async fn plain(address: Option<SocketAddr>) -> Self {
+    pub(crate) async fn plain(address: Option<SocketAddr>) -> Self {
         let tcp = TcpStream::connect(address.unwrap()).await.unwrap();
         Self { stream: None, tcp: Some(tcp), input: Vec::new() }
     }
 
-    pub async fn tls(office: &PostOffice, address: Option<SocketAddr>) -> Self {
+    pub(crate) async fn tls(office: &PostOffice, address: Option<SocketAddr>) -> Self {
         Self::plain(address).await.secure(office).await.unwrap()
     }
 
-    pub async fn secure(mut self, office: &PostOffice) -> std::io::Result<Self> {
+    pub(crate) async fn secure(mut self, office: &PostOffice) -> std::io::Result<Self> {
         assert!(self.input.is_empty(), "plaintext left: {:?}", self.input);
         let name = ServerName::try_from("localhost").unwrap();
         let tcp = self.tcp.take().unwrap();
@@ -71,7 +71,7 @@ impl Client {
         }
     }
 
-    pub async fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
         let io = self.io();
         timeout(SOON, async {
             io.write_all(bytes).await.unwrap();
@@ -81,12 +81,12 @@ impl Client {
         .unwrap();
     }
 
-    pub async fn send(&mut self, line: &str) {
+    pub(crate) async fn send(&mut self, line: &str) {
         self.send_raw(format!("{line}\r\n").as_bytes()).await;
     }
 
     /// The next line without its end; `Err` at the end of the stream (`Ok`) or by reset.
-    pub async fn try_line(&mut self) -> Result<String, std::io::Error> {
+    pub(crate) async fn try_line(&mut self) -> Result<String, std::io::Error> {
         loop {
             if let Some(position) = self.input.iter().position(|&octet| octet == b'\n') {
                 let line: Vec<u8> = self.input.drain(..=position).collect();
@@ -102,12 +102,12 @@ impl Client {
         }
     }
 
-    pub async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         self.try_line().await.unwrap()
     }
 
     /// How the stream ends: the kind of error, `UnexpectedEof` for FIN.
-    pub async fn end(&mut self) -> std::io::ErrorKind {
+    pub(crate) async fn end(&mut self) -> std::io::ErrorKind {
         loop {
             if let Err(error) = self.try_line().await {
                 return error.kind();
@@ -116,13 +116,13 @@ impl Client {
     }
 
     /// Whether nothing comes for a moment.
-    pub async fn silent(&mut self) -> bool {
+    pub(crate) async fn silent(&mut self) -> bool {
         let mut chunk = [0; 1];
         self.input.is_empty()
             && timeout(Duration::from_millis(60), self.io().read(&mut chunk)).await.is_err()
     }
 
-    pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) async fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.input.len() < count {
             let mut chunk = [0; 4096];
             let read = timeout(SOON, self.io().read(&mut chunk)).await.expect("no answer").unwrap();
@@ -135,7 +135,7 @@ impl Client {
     // ----- SMTP -----
 
     /// A whole SMTP reply, lines joined by `|`.
-    pub async fn reply(&mut self) -> String {
+    pub(crate) async fn reply(&mut self) -> String {
         let mut lines = Vec::new();
         loop {
             let line = self.line().await;
@@ -147,26 +147,26 @@ impl Client {
         }
     }
 
-    pub async fn ask(&mut self, line: &str) -> String {
+    pub(crate) async fn ask(&mut self, line: &str) -> String {
         self.send(line).await;
         self.reply().await
     }
 
     /// Asserts that the reply begins so.
-    pub async fn expect(&mut self, line: &str, reply: &str) -> String {
+    pub(crate) async fn expect(&mut self, line: &str, reply: &str) -> String {
         let got = self.ask(line).await;
         assert!(got.starts_with(reply), "{line}: {got}");
         got
     }
 
     /// Greeting and EHLO.
-    pub async fn hello(&mut self) -> String {
+    pub(crate) async fn hello(&mut self) -> String {
         assert!(self.reply().await.starts_with("220"));
         self.ask("EHLO client.example").await
     }
 
     /// A transaction with one recipient; returns the reply to the final dot.
-    pub async fn submit(&mut self, to: &str, data: &str) -> String {
+    pub(crate) async fn submit(&mut self, to: &str, data: &str) -> String {
         self.expect("MAIL FROM:<sender@example.org>", "250").await;
         self.expect(&format!("RCPT TO:<{to}>"), "250").await;
         self.expect("DATA", "354").await;
@@ -176,14 +176,14 @@ impl Client {
     // ----- IMAP -----
 
     /// Sends a command with its tag and returns all lines up to the tagged one.
-    pub async fn imap(&mut self, command: &str) -> Vec<String> {
+    pub(crate) async fn imap(&mut self, command: &str) -> Vec<String> {
         self.send(command).await;
         let tag = command.split(' ').next().unwrap().to_owned();
         self.until(&tag).await
     }
 
     /// All lines up to one that begins with the tag.
-    pub async fn until(&mut self, tag: &str) -> Vec<String> {
+    pub(crate) async fn until(&mut self, tag: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             let line = self.line().await;
@@ -196,7 +196,7 @@ impl Client {
     }
 
     /// Sends a command and asserts that it ends in OK; returns the untagged lines.
-    pub async fn imap_ok(&mut self, command: &str) -> Vec<String> {
+    pub(crate) async fn imap_ok(&mut self, command: &str) -> Vec<String> {
         let mut lines = self.imap(command).await;
         let last = lines.pop().unwrap();
         assert!(last.contains(" OK"), "{command}: {last}");
@@ -204,7 +204,7 @@ impl Client {
     }
 
     /// Greeting and LOGIN.
-    pub async fn login(&mut self, user: &str, password: &str) {
+    pub(crate) async fn login(&mut self, user: &str, password: &str) {
         assert!(self.line().await.starts_with("* OK"));
         self.imap_ok(&format!("l LOGIN {user} {password}")).await;
     }
