@@ -190,12 +190,18 @@ impl Outbound {
         self.on_runtime(move |shared| async move { abort::abort(&shared, &entry, how).await }).await
     }
 
-    /// Keeps a message from being sent until it is released.
+    /// Keeps a message from being sent until it is released. One on the wire whose final dot is
+    /// not out loses its connection.
     ///
     /// # Errors
-    /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_UNABLE_TO_ABORT` while it is on its way or once it was sent.
+    /// `MAPI_E_NOT_IN_QUEUE`; `MAPI_E_UNABLE_TO_ABORT` once its final dot is out.
     pub(crate) async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
-        self.wish(entry, abort::Wish::Hold).await.map(drop)
+        self.abort(entry, Abort::Hold).await.map_err(|error| match error.code() {
+            MapiCode::NOT_FOUND => {
+                MapiError::new(MapiCode::NOT_IN_QUEUE, error.detail().to_owned())
+            }
+            _ => error,
+        })
     }
 
     /// Makes a message that is on hold, or in doubt and kept, due now.
