@@ -1,11 +1,21 @@
-//! postrider: see ARCHITECTURE.md.
+//! A mail-queue transport with the semantics of MAPI's transport provider interface, driving real
+//! mail: SMTP out, IMAP in, through a durable queue, under `TransportNotify`.
+//!
+//! Two readers are served. Who wants to **send and fetch through a profile** starts at
+//! [`session::Session`]: open it on a [`profile::Profile`], submit, flush, watch the status table,
+//! shut it down. Who **hosts transports** (or writes one) starts at [`spi`], the contract, with
+//! [`transport::SmtpImapProvider`] as the provider and [`spooler::Spooler`] as a host.
+//!
+//! `ARCHITECTURE.md` is the map of the crate and lists every legal state on disk.
 #![forbid(unsafe_code)]
 
+#[doc(hidden)] // The binary's insides, no part of the library.
+pub mod cli;
 pub mod clock;
+pub mod control;
 pub mod mapi;
 #[path = "../migrations/mod.rs"]
 mod migrations;
-#[allow(dead_code, unused_imports)] // Until both directions use all of it.
 pub mod mime;
 pub mod net;
 pub mod profile;
@@ -13,4 +23,5 @@ pub mod session;
 pub mod spi;
 pub mod spool;
 pub mod spooler;
+pub mod store;
 pub mod transport;

@@ -58,3 +58,13 @@ proptest! {
         let _ = ParsedHeader::of(format!("Subject: {text}\r\nFrom: {text} <a@b>\r\n").as_bytes());
     }
 }
+
+#[test]
+fn hostile_encoded_words_cost_no_more_than_their_length() {
+    for piece in ["=?utf-8?Q?", "=?", "=?utf-8?B?=?=", "\"", "(", "<", "a@", "\\"] {
+        let value = piece.repeat(MAX_KEPT / piece.len());
+        let started = std::time::Instant::now();
+        let _ = ParsedHeader::of(format!("Subject: {value}\r\nFrom: {value}\r\n").as_bytes());
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{piece}");
+    }
+}

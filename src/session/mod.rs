@@ -1,9 +1,394 @@
 //! The face of the library for who wants to send and fetch through a profile.
+//!
+//! [`Session::open`] puts the house together: the profile's spool, its store, the SMTP/IMAP
+//! provider with a logon for each transport, and the spooler that drives them. What can be asked
+//! of a session is the trait [`Service`], which the control socket's client implements as well.
 
+mod check;
+mod options;
+mod queue_view;
 mod service;
+mod status_view;
+mod submit;
 
+pub use check::check_profile;
+pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
     QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
     Service, StatusReport, StatusRowView, Submission,
 };
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use tokio::io::AsyncRead;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::clock::Clock;
+use crate::mapi::{
+    EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
+};
+use crate::profile::{Profile, sections};
+use crate::spi::{MessageStore, NotifyData, ProfileSection};
+use crate::spool::{SledSpool, Spool, SpoolOptions};
+use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
+use crate::store::{LocalStore, StoreOptions};
+use crate::transport::SmtpImapProvider;
+use queue_view::Traffic;
+
+/// Rows read from the spool at a time.
+const PAGE: usize = 256;
+
+/// A profile that is logged on, or at least its spool and store.
+///
+/// Exactly one process has a profile's spool open; a second waits for it (see
+/// [`SessionOptions::lock_wait`]). End it with [`Session::shutdown`]; dropping it stops the work
+/// at once, and nothing that was accepted is lost.
+pub struct Session {
+    profile: Profile,
+    sections: Vec<ProfileSection>,
+    logon: Logon,
+    clock: Arc<dyn Clock>,
+    spool: Arc<dyn Spool>,
+    store: Arc<LocalStore>,
+    running: Option<Running>,
+}
+
+/// What exists when transports are logged on.
+struct Running {
+    provider: Arc<SmtpImapProvider>,
+    spooler: Spooler,
+}
+
+impl Session {
+    /// Opens the profile's spool and store in this process and, unless `options` say otherwise,
+    /// logs its transports on. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// `MAPI_E_BUSY` when another process has the spool for longer than the wait allows,
+    /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`, `MAPI_E_VERSION` for a spool of a newer
+    /// version. A transport that cannot be logged on is no error: its status row says why.
+    pub async fn open(profile: &Profile, options: SessionOptions) -> MapiResult<Session> {
+        let runtime = tokio::runtime::Handle::current();
+        let (folder, wait) = (options.state_folder.join("spool"), options.lock_wait);
+        let spool_options = SpoolOptions { lock_wait: wait, ..SpoolOptions::default() };
+        let opened =
+            tokio::task::spawn_blocking(move || SledSpool::open(&folder, spool_options)).await;
+        let spool: Arc<dyn Spool> = Arc::new(
+            opened.map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))??,
+        );
+        let store_options = StoreOptions {
+            maildir: profile.store.maildir.clone(),
+            sent: profile.store.sent,
+            ..StoreOptions::default()
+        };
+        let store = LocalStore::open(
+            store_options,
+            Arc::clone(&spool),
+            Arc::clone(&options.clock),
+            runtime.clone(),
+        )
+        .await?;
+        let mut session = Session {
+            profile: profile.clone(),
+            sections: sections(profile),
+            logon: options.logon,
+            clock: options.clock,
+            spool,
+            store,
+            running: None,
+        };
+        if options.logon != Logon::None {
+            session.running = Some(session.log_on(runtime).await?);
+        }
+        Ok(session)
+    }
+
+    async fn log_on(&self, runtime: tokio::runtime::Handle) -> MapiResult<Running> {
+        let provider =
+            SmtpImapProvider::new(Arc::clone(&self.spool), Arc::clone(&self.clock), runtime);
+        let services = self
+            .profile
+            .transports
+            .iter()
+            .zip(&self.sections)
+            .map(|(transport, section)| TransportService {
+                name: transport.name.clone(),
+                provider: Arc::clone(&provider) as _,
+                provider_name: "SMTP/IMAP".to_owned(),
+                section: section.clone(),
+                senders: std::iter::once(transport.identity.address.clone())
+                    .chain(transport.aliases.iter().cloned())
+                    .collect(),
+            })
+            .collect();
+        let poll_interval = self
+            .profile
+            .transports
+            .iter()
+            .filter_map(|transport| transport.imap.as_ref().map(|imap| imap.poll_interval))
+            .min()
+            .unwrap_or(Duration::from_secs(60));
+        let options =
+            SpoolerOptions { logon: self.logon.flags(), begin: self.logon.begin(), poll_interval };
+        let store = Arc::clone(&self.store) as Arc<dyn MessageStore>;
+        let spooler = Spooler::start(store, Arc::clone(&self.clock), services, options).await?;
+        Ok(Running { provider, spooler })
+    }
+
+    /// The status table while transports are logged on; subscribe to see every change (ST-5).
+    pub fn status_table(&self) -> Option<&Arc<StatusTable>> {
+        self.running.as_ref().map(|running| running.spooler.status_table())
+    }
+
+    /// Ends the session in order (SP-5): a message on the wire gets at most `grace` to finish,
+    /// deferred messages are given back, the spool is closed. A session that was opened only to
+    /// look or to change the queue gives nothing back and is quick.
+    ///
+    /// # Errors
+    /// The first error of a logoff; the session is over all the same.
+    pub async fn shutdown(&self, grace: Duration) -> MapiResult<()> {
+        let answer = match &self.running {
+            None => Ok(()),
+            Some(running) if self.logon == Logon::Offline => {
+                running.spooler.logoff(Duration::ZERO).await
+            }
+            Some(running) => running.spooler.logoff(grace).await,
+        };
+        self.spool.close().await;
+        answer
+    }
+
+    fn running(&self) -> MapiResult<&Running> {
+        self.running.as_ref().ok_or_else(|| {
+            MapiError::new(
+                MapiCode::NOT_INITIALIZED,
+                "no transport is logged on; start the daemon with `postrider run`",
+            )
+        })
+    }
+
+    fn traffic(&self) -> Traffic {
+        match self.logon {
+            Logon::Full | Logon::Closed => Traffic::Running,
+            Logon::None | Logon::Offline => Traffic::Stopped,
+        }
+    }
+
+    /// The transport that has a message, if one has.
+    async fn transport_of(&self, entry: &EntryId) -> MapiResult<Option<String>> {
+        Ok(self.spool.queue(entry).await?.map(|record| record.transport))
+    }
+
+    /// The row of a message that is in the outgoing queue table.
+    async fn outgoing_row(&self, entry: &EntryId) -> MapiResult<Option<QueueRow>> {
+        let Some(outbox) = self.spool.outbox(entry).await? else { return Ok(None) };
+        let queue = self.spool.queue(entry).await?;
+        Ok(Some(queue_view::outgoing_row(entry, &outbox, queue.as_ref(), self.traffic())))
+    }
+
+    /// Waits until the message has left the table.
+    async fn ended(&self, entry: &EntryId) -> MapiResult<QueueRow> {
+        let running = self.running()?;
+        let mut last: Option<QueueRow> = None;
+        loop {
+            let mut ended = running.spooler.ended();
+            match self.outgoing_row(entry).await? {
+                Some(row) => last = Some(row),
+                None => {
+                    return match (self.queue_row(entry).await, last) {
+                        (Ok(row), _) => Ok(row),
+                        // A transport without a history of its own finished it.
+                        (Err(_), Some(row)) => {
+                            Ok(QueueRow { state: QueueRowState::Finished, ..row })
+                        }
+                        (Err(error), None) => Err(error),
+                    };
+                }
+            }
+            loop {
+                match ended.recv().await {
+                    Ok(other) if other != *entry => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return Err(MapiCode::END_OF_SESSION.into()),
+                }
+            }
+        }
+    }
+
+    async fn flush_flags(&self, flags: FlushFlags) -> MapiResult<()> {
+        let spooler = &self.running()?.spooler;
+        let (mut begin, mut end) = (TransportNotify::empty(), TransportNotify::empty());
+        if self.logon == Logon::Closed {
+            // Nobody else opens the directions of a session that exists for this flush only.
+            begin.set(TransportNotify::BEGIN_OUTBOUND, flags.contains(FlushFlags::UPLOAD));
+            begin.set(TransportNotify::BEGIN_INBOUND, flags.contains(FlushFlags::DOWNLOAD));
+            end.set(TransportNotify::END_OUTBOUND, flags.contains(FlushFlags::UPLOAD));
+            end.set(TransportNotify::END_INBOUND, flags.contains(FlushFlags::DOWNLOAD));
+        }
+        spooler.transport_notify(None, begin, NotifyData::None).await?;
+        let flushed = spooler.flush(None, flags).await;
+        spooler.transport_notify(None, end, NotifyData::None).await?;
+        flushed
+    }
+}
+
+#[async_trait]
+impl Service for Session {
+    async fn submit(&self, submission: Submission) -> MapiResult<EntryId> {
+        let message = submit::with_sender(&self.profile, submission.message)?;
+        self.store.submit(message).await.map(|(entry, _durable)| entry)
+    }
+
+    async fn submit_raw(
+        &self,
+        envelope: RawEnvelope,
+        bytes: Pin<Box<dyn AsyncRead + Send>>,
+    ) -> MapiResult<EntryId> {
+        let envelope = submit::raw(&self.profile, envelope)?;
+        self.store.submit_raw(envelope, bytes).await.map(|(entry, _durable)| entry)
+    }
+
+    async fn status(&self) -> MapiResult<StatusReport> {
+        status_view::report(self).await
+    }
+
+    async fn watch_status(&self) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>> {
+        status_view::watch(self).await
+    }
+
+    async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>> {
+        let mut rows = Vec::new();
+        let mut after = after;
+        while rows.len() < limit {
+            let page = self.spool.outbox_page(after.as_ref(), PAGE.min(limit - rows.len())).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (entry, outbox) in page {
+                let queue = self.spool.queue(&entry).await?;
+                let traffic = self.traffic();
+                rows.push(queue_view::outgoing_row(&entry, &outbox, queue.as_ref(), traffic));
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn queue_row(&self, entry: &EntryId) -> MapiResult<QueueRow> {
+        if let Some(row) = self.outgoing_row(entry).await? {
+            return Ok(row);
+        }
+        let history = self.spool.history(entry).await?;
+        history.map(|history| queue_view::ended_row(entry, &history)).ok_or_else(|| {
+            MapiError::new(MapiCode::NOT_FOUND, format!("there is no message {entry}"))
+        })
+    }
+
+    async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow> {
+        let Some(limit) = limit else { return self.ended(entry).await };
+        tokio::time::timeout(limit, self.ended(entry)).await.unwrap_or_else(|_| {
+            let words =
+                format!("{entry} has not ended within {}", humantime::format_duration(limit));
+            Err(MapiError::new(MapiCode::TIMEOUT, words))
+        })
+    }
+
+    async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
+        match &self.running {
+            Some(running) => running.spooler.cancel(entry).await,
+            None if self.spool.queue(entry).await?.is_none() => {
+                self.store.abort_submit(entry).await
+            }
+            None => self.running().map(|_| ()),
+        }
+    }
+
+    async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
+        match self.transport_of(entry).await? {
+            Some(transport) => self.running()?.provider.hold(&transport, entry).await,
+            None => self.store.hold(entry).await,
+        }
+    }
+
+    async fn release(&self, entry: &EntryId) -> MapiResult<()> {
+        match self.transport_of(entry).await? {
+            Some(transport) => self.running()?.provider.release(&transport, entry).await,
+            None => {
+                self.store.release(entry).await?;
+                if let Some(running) = &self.running {
+                    running.spooler.reconsider(entry);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn retry(&self, entry: Option<&EntryId>) -> MapiResult<u64> {
+        let running = self.running()?;
+        let Some(entry) = entry else {
+            let mut due = 0;
+            for transport in self.profile.transports.iter().filter(|one| one.smtp.is_some()) {
+                due += running.provider.retry(&transport.name, None).await?;
+            }
+            return Ok(due);
+        };
+        match self.transport_of(entry).await? {
+            Some(transport) => running.provider.retry(&transport, Some(entry)).await,
+            None => {
+                // No transport has it yet, so there is no attempt to bring forward.
+                self.store.outgoing_row(entry).await?;
+                running.spooler.reconsider(entry);
+                Ok(0)
+            }
+        }
+    }
+
+    async fn export(&self, entry: &EntryId) -> MapiResult<Pin<Box<dyn AsyncRead + Send>>> {
+        self.store.export(entry).await
+    }
+
+    async fn notify(&self, request: NotifyRequest) -> MapiResult<()> {
+        let entry =
+            request.entry.as_deref().map(str::parse::<EntryId>).transpose().map_err(|_| {
+                let words =
+                    format!("{:?} is no entry id", request.entry.as_deref().unwrap_or_default());
+                MapiError::new(MapiCode::INVALID_ENTRYID, words)
+            })?;
+        let data = match (&entry, request.reference) {
+            (Some(entry), None) => NotifyData::EntryId(entry),
+            (None, Some(reference)) => NotifyData::Reference(MessageRef(reference)),
+            (None, None) => NotifyData::None,
+            (Some(_), Some(_)) => {
+                let words = "an entry id and a message reference exclude each other";
+                return Err(MapiError::new(MapiCode::INVALID_PARAMETER, words));
+            }
+        };
+        let flags = TransportNotify::from_bits_retain(request.flags);
+        let spooler = &self.running()?.spooler;
+        spooler.transport_notify(request.transport.as_deref(), flags, data).await
+    }
+
+    async fn flush(&self, request: FlushRequest) -> MapiResult<FlushSummary> {
+        let running = self.running()?;
+        let mut flags = FlushFlags::NO_UI;
+        flags.set(FlushFlags::UPLOAD, request.upload);
+        flags.set(FlushFlags::DOWNLOAD, request.download);
+        let before = running.spooler.traffic();
+        self.flush_flags(flags).await?;
+        let after = running.spooler.traffic();
+        let counts = queue_view::counts(self.spool.counts(), self.traffic());
+        Ok(FlushSummary {
+            sent: after.0 - before.0,
+            received: after.1 - before.1,
+            left: counts.queued + counts.sending + counts.deferred + counts.in_doubt + counts.held,
+            troubles: status_view::troubles(running.spooler.status_table()),
+        })
+    }
+
+    async fn check(&self) -> MapiResult<Vec<CheckReport>> {
+        check_profile(&self.profile).await
+    }
+}

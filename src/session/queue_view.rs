@@ -3,8 +3,8 @@
 use super::{QueueCountsView, QueueRow, QueueRowState, RecipientRow, RecipientRowState};
 use crate::mapi::{EntryId, SysTime, tags};
 use crate::spool::{
-    HistoryEnd, HistoryRecord, OutboxRecord, OutboxState, QueueCounts, QueueRecipient,
-    QueueRecord, QueueState, RecipientState, Reply,
+    HistoryEnd, HistoryRecord, OutboxRecord, OutboxState, QueueCounts, QueueRecipient, QueueRecord,
+    QueueState, RecipientState, Reply,
 };
 
 /// Whether someone works on the queue just now; without, a claimed message is only due again.

@@ -334,4 +334,8 @@ pub trait Service: Send + Sync {
 
     /// Flushes and returns when that is done (FL-7).
     async fn flush(&self, request: FlushRequest) -> MapiResult<FlushSummary>;
+
+    /// Logs in to every server of the session's profile on connections of its own (ST-7). A
+    /// server that refuses is no error but a report that says so.
+    async fn check(&self) -> MapiResult<Vec<CheckReport>>;
 }

@@ -65,9 +65,11 @@ async fn flush_one(
         () = slot.critical_error.cancelled() => {}
         () = shared.ending.cancelled() => {}
     }
-    if upload {
-        // What the transport has finished leaves the table before the flush is over.
-        slot.ends.zero().await;
+    // What the transport has finished leaves the table, and what it has handed over is in the
+    // store, before the flush is over.
+    match upload {
+        true => slot.ends.zero().await,
+        false => slot.starts.zero().await,
     }
     Ok(())
 }

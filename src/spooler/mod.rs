@@ -17,8 +17,9 @@ mod submission;
 
 pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) finish: Arc<Semaphore>,
     /// Answered once everything that waits in the outgoing queue table has been looked at.
     barriers: mpsc::Sender<oneshot::Sender<()>>,
+    /// Messages that a transport gave back (TN-18); not handed over again in this session.
+    given_back: Mutex<BTreeSet<EntryId>>,
     /// Entry ids of messages that left the table.
     ended: broadcast::Sender<EntryId>,
     pub(crate) sent: AtomicU64,
@@ -121,6 +124,7 @@ impl Spooler {
             hand_over: Arc::new(Semaphore::new(AT_ONCE)),
             finish: Arc::new(Semaphore::new(AT_ONCE)),
             barriers,
+            given_back: Mutex::default(),
             ended: broadcast::Sender::new(4096),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -239,8 +243,34 @@ impl Spooler {
         }
         match (success, failure) {
             (false, Some(error)) => Err(error),
-            _ => Ok(()),
+            _ => self.after_abort(flags, data).await,
         }
+    }
+
+    /// What an abort by a transport means for the message in the store: cancelled, it goes
+    /// (OB-15); given back, it waits for the next session, in which it meets its parked row
+    /// (TN-18).
+    async fn after_abort(&self, flags: TransportNotify, data: NotifyData<'_>) -> MapiResult<()> {
+        let (true, NotifyData::EntryId(entry)) =
+            (flags.contains(TransportNotify::ABORT_DEFERRED), data)
+        else {
+            return Ok(());
+        };
+        if flags.contains(TransportNotify::CANCEL_MESSAGE) {
+            return self.remove(entry).await;
+        }
+        self.shared.given_back().insert(entry.clone());
+        self.shared.store.set_deferred(entry, None).await
+    }
+
+    /// Removes a message that no transport has from the table.
+    async fn remove(&self, entry: &EntryId) -> MapiResult<()> {
+        match self.shared.store.abort_submit(entry).await {
+            Err(error) if error.code() != MapiCode::NOT_IN_QUEUE => return Err(error),
+            _ => {}
+        }
+        self.shared.ended(entry);
+        Ok(())
     }
 
     /// Flushes all transports, or one (FL-4, FL-7); returns when it is done.
@@ -291,8 +321,9 @@ impl Spooler {
     }
 
     /// Looks at the whole outgoing queue table again: for changes the store does not announce,
-    /// such as a message released from hold.
-    pub fn reconsider(&self) {
+    /// such as `entry` released from hold.
+    pub fn reconsider(&self, entry: &EntryId) {
+        self.shared.given_back().remove(entry);
         self.shared.reconsider();
     }
 
@@ -301,8 +332,12 @@ impl Spooler {
     /// in process may take; zero is a hurry.
     ///
     /// # Errors
-    /// The first error of a logoff; the session is over all the same.
-    pub async fn logoff(self, grace: Duration) -> MapiResult<()> {
+    /// The first error of a logoff, and the session is over all the same; `MAPI_E_END_OF_SESSION`
+    /// when it was over before.
+    pub async fn logoff(&self, grace: Duration) -> MapiResult<()> {
+        if self.shared.ending.is_cancelled() {
+            return Err(MapiCode::END_OF_SESSION.into());
+        }
         logoff::run(&self.shared, &self.providers, grace).await
     }
 }
@@ -331,6 +366,10 @@ impl Shared {
             }
         }
         Ok(slots)
+    }
+
+    pub(crate) fn given_back(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn reconsider(&self) {

@@ -68,7 +68,9 @@ async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
     if slot.wants(LogonOutFlags::SP_POLL) && !flushing && !polled(slot).await {
         return Round::Empty;
     }
+    slot.starts.add();
     let rounds = join_all((0..PARALLEL).map(|_| drain(shared, slot))).await;
+    slot.starts.remove();
     let still = shared.table.status_code(slot.row_id).unwrap_or_default();
     if flushing
         && still.contains(StatusCode::INBOUND_FLUSH)

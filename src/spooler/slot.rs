@@ -35,6 +35,8 @@ pub(crate) struct Slot {
     pub(crate) sent_deferred: mpsc::UnboundedSender<EntryId>,
     /// Ends that were notified and are not recorded yet.
     pub(crate) ends: Backlog,
+    /// StartMessage calls that run.
+    pub(crate) starts: Backlog,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
     /// Inside NOTIFY_CRITSEC (IB-9).
@@ -63,6 +65,7 @@ impl Slot {
             new_mail: Notify::new(),
             sent_deferred,
             ends: Backlog::default(),
+            starts: Backlog::default(),
             config_change: Notify::new(),
             critical_section: AtomicBool::new(false),
             critical_error: CancellationToken::new(),

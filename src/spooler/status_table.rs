@@ -140,6 +140,11 @@ impl StatusTable {
 }
 
 impl StatusSubscription {
+    /// The table the subscription is about.
+    pub fn table(&self) -> &Arc<StatusTable> {
+        &self.table
+    }
+
     /// The next change; the first is the whole table. Never ends while the table lives.
     /// Cancel-safe.
     pub async fn changed(&mut self) -> StatusChange {

@@ -140,7 +140,7 @@ async fn look_through(
                 continue;
             }
             memory.later.remove(&entry);
-            if busy.contains(&entry) {
+            if busy.contains(&entry) || shared.given_back().contains(&entry) {
                 continue;
             }
             let permit = tokio::select! {

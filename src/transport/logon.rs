@@ -22,8 +22,7 @@ use crate::mapi::{
     SpoolerNotify, SubmitMessageFlags, TransportNotify, ValidateFlags,
 };
 use crate::spi::{
-    AddressTypes, Incoming, Message, MessageRefCell, NotifyData, StatusObject, SubmitError,
-    XpLogon,
+    AddressTypes, Incoming, Message, MessageRefCell, NotifyData, StatusObject, SubmitError, XpLogon,
 };
 use crate::spool::Spool;
 
@@ -345,7 +344,8 @@ impl XpLogon for Logon {
     async fn validate_state(&self, flags: ValidateFlags) -> MapiResult<()> {
         self.alive()?;
         refuse_unknown(ValidateFlags::unknown_bits(flags.bits()))?;
-        let headers = ValidateFlags::all() - ValidateFlags::SUPPRESS_UI - ValidateFlags::CONFIG_CHANGED;
+        let headers =
+            ValidateFlags::all() - ValidateFlags::SUPPRESS_UI - ValidateFlags::CONFIG_CHANGED;
         if flags.intersects(headers) {
             return Err(MapiError::new(
                 MapiCode::NO_SUPPORT,

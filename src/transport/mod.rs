@@ -1,13 +1,27 @@
 //! The SMTP/IMAP transport provider.
+//!
+//! `provider` makes logons; `logon` has the verbs of `IXPLogon` and owns the two halves,
+//! `outbound` and `inbound`, which know nothing of each other. `notify` works out what a
+//! TransportNotify means, `calls` knows the open references, `hub` gathers the events of the
+//! halves, `status` turns them into the status row, `deferred` reports what became of a message.
 
 mod calls;
+mod check;
+mod deferred;
 mod events;
+mod hub;
+mod inbound;
+mod logon;
 mod notify;
-#[allow(dead_code)] // Used by the logon.
-pub(crate) mod outbound;
+mod outbound;
+mod provider;
 mod settings;
 mod status;
+mod status_entry;
 
+pub use check::{ServerCheck, ServerRole, check_servers};
+pub use inbound::{MailboxState, Watched};
+pub use provider::SmtpImapProvider;
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,
     SmtpSettings, TransportSettings,

@@ -119,7 +119,12 @@ impl SmtpImapProvider {
     fn halves(&self, settings: &TransportSettings, hub: &Arc<Hub>) -> Halves {
         let outbound = settings.smtp.clone().map(|smtp| {
             Outbound::start(
-                OutboundSettings::new(&settings.name, settings.identity.clone(), smtp, settings.queue),
+                OutboundSettings::new(
+                    &settings.name,
+                    settings.identity.clone(),
+                    smtp,
+                    settings.queue,
+                ),
                 Arc::clone(&self.spool),
                 Arc::clone(&self.clock),
                 self.runtime.clone(),
@@ -145,7 +150,9 @@ impl XpProvider for SmtpImapProvider {
         if host_version < SPI_VERSION {
             return Err(MapiError::new(
                 MapiCode::VERSION,
-                format!("the host speaks version 0x{host_version:08X}, 0x{SPI_VERSION:08X} is needed"),
+                format!(
+                    "the host speaks version 0x{host_version:08X}, 0x{SPI_VERSION:08X} is needed"
+                ),
             ));
         }
         let mut state = self.lock();

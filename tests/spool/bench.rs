@@ -30,6 +30,19 @@ impl Bench {
         SledSpool::open(&self.dir(), self.options.clone()).unwrap()
     }
 
+    /// The tree of a closed spool.
+    pub(crate) fn tree(&self) -> sled::Db {
+        // Threads of sled that are just ending may hold its lock an instant longer.
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match sled::open(self.dir().join("db")) {
+                Ok(tree) => return tree,
+                Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Body files, and what stands in `staging/`.
     pub(crate) fn files(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let list = |dir: PathBuf| -> Vec<PathBuf> {
@@ -134,7 +147,12 @@ pub(crate) async fn stage(spool: &dyn Spool, bytes: &[u8]) -> StagedBody {
 
 /// Bytes that differ for each number.
 pub(crate) fn bytes(number: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|at| ((at * 31 + number * 7) % 253) as u8).collect()
+    number
+        .to_be_bytes()
+        .into_iter()
+        .chain((0..).map(|at: u64| (at % 253) as u8))
+        .take(len)
+        .collect()
 }
 
 /// Submits a message whose content are these bytes.

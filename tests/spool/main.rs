@@ -4,4 +4,8 @@
 
 mod bench;
 mod bodies;
+mod crash;
+mod damage;
+mod model;
 mod rows;
+mod schema;

@@ -315,6 +315,6 @@ async fn records_of_any_size_are_kept_and_shrink_without_a_trace() {
     assert_eq!(spool.queue(&entry(1)).await.unwrap(), Some(QueueRecord { revision: 2, ..record }));
     spool.commit(Batch::new().with(delete_queue(1))).await.unwrap();
     spool.close().await;
-    let left: Vec<_> = sled::open(bench.dir().join("db")).unwrap().iter().keys().collect();
+    let left: Vec<_> = bench.tree().iter().keys().collect();
     assert_eq!(left.len(), 2, "schema and counts: {left:?}");
 }

@@ -286,6 +286,14 @@ proptest! {
     }
 
     #[test]
+    fn garbage_in_mime_headers_passes_without_panic(
+        kind in "(multipart/|text/|message/|mixed|rfc822|;|=|\\*|\"|boundary|charset|utf-8''|%[0-9A-Z]{0,2}|\\(|\\)|[ -~]|\r\n |ü){0,25}",
+        body in "(--|b|\r\n|\n|ü|Content-Type: ){0,30}",
+    ) {
+        let _ = to_seven_bit(format!("Content-Type: {kind}\r\n\r\n{body}ü").as_bytes());
+    }
+
+    #[test]
     fn garbage_passes_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let message: Vec<u8> = bytes.into_iter().filter(|byte| *byte != 0).collect();
         let _ = to_seven_bit(&message);

@@ -51,8 +51,7 @@ use login::SmtpDialer;
 use shared::{Parts, Shared};
 
 pub(crate) use abort::Abort;
-pub(crate) use capabilities::{Capabilities, SizeLimit};
-pub(crate) use deadlines::Deadlines;
+pub(crate) use capabilities::SizeLimit;
 pub(crate) use herald::OutboundEvents;
 pub(crate) use intake::Taken;
 pub(crate) use login::ServerReport;

@@ -199,7 +199,7 @@ impl Rig {
         let queue = QueueSettings { in_doubt: shape.in_doubt, ..QueueSettings::default() };
         let mut settings = OutboundSettings::new("work", identity, smtp, queue);
         let net = settings.deadlines.net;
-        settings.deadlines = crate::transport::outbound::Deadlines {
+        settings.deadlines = crate::transport::outbound::deadlines::Deadlines {
             net,
             quit: Duration::from_millis(200),
             ..settings.deadlines

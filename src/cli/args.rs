@@ -1,0 +1,353 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::mapi::TransportNotify;
+
+/// Sends and receives the mail of one account by a durable queue.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Globals {
+    /// Profile to use instead of the default one
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "POSTRIDER_PROFILE",
+        hide_env_values = true
+    )]
+    pub(crate) profile: Option<String>,
+    /// Folder of the profiles [default: $XDG_CONFIG_HOME/postrider]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "POSTRIDER_CONFIG",
+        hide_env_values = true
+    )]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder of the spools [default: $XDG_STATE_HOME/postrider]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "POSTRIDER_STATE",
+        hide_env_values = true
+    )]
+    pub(crate) state: Option<PathBuf>,
+    /// Write one JSON document to standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on standard error; twice: still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make, show, try and remove profiles
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Submit a message; prints its entry id once it is durable
+    Send(Box<SendArguments>),
+    /// Run the daemon: send, receive and answer the other commands
+    Run,
+    /// Receive once and end
+    Fetch,
+    /// Send and receive everything that waits, and return when that is done
+    Flush(FlushArguments),
+    /// Show the status table, the counts of the queue and what happens next
+    Status(StatusArguments),
+    /// Show the outgoing queue
+    Queue(QueueArguments),
+    /// Cancel messages that are not sent yet
+    Cancel(Ids),
+    /// Keep messages from being sent until they are released
+    Hold(Ids),
+    /// Let held messages go
+    Release(Ids),
+    /// Try messages now
+    Retry(RetryArguments),
+    /// Write a message of the queue to standard output, as RFC 5322
+    Export(Id),
+    /// Call TransportNotify on the running session
+    Notify(NotifyArguments),
+    /// Write a completion script for a shell to standard output
+    Completions(CompletionArguments),
+    /// Write the manual pages into a folder
+    Man(ManArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Make a profile; asks for what is not given when on a terminal
+    New(Box<NewArguments>),
+    /// List the profiles
+    List,
+    /// Show what a profile says, but no password
+    Show(OptionalName),
+    /// Log in to each server of a profile and show what it offers
+    Check(OptionalName),
+    /// Use this profile when none is named
+    Default(Name),
+    /// Remove a profile
+    Remove(RemoveArguments),
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NewArguments {
+    /// Name of the profile
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Your address, such as "Ann Example <ann@example.org>"
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<String>,
+    /// Server to send with: smtps://USER@HOST, smtp+starttls://.. or smtp://.. (no TLS)
+    #[arg(long, value_name = "URL")]
+    pub(crate) smtp: Option<String>,
+    /// Server to receive from: imaps://USER@HOST, imap+starttls://.. or imap://.. (no TLS)
+    #[arg(long, value_name = "URL")]
+    pub(crate) imap: Option<String>,
+    /// Folder for mail [default: ~/Mail]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) maildir: Option<String>,
+    /// Shell command that prints the password
+    #[arg(long, value_name = "COMMAND", group = "password")]
+    pub(crate) password_command: Option<String>,
+    /// Environment variable that holds the password
+    #[arg(long, value_name = "VARIABLE", group = "password")]
+    pub(crate) password_env: Option<String>,
+    /// File whose first line is the password
+    #[arg(long, value_name = "FILE", group = "password")]
+    pub(crate) password_file: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OptionalName {
+    /// Name of the profile [default: the default profile]
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Name {
+    /// Name of the profile
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// Name of the profile
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Also when mail waits in its queue
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct SendArguments {
+    /// Sender [default: the identity of the profile]
+    #[arg(short, long, value_name = "FROM")]
+    pub(crate) from: Option<String>,
+    /// Recipients
+    #[arg(short, long, value_name = "TO")]
+    pub(crate) to: Vec<String>,
+    /// Recipients of a copy
+    #[arg(long, value_name = "CC")]
+    pub(crate) cc: Vec<String>,
+    /// Recipients of a copy that nobody else sees
+    #[arg(long, value_name = "BCC")]
+    pub(crate) bcc: Vec<String>,
+    /// Subject
+    #[arg(short, long, value_name = "SUBJECT", conflicts_with = "raw")]
+    pub(crate) subject: Option<String>,
+    /// Body [default: standard input]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub(crate) body: Option<String>,
+    /// File with the body as HTML
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+    pub(crate) html: Option<PathBuf>,
+    /// File to attach
+    #[arg(short, long = "attach", value_name = "FILE", conflicts_with = "raw")]
+    pub(crate) attachments: Vec<PathBuf>,
+    /// Send not before this time: RFC 3339, "2026-01-31 15:00" or "15:00"
+    #[arg(long, value_name = "TIME", conflicts_with = "after")]
+    pub(crate) at: Option<String>,
+    /// Send not before this time has passed: 90s, 10m, 2h, 1d
+    #[arg(long = "in", value_name = "DURATION")]
+    pub(crate) after: Option<String>,
+    /// Ask for a report when the message is delivered
+    #[arg(long)]
+    pub(crate) dsn: bool,
+    /// Wait for the outcome and show it for each recipient
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Standard input is an RFC 5322 message; recipients are those of -t, else of its header
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlushArguments {
+    /// Send
+    #[arg(long)]
+    pub(crate) upload: bool,
+    /// Receive
+    #[arg(long)]
+    pub(crate) download: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    /// Show each change until interrupted; with --json one document a line
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueueArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<QueueCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// List the messages
+    List,
+    /// Show one message and its recipients
+    Show(Id),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// Entry id, or the beginning of one
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ids {
+    /// Entry ids, or beginnings of them
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetryArguments {
+    /// Entry ids, or beginnings of them
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    pub(crate) ids: Vec<String>,
+    /// Every message that waits for its next attempt
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NotifyArguments {
+    /// Flags of the call
+    #[arg(value_name = "FLAG", required = true, value_enum)]
+    pub(crate) flags: Vec<NotifyFlag>,
+    /// Transport to tell [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) transport: Option<String>,
+    /// Message reference for cancel-message
+    #[arg(long, value_name = "REF")]
+    pub(crate) message: Option<u32>,
+    /// Entry id for abort-deferred
+    #[arg(long, value_name = "ID")]
+    pub(crate) entry: Option<String>,
+}
+
+/// The flags of TransportNotify as the command line names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NotifyFlag {
+    /// Inbound may start
+    BeginInbound,
+    /// Inbound ceases
+    EndInbound,
+    /// Outbound may start
+    BeginOutbound,
+    /// No new transaction starts
+    EndOutbound,
+    /// Fetch everything as fast as possible
+    BeginInboundFlush,
+    /// Leave inbound flush mode
+    EndInboundFlush,
+    /// Send everything as fast as possible
+    BeginOutboundFlush,
+    /// Leave outbound flush mode
+    EndOutboundFlush,
+    /// The call about the message of --message returns
+    CancelMessage,
+    /// Give the deferred message of --entry back
+    AbortDeferred,
+}
+
+impl NotifyFlag {
+    /// The flag of the contract.
+    pub(crate) fn flag(self) -> TransportNotify {
+        match self {
+            NotifyFlag::BeginInbound => TransportNotify::BEGIN_INBOUND,
+            NotifyFlag::EndInbound => TransportNotify::END_INBOUND,
+            NotifyFlag::BeginOutbound => TransportNotify::BEGIN_OUTBOUND,
+            NotifyFlag::EndOutbound => TransportNotify::END_OUTBOUND,
+            NotifyFlag::BeginInboundFlush => TransportNotify::BEGIN_INBOUND_FLUSH,
+            NotifyFlag::EndInboundFlush => TransportNotify::END_INBOUND_FLUSH,
+            NotifyFlag::BeginOutboundFlush => TransportNotify::BEGIN_OUTBOUND_FLUSH,
+            NotifyFlag::EndOutboundFlush => TransportNotify::END_OUTBOUND_FLUSH,
+            NotifyFlag::CancelMessage => TransportNotify::CANCEL_MESSAGE,
+            NotifyFlag::AbortDeferred => TransportNotify::ABORT_DEFERRED,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArguments {
+    /// Shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// Folder, which is made when it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_the_contract_has_its_name() {
+        let all = NotifyFlag::value_variants().iter().map(|flag| flag.flag());
+        let union = all.fold(TransportNotify::empty(), |union, flag| union | flag);
+        assert_eq!(union, TransportNotify::all());
+        assert_eq!(NotifyFlag::value_variants().len(), 10);
+        let name = NotifyFlag::BeginInboundFlush.to_possible_value();
+        assert_eq!(
+            name.map(|name| name.get_name().to_owned()).as_deref(),
+            Some("begin-inbound-flush")
+        );
+    }
+}

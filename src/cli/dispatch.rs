@@ -1,0 +1,183 @@
+//! From the arguments of the process to a command and its exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::access::{LOCK_WAIT, Place};
+use super::args::{Arguments, Command, Globals, ProfileCommand};
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use super::logging::{self, Talkativeness};
+use super::queue::Verb;
+use super::session_glue::SpoolOpener;
+use super::{flush, notify, papers, profile_commands, queue, run, send, status};
+use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
+
+/// The program `postrider`: reads the arguments of the process, does what they say and answers
+/// with an exit code of sysexits.h.
+pub fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let arguments = match parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(Unparsed::Help(text)) => {
+            let mut console = Console::new(&mut out, &mut err, false);
+            return end(console.bytes(text.as_bytes()), &mut console);
+        }
+        Err(Unparsed::Wrong(failure)) => {
+            return end(Err(failure), &mut Console::new(&mut out, &mut err, false));
+        }
+    };
+    let talkativeness = match arguments.command {
+        Command::Run => Talkativeness::Daemon,
+        _ => Talkativeness::Command,
+    };
+    logging::start(talkativeness, arguments.globals.verbose);
+    let mut console = Console::new(&mut out, &mut err, arguments.globals.json);
+    console.look_at_streams(&environment);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(Failure::io("start", &error)), &mut console),
+    };
+    let answer = runtime.block_on(dispatch(arguments, &environment, &mut console));
+    // A thread that waits for standard input must not keep the process.
+    runtime.shutdown_background();
+    end(answer, &mut console)
+}
+
+fn end(answer: Result<(), Failure>, console: &mut Console<'_>) -> ExitCode {
+    match answer.and_then(|()| console.flush()) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            console.complain(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Arguments that name no command.
+enum Unparsed {
+    /// Help or version was asked for.
+    Help(String),
+    Wrong(Failure),
+}
+
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Unparsed> {
+    Arguments::try_parse_from(arguments).map_err(|error| {
+        let text = error.render().to_string();
+        if !error.use_stderr() {
+            return Unparsed::Help(text);
+        }
+        // The explanation ends where the usage begins.
+        let told = text.split("\n\nUsage:").next().unwrap_or_default();
+        let told = told.strip_prefix("error: ").unwrap_or(told);
+        Unparsed::Wrong(Failure::usage(format!("{}; see `postrider --help`", told.trim_end())))
+    })
+}
+
+/// What every command needs to know.
+struct Context<'a> {
+    globals: Globals,
+    catalog: Catalog,
+    environment: &'a Environment,
+}
+
+impl Context<'_> {
+    fn profile_name(&self, named: Option<&str>) -> Result<ProfileName, Failure> {
+        let asked = named.or(self.globals.profile.as_deref()).filter(|name| !name.is_empty());
+        match asked {
+            Some(text) => profile_commands::name(text),
+            None => Ok(self.catalog.default_name()?),
+        }
+    }
+
+    fn profile(&self, named: Option<&str>) -> Result<Profile, Failure> {
+        Ok(self.catalog.load(&self.profile_name(named)?)?)
+    }
+
+    fn place_of(&self, name: &ProfileName) -> Result<Place, Failure> {
+        let profile = Profile::load(self.catalog.dirs(), name, self.environment)?;
+        let dirs = self.catalog.dirs();
+        let state_folder = dirs.make_state_folder(name)?;
+        Ok(Place {
+            socket: dirs.socket(name),
+            opener: Box::new(SpoolOpener { profile, state_folder }),
+            lock_wait: LOCK_WAIT,
+        })
+    }
+
+    fn place(&self) -> Result<Place, Failure> {
+        self.place_of(&self.profile_name(None)?)
+    }
+}
+
+async fn dispatch(
+    arguments: Arguments,
+    environment: &Environment,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let Arguments { globals, command } = arguments;
+    let current =
+        std::env::current_dir().map_err(|error| Failure::io("find this folder", &error))?;
+    let (config, state) = (globals.config.as_deref(), globals.state.as_deref());
+    let dirs = Dirs::resolve(config, state, environment, &current);
+    let dirs = dirs.map_err(|why| Failure::new(Exit::Config, why))?;
+    let catalog = Catalog::new(dirs, environment.clone());
+    let context = Context { globals, catalog, environment };
+    match command {
+        Command::Profile(command) => profile(&context, console, command).await,
+        Command::Send(arguments) => send::send(&context.place()?, console, &arguments).await,
+        Command::Run => {
+            let name = context.profile_name(None)?;
+            let reread = || context.place_of(&name);
+            run::run(reread()?, console, name.as_str(), &reread).await
+        }
+        Command::Fetch => flush::fetch(&context.place()?, console).await,
+        Command::Flush(arguments) => flush::flush(&context.place()?, console, &arguments).await,
+        Command::Status(arguments) => status::status(&context.place()?, console, &arguments).await,
+        Command::Queue(arguments) => {
+            queue::queue(&context.place()?, console, arguments.command.as_ref()).await
+        }
+        Command::Cancel(ids) => {
+            queue::each(&context.place()?, console, Verb::Cancel, &ids.ids).await
+        }
+        Command::Hold(ids) => queue::each(&context.place()?, console, Verb::Hold, &ids.ids).await,
+        Command::Release(ids) => {
+            queue::each(&context.place()?, console, Verb::Release, &ids.ids).await
+        }
+        Command::Retry(arguments) => queue::retry(&context.place()?, console, &arguments).await,
+        Command::Export(id) => queue::export(&context.place()?, console, &id.id).await,
+        Command::Notify(arguments) => notify::notify(&context.place()?, console, &arguments).await,
+        Command::Completions(arguments) => papers::completions(console, arguments.shell),
+        Command::Man(arguments) => papers::manual(&arguments.folder),
+    }
+}
+
+async fn profile(
+    context: &Context<'_>,
+    console: &mut Console<'_>,
+    command: ProfileCommand,
+) -> Result<(), Failure> {
+    let catalog = &context.catalog;
+    match command {
+        ProfileCommand::New(arguments) => profile_commands::new(catalog, console, &arguments),
+        ProfileCommand::List => profile_commands::list(catalog, console),
+        ProfileCommand::Show(named) => {
+            profile_commands::show(&context.profile(named.name.as_deref())?, console)
+        }
+        ProfileCommand::Check(named) => {
+            let profile = context.profile(named.name.as_deref())?;
+            let reports = crate::session::check_profile(&profile).await;
+            let reports =
+                reports.map_err(|error| Failure::contract("check the profile", &error))?;
+            profile_commands::print_checks(&reports, console)
+        }
+        ProfileCommand::Default(named) => profile_commands::set_default(catalog, &named.name),
+        ProfileCommand::Remove(arguments) => {
+            let place = |name: &ProfileName| context.place_of(name);
+            profile_commands::remove(catalog, console, &arguments, place).await
+        }
+    }
+}

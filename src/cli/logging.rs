@@ -1,0 +1,80 @@
+//! What is logged, to standard error.
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How much is said without `-v`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Talkativeness {
+    /// A command: warnings.
+    Command,
+    /// The daemon: what it does.
+    Daemon,
+}
+
+/// Starts logging. Called once.
+pub(crate) fn start(base: Talkativeness, verbose: u8) {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A program that embeds this one's parts may have set a logger; then that one is used.
+    let _set_already =
+        tracing_subscriber::registry().with(filter(base, verbose)).with(lines).try_init();
+}
+
+/// The dependencies that speak the mail protocols write whole lines of them into the log, also
+/// those with a password: they are never heard, however often `-v` is given.
+fn filter(base: Talkativeness, verbose: u8) -> Targets {
+    let steps = match base {
+        Talkativeness::Command => verbose,
+        Talkativeness::Daemon => verbose.saturating_add(1),
+    };
+    let own = match steps {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("postrider", own)
+        .with_target("lettre", LevelFilter::OFF)
+        .with_target("async_imap", LevelFilter::OFF)
+        .with_target("imap_proto", LevelFilter::OFF)
+        .with_target("imap_next", LevelFilter::OFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn protocol_lines_are_never_logged() {
+        for verbose in 0..=9 {
+            let filter = filter(Talkativeness::Daemon, verbose);
+            for target in
+                ["lettre::transport::smtp::client", "async_imap::imap_stream", "imap_proto::parser"]
+            {
+                assert!(!filter.would_enable(target, &Level::ERROR), "{target} at {verbose}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_v_says_more() {
+        let heard = |base, verbose| {
+            let filter = filter(base, verbose);
+            let levels = [Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+            levels.iter().filter(|level| filter.would_enable("postrider::cli", level)).count()
+        };
+        let command: Vec<usize> = (0..5).map(|v| heard(Talkativeness::Command, v)).collect();
+        assert_eq!(command, [1, 2, 3, 4, 4]);
+        assert_eq!(heard(Talkativeness::Daemon, 0), 2);
+    }
+}

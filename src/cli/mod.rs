@@ -1,0 +1,34 @@
+//! The command `postrider`: its options, its output and its exit codes.
+//!
+//! Every command is written once over [`Service`](crate::session::Service) and reaches the spool
+//! through `access`, so that it does the same with and without a daemon.
+
+mod access;
+mod args;
+mod compose;
+mod console;
+mod dispatch;
+mod exit;
+mod flush;
+mod ids;
+mod interrupt;
+mod logging;
+mod media_type;
+mod notify;
+mod papers;
+mod profile_commands;
+mod profile_new;
+mod profile_view;
+mod queue;
+mod run;
+mod send;
+mod send_time;
+mod session_glue;
+mod status;
+mod table;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use dispatch::main;

@@ -1,0 +1,220 @@
+//! A profile as `profile show` tells it: what is in force, defaults filled in, no password.
+
+use serde::Serialize;
+
+use crate::net::{Server, TlsMode, Trust};
+use crate::profile::{
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, Password, Profile,
+    SmtpProfile, TransportProfile,
+};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ProfileView {
+    name: String,
+    file: String,
+    default: bool,
+    transport: Vec<TransportView>,
+    store: StoreView,
+    queue: QueueView,
+}
+
+#[derive(Debug, Serialize)]
+struct TransportView {
+    name: String,
+    identity: String,
+    aliases: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    smtp: Option<SmtpView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imap: Option<ImapView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerView {
+    host: String,
+    port: u16,
+    tls: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<PasswordView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum PasswordView {
+    /// Never with the text itself.
+    Text(&'static str),
+    Env(String),
+    File(String),
+    Command(String),
+}
+
+#[derive(Debug, Serialize)]
+struct SmtpView {
+    #[serde(flatten)]
+    server: ServerView,
+}
+
+#[derive(Debug, Serialize)]
+struct ImapView {
+    #[serde(flatten)]
+    server: ServerView,
+    mailboxes: Vec<String>,
+    push: bool,
+    poll_interval: String,
+    after: AfterView,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum AfterView {
+    Word(&'static str),
+    Move {
+        #[serde(rename = "move")]
+        mailbox: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct StoreView {
+    maildir: String,
+    sent: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueView {
+    lifetime: String,
+    in_doubt: &'static str,
+    retry: RetryView,
+}
+
+#[derive(Debug, Serialize)]
+struct RetryView {
+    first: String,
+    factor: f64,
+    max: String,
+}
+
+impl From<&Profile> for ProfileView {
+    fn from(profile: &Profile) -> Self {
+        let queue = &profile.queue;
+        ProfileView {
+            name: profile.name.clone(),
+            file: profile.file.display().to_string(),
+            default: profile.default,
+            transport: profile.transports.iter().map(TransportView::from).collect(),
+            store: StoreView {
+                maildir: profile.store.maildir.display().to_string(),
+                sent: profile.store.sent,
+            },
+            queue: QueueView {
+                lifetime: duration(queue.lifetime),
+                in_doubt: match queue.in_doubt {
+                    InDoubtProfile::Resend => "resend",
+                    InDoubtProfile::Hold => "hold",
+                },
+                retry: RetryView {
+                    first: duration(queue.retry_first),
+                    factor: queue.retry_factor,
+                    max: duration(queue.retry_max),
+                },
+            },
+        }
+    }
+}
+
+impl From<&TransportProfile> for TransportView {
+    fn from(transport: &TransportProfile) -> Self {
+        TransportView {
+            name: transport.name.clone(),
+            identity: identity(&transport.identity),
+            aliases: transport.aliases.clone(),
+            smtp: transport.smtp.as_ref().map(SmtpView::from),
+            imap: transport.imap.as_ref().map(ImapView::from),
+        }
+    }
+}
+
+impl From<&SmtpProfile> for SmtpView {
+    fn from(smtp: &SmtpProfile) -> Self {
+        let auth = smtp.auth.clone();
+        SmtpView { server: server(&smtp.server, smtp.login.as_ref(), auth, smtp.connections) }
+    }
+}
+
+impl From<&ImapProfile> for ImapView {
+    fn from(imap: &ImapProfile) -> Self {
+        let auth = imap.auth.clone();
+        ImapView {
+            server: server(&imap.server, Some(&imap.login), auth, imap.connections),
+            mailboxes: imap.mailboxes.clone(),
+            push: imap.push,
+            poll_interval: duration(imap.poll_interval),
+            after: match &imap.after {
+                AfterProfile::Keep => AfterView::Word("keep"),
+                AfterProfile::Seen => AfterView::Word("seen"),
+                AfterProfile::Delete => AfterView::Word("delete"),
+                AfterProfile::Move(mailbox) => AfterView::Move { mailbox: mailbox.clone() },
+            },
+        }
+    }
+}
+
+fn server(
+    server: &Server,
+    login: Option<&Login>,
+    auth: Option<String>,
+    connections: Option<u64>,
+) -> ServerView {
+    let (ca_file, fingerprint) = match &server.trust {
+        Trust::Platform => (None, None),
+        Trust::CaFile(path) => (Some(path.display().to_string()), None),
+        Trust::Fingerprint(digest) => (None, Some(digest.to_string())),
+    };
+    ServerView {
+        host: server.host.clone(),
+        port: server.port,
+        tls: match server.tls {
+            TlsMode::Implicit => "implicit",
+            TlsMode::StartTls => "starttls",
+            TlsMode::Plain => "none",
+        },
+        ca_file,
+        fingerprint,
+        user: login.map(|login| login.user.clone()),
+        password: login.map(|login| password(&login.password)),
+        auth,
+        connections,
+    }
+}
+
+fn password(password: &Password) -> PasswordView {
+    match password {
+        Password::Text(_) => PasswordView::Text("(not shown)"),
+        Password::Env(name) => PasswordView::Env(name.clone()),
+        Password::File(path) => PasswordView::File(path.display().to_string()),
+        Password::Shell(line) => PasswordView::Command(line.clone()),
+        Password::Program(words) => PasswordView::Command(words.join(" ")),
+    }
+}
+
+/// `Ann Example <ann@example.org>` or the address alone.
+pub(crate) fn identity(identity: &IdentityProfile) -> String {
+    match identity.name.as_str() {
+        "" => identity.address.clone(),
+        name => format!("{name} <{}>", identity.address),
+    }
+}
+
+fn duration(duration: std::time::Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

@@ -1,0 +1,135 @@
+//! `run`: the daemon.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind};
+use tokio::time::Instant;
+
+use super::access::{OwnSession, Place};
+use super::console::Console;
+use super::exit::{Exit, Failure};
+use super::interrupt::{Interrupts, listen};
+use crate::control::{ControlSocket, serve};
+use crate::mapi::{MapiCode, MapiError, MapiResult};
+use crate::session::Logon;
+
+/// How long one try at the lock of the spool takes.
+const LOCK_TRY: Duration = Duration::from_millis(500);
+
+/// Reads the profile anew and says where its session is to be found.
+pub(crate) type Reread<'a> = &'a (dyn Fn() -> Result<Place, Failure> + Sync);
+
+/// Why the daemon stopped answering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    stop: Interrupts,
+    reload: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) -> Pause {
+        tokio::select! {
+            _ = self.stop.next() => Pause::Stop,
+            _ = self.reload.recv() => Pause::Reload,
+        }
+    }
+}
+
+/// `run`.
+pub(crate) async fn run(
+    place: Place,
+    console: &mut Console<'_>,
+    profile: &str,
+    reread: Reread<'_>,
+) -> Result<(), Failure> {
+    let mut signals = Signals { stop: Interrupts::new()?, reload: listen(SignalKind::hangup())? };
+    let opened = tokio::select! {
+        opened = open(&place) => opened,
+        signal = signals.stop.next() => return Err(signal.failure()),
+    };
+    let mut session = opened.map_err(|error| Failure::contract("run", &error))?;
+    let socket = match ControlSocket::bind(&place.socket).await {
+        Ok(socket) => socket,
+        Err(error) => {
+            session.shutdown().await;
+            return Err(socket_failure(&place, &error));
+        }
+    };
+    let mut place = place;
+    loop {
+        console.note(format_args!("ready: profile {profile}, pid {}", std::process::id()));
+        let mut pause = Pause::Stop;
+        serve(&socket, session.service(), async { pause = signals.next().await }).await;
+        if pause == Pause::Stop {
+            // First the socket, then the spool: who finds no socket waits for the spool's lock.
+            drop(socket);
+            tracing::info!("stopping");
+            session.shutdown().await;
+            return Ok(());
+        }
+        match reread() {
+            Err(failure) => {
+                console.complain(&failure);
+                console.note("the profile was not reloaded; the daemon goes on with the old one");
+            }
+            Ok(fresh) => {
+                session.shutdown().await;
+                session = reopen(&fresh, &place, console).await?;
+                place = fresh;
+            }
+        }
+    }
+}
+
+/// The session of the profile as it is now, else that of before.
+async fn reopen(
+    fresh: &Place,
+    old: &Place,
+    console: &mut Console<'_>,
+) -> Result<Box<dyn OwnSession>, Failure> {
+    match open(fresh).await {
+        Ok(session) => Ok(session),
+        Err(error) => {
+            console.complain(&Failure::contract("use the reloaded profile", &error));
+            open(old).await.map_err(|error| Failure::contract("go on with the old profile", &error))
+        }
+    }
+}
+
+/// Opens the session; a daemon that runs already is told apart from a command that will be done
+/// in a moment.
+async fn open(place: &Place) -> MapiResult<Box<dyn OwnSession>> {
+    let deadline = Instant::now() + place.lock_wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match place.opener.open(Logon::Full, left.min(LOCK_TRY)).await {
+            Err(error) if error.code() == MapiCode::BUSY => {
+                if place.daemon().await?.is_some() {
+                    let detail = "a daemon is running for this profile already";
+                    return Err(MapiError::new(MapiCode::BUSY, detail));
+                }
+                if left.is_zero() {
+                    return Err(error);
+                }
+                tokio::time::sleep(LOCK_TRY.min(left) / 5).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn socket_failure(place: &Place, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        std::io::ErrorKind::AddrInUse => Exit::TryAgain,
+        // The path does not fit into a socket's address.
+        std::io::ErrorKind::InvalidInput => Exit::Config,
+        _ => Exit::Io,
+    };
+    let path = place.socket.display();
+    Failure::new(exit, format!("cannot listen at {path}: {error}; choose a folder with --state"))
+}

@@ -1,0 +1,46 @@
+//! The session of a profile as the commands want it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::access::{Opener, OwnSession};
+use crate::mapi::MapiResult;
+use crate::profile::Profile;
+use crate::session::{Logon, Service, Session, SessionOptions};
+
+/// How long a message on the wire may take when a command or the daemon ends.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Opens the spool of a profile in this process.
+pub(crate) struct SpoolOpener {
+    pub(crate) profile: Profile,
+    pub(crate) state_folder: PathBuf,
+}
+
+#[async_trait]
+impl Opener for SpoolOpener {
+    async fn open(&self, logon: Logon, lock_wait: Duration) -> MapiResult<Box<dyn OwnSession>> {
+        let options =
+            SessionOptions { lock_wait, ..SessionOptions::new(&self.state_folder).logon(logon) };
+        let session = Session::open(&self.profile, options).await?;
+        Ok(Box::new(Opened(Arc::new(session))))
+    }
+}
+
+struct Opened(Arc<Session>);
+
+#[async_trait]
+impl OwnSession for Opened {
+    fn service(&self) -> Arc<dyn Service> {
+        Arc::clone(&self.0) as Arc<dyn Service>
+    }
+
+    async fn shutdown(self: Box<Self>) {
+        if let Err(error) = self.0.shutdown(GRACE).await {
+            tracing::warn!(%error, "The session did not end in good order");
+        }
+    }
+}

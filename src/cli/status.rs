@@ -1,0 +1,138 @@
+//! `status`: the status table, the queue and what happens next.
+
+use futures_util::StreamExt;
+
+use super::access::Place;
+use super::args::StatusArguments;
+use super::console::Console;
+use super::exit::Failure;
+use super::table::{Mood, Table};
+use super::text::{one_line, relative};
+use crate::mapi::StatusCode;
+use crate::session::Logon;
+use crate::session::{InboundMode, StatusReport, StatusRowView};
+use crate::spi::StatusRowKind;
+
+/// `status`.
+pub(crate) async fn status(
+    place: &Place,
+    console: &mut Console<'_>,
+    arguments: &StatusArguments,
+) -> Result<(), Failure> {
+    if arguments.watch {
+        return watch(place, console).await;
+    }
+    let (report, from_daemon) = place
+        .with("show the status", Logon::None, async |access| {
+            let report = access.service().status().await;
+            let report = report.map_err(|error| Failure::contract("show the status", &error))?;
+            Ok((report, access.is_daemon()))
+        })
+        .await?;
+    if !from_daemon {
+        console.note("no daemon is running; `postrider run` starts it");
+    }
+    if console.json { console.document(&report) } else { print(&report, console) }
+}
+
+/// Shows each change until the daemon ends or a signal comes.
+async fn watch(place: &Place, console: &mut Console<'_>) -> Result<(), Failure> {
+    place
+        .with("watch the status", Logon::None, async |access| {
+            if !access.is_daemon() {
+                console.note("no daemon is running; nothing will change");
+            }
+            let reports = access.service().watch_status().await;
+            let mut reports =
+                reports.map_err(|error| Failure::contract("watch the status", &error))?;
+            while let Some(report) = reports.next().await {
+                if console.json {
+                    console.document_line(&report)?;
+                } else {
+                    if console.terminal.width.is_some() {
+                        // Home and clear: one screen that changes, not a roll of screens.
+                        console.bytes(b"\x1b[H\x1b[2J")?;
+                    }
+                    print(&report, console)?;
+                    console.line("")?;
+                }
+                console.flush()?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+fn print(report: &StatusReport, console: &mut Console<'_>) -> Result<(), Failure> {
+    let mut table = Table::new(&["NAME", "TYPE", "STATUS", "FLAGS"]);
+    for row in &report.rows {
+        table.moody_row([
+            (row.name.clone(), Mood::Plain),
+            (kind_name(row.kind).to_owned(), Mood::Plain),
+            (row.status_string.clone(), row_mood(row)),
+            (flag_words(row), Mood::Plain),
+        ]);
+    }
+    table.print(console)?;
+    let queue = &report.queue;
+    console.line(format_args!(
+        "\nqueue: {} queued, {} sending, {} deferred, {} in doubt, {} held",
+        queue.queued, queue.sending, queue.deferred, queue.in_doubt, queue.held
+    ))?;
+    if let Some(instant) = &report.next_attempt {
+        let seen_from_now = relative(instant, jiff::Timestamp::now());
+        console.line(format_args!("next attempt: {seen_from_now} ({})", one_line(instant)))?;
+    }
+    if let Some(error) = &report.last_error {
+        console.line(format_args!("last error: {}", one_line(error)))?;
+    }
+    if report.inbound.is_empty() {
+        return Ok(());
+    }
+    console.line("")?;
+    let mut table = Table::new(&["TRANSPORT", "MAILBOX", "MODE", "LAST UID", "PENDING"]);
+    for mailbox in &report.inbound {
+        table.row([
+            mailbox.transport.clone(),
+            mailbox.mailbox.clone(),
+            mode_name(mailbox.mode).to_owned(),
+            mailbox.last_uid.to_string(),
+            mailbox.pending.to_string(),
+        ]);
+    }
+    table.print(console)
+}
+
+fn kind_name(kind: StatusRowKind) -> &'static str {
+    match kind {
+        StatusRowKind::Transport => "transport",
+        StatusRowKind::Spooler => "spooler",
+    }
+}
+
+fn mode_name(mode: InboundMode) -> &'static str {
+    match mode {
+        InboundMode::Idle => "idle",
+        InboundMode::Poll => "poll",
+        InboundMode::Off => "off",
+    }
+}
+
+fn row_mood(row: &StatusRowView) -> Mood {
+    let code = StatusCode::from_bits_retain(row.status_code);
+    if code.contains(StatusCode::FAILURE) {
+        Mood::Bad
+    } else if code.contains(StatusCode::OFFLINE) {
+        Mood::Waiting
+    } else if code.contains(StatusCode::AVAILABLE) {
+        Mood::Good
+    } else {
+        Mood::Plain
+    }
+}
+
+/// The flags without what they all have in common.
+fn flag_words(row: &StatusRowView) -> String {
+    let words = row.flags.iter().map(|flag| flag.strip_prefix("STATUS_").unwrap_or(flag));
+    words.map(|word| word.to_ascii_lowercase().replace('_', "-")).collect::<Vec<_>>().join(" ")
+}

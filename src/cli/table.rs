@@ -1,0 +1,116 @@
+//! Tables: fitted to a terminal, tab-separated elsewhere.
+
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table as Grid, presets};
+
+use super::console::{Console, Terminal};
+use super::exit::Failure;
+use super::text::one_line;
+
+/// How a cell is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Plain,
+    Good,
+    Waiting,
+    Bad,
+}
+
+/// A table.
+pub(crate) struct Table {
+    heads: Vec<&'static str>,
+    rows: Vec<Vec<(String, Mood)>>,
+}
+
+impl Table {
+    pub(crate) fn new(heads: &[&'static str]) -> Self {
+        Table { heads: heads.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row of plain cells.
+    pub(crate) fn row<I: IntoIterator<Item = String>>(&mut self, cells: I) {
+        self.moody_row(cells.into_iter().map(|cell| (cell, Mood::Plain)));
+    }
+
+    /// Adds a row.
+    pub(crate) fn moody_row<I: IntoIterator<Item = (String, Mood)>>(&mut self, cells: I) {
+        let clean = cells.into_iter().map(|(cell, mood)| (one_line(&cell), mood));
+        self.rows.push(clean.collect());
+    }
+
+    /// Writes the table to standard output.
+    pub(crate) fn print(self, console: &mut Console<'_>) -> Result<(), Failure> {
+        let text = self.render(console.terminal);
+        console.bytes(text.as_bytes())
+    }
+
+    fn render(self, terminal: Terminal) -> String {
+        let Some(width) = terminal.width else { return self.tab_separated() };
+        let mut grid = Grid::new();
+        grid.load_preset(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width);
+        if terminal.colours {
+            grid.enforce_styling();
+        } else {
+            grid.force_no_tty();
+        }
+        grid.set_header(self.heads.iter().map(|head| {
+            let cell = Cell::new(head);
+            if terminal.colours { cell.add_attribute(Attribute::Bold) } else { cell }
+        }));
+        for row in self.rows {
+            grid.add_row(row.into_iter().map(|(text, mood)| coloured(Cell::new(text), mood)));
+        }
+        let lines: Vec<String> = grid.lines().map(|line| line.trim_end().to_owned()).collect();
+        lines.join("\n") + "\n"
+    }
+
+    fn tab_separated(self) -> String {
+        let mut text = self.heads.join("\t") + "\n";
+        for row in self.rows {
+            let cells: Vec<String> = row.into_iter().map(|(cell, _)| cell).collect();
+            text.push_str(&cells.join("\t"));
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn coloured(cell: Cell, mood: Mood) -> Cell {
+    match mood {
+        Mood::Plain => cell,
+        Mood::Good => cell.fg(Color::Green),
+        Mood::Waiting => cell.fg(Color::Yellow),
+        Mood::Bad => cell.fg(Color::Red),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["ID", "SUBJECT"]);
+        table.moody_row([("1".into(), Mood::Bad), ("a\tb\u{1b}[2J ".repeat(9), Mood::Plain)]);
+        table
+    }
+
+    #[test]
+    fn elsewhere_it_is_tab_separated() {
+        let text = table().render(Terminal::default());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.first(), Some(&"ID\tSUBJECT"));
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.split('\t').count() == 2), "{text}");
+    }
+
+    #[test]
+    fn on_a_terminal_it_fits() {
+        let text = table().render(Terminal { width: Some(40), colours: false });
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(text.lines().count() > 2 && !text.contains('\u{1b}'), "{text}");
+        let text = table().render(Terminal { width: Some(40), colours: true });
+        assert!(text.contains("\u{1b}["), "{text}");
+    }
+}

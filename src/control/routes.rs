@@ -1,0 +1,245 @@
+//! The paths of the control API, each one method of [`Service`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use futures_util::{StreamExt, TryStreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::request_body::{Unread, drain, lend, read_whole};
+use super::wire::{
+    Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, WaitQuery,
+    WireError, WireSubmission,
+};
+use crate::mapi::{EntryId, MapiCode, MapiError};
+use crate::session::{FlushRequest, NotifyRequest, RawEnvelope, Service};
+
+type Shared = State<Arc<dyn Service>>;
+type Answer = Result<Response, Refusal>;
+
+/// An error of the contract as an answer.
+struct Refusal(MapiError);
+
+impl From<MapiError> for Refusal {
+    fn from(error: MapiError) -> Self {
+        Refusal(error)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (status_of(self.0.code()), Json(WireError::from(&self.0))).into_response()
+    }
+}
+
+/// The HTTP status is for people with `curl`; programs read the code in the body.
+fn status_of(code: MapiCode) -> StatusCode {
+    match code {
+        MapiCode::NOT_FOUND | MapiCode::NOT_IN_QUEUE => StatusCode::NOT_FOUND,
+        MapiCode::UNABLE_TO_ABORT | MapiCode::OBJECT_CHANGED | MapiCode::CANCEL => {
+            StatusCode::CONFLICT
+        }
+        MapiCode::INVALID_PARAMETER
+        | MapiCode::INVALID_ENTRYID
+        | MapiCode::UNKNOWN_FLAGS
+        | MapiCode::NO_RECIPIENTS
+        | MapiCode::CORRUPT_DATA => StatusCode::BAD_REQUEST,
+        MapiCode::TOO_BIG => StatusCode::PAYLOAD_TOO_LARGE,
+        MapiCode::NO_ACCESS => StatusCode::FORBIDDEN,
+        MapiCode::NO_SUPPORT => StatusCode::NOT_IMPLEMENTED,
+        MapiCode::NOT_ENOUGH_DISK => StatusCode::INSUFFICIENT_STORAGE,
+        MapiCode::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
+        MapiCode::BUSY | MapiCode::WAIT | MapiCode::NETWORK_ERROR => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+pub(super) fn router(service: Arc<dyn Service>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/status/watch", get(watch_status))
+        .route("/v1/messages", post(submit))
+        .route("/v1/messages/raw", post(submit_raw))
+        .route("/v1/queue", get(queue))
+        .route("/v1/queue/{id}", get(queue_row))
+        .route("/v1/queue/{id}/wait", post(wait))
+        .route("/v1/queue/{id}/cancel", post(cancel))
+        .route("/v1/queue/{id}/hold", post(hold))
+        .route("/v1/queue/{id}/release", post(release))
+        .route("/v1/queue/{id}/retry", post(retry))
+        .route("/v1/queue/{id}/content", get(export))
+        .route("/v1/retry", post(retry_all))
+        .route("/v1/notify", post(notify))
+        .route("/v1/flush", post(flush))
+        .route("/v1/check", post(check))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_path)
+        // Each handler reads its body with a limit of its own.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(service)
+}
+
+async fn no_such_path() -> Refusal {
+    Refusal(MapiError::new(
+        MapiCode::NO_SUPPORT,
+        "the daemon knows no such request; is it of another version?",
+    ))
+}
+
+async fn status(State(service): Shared) -> Answer {
+    json(&service.status().await?)
+}
+
+async fn watch_status(State(service): Shared) -> Answer {
+    let reports = service.watch_status().await?;
+    let lines = reports.map(|report| {
+        let mut line = serde_json::to_vec(&report)?;
+        line.push(b'\n');
+        Ok::<_, serde_json::Error>(line)
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(lines)).into_response())
+}
+
+async fn submit(State(service): Shared, body: Body) -> Answer {
+    let submission: WireSubmission = read_json(body, LARGEST_SUBMISSION).await?;
+    let entry = service.submit(submission.into()).await?;
+    json(&Accepted { id: entry.to_string() })
+}
+
+/// The body is one line of JSON, the envelope, and behind it the message as it is.
+async fn submit_raw(State(service): Shared, body: Body) -> Answer {
+    let mut reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    let limit = u64::try_from(LARGEST_REQUEST).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    let read = (&mut reader).take(limit).read_until(b'\n', &mut line).await;
+    read.map_err(|error| invalid(format!("the envelope could not be read: {error}")))?;
+    if line.last() != Some(&b'\n') {
+        return Err(invalid("the envelope has no end or is too long"));
+    }
+    let envelope: RawEnvelope = from_json(&line)?;
+    let (reader, back) = lend(reader);
+    match service.submit_raw(envelope, Box::pin(reader)).await {
+        Ok(entry) => json(&Accepted { id: entry.to_string() }),
+        Err(error) => {
+            if let Ok(rest) = back.await {
+                drain(rest).await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+async fn queue(State(service): Shared, query: Result<Query<PageQuery>, QueryRejection>) -> Answer {
+    let Query(query) = query.map_err(|error| invalid(error.body_text()))?;
+    let after = query.after.as_deref().map(entry_id).transpose()?;
+    json(&service.queue(after, query.limit.min(MOST_ROWS)).await?)
+}
+
+async fn queue_row(State(service): Shared, Path(id): Path<String>) -> Answer {
+    json(&service.queue_row(&entry_id(&id)?).await?)
+}
+
+async fn wait(
+    State(service): Shared,
+    Path(id): Path<String>,
+    query: Result<Query<WaitQuery>, QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(|error| invalid(error.body_text()))?;
+    json(&service.wait(&entry_id(&id)?, query.limit_ms.map(Duration::from_millis)).await?)
+}
+
+async fn cancel(State(service): Shared, Path(id): Path<String>) -> Answer {
+    service.cancel(&entry_id(&id)?).await?;
+    done()
+}
+
+async fn hold(State(service): Shared, Path(id): Path<String>) -> Answer {
+    service.hold(&entry_id(&id)?).await?;
+    done()
+}
+
+async fn release(State(service): Shared, Path(id): Path<String>) -> Answer {
+    service.release(&entry_id(&id)?).await?;
+    done()
+}
+
+async fn retry(State(service): Shared, Path(id): Path<String>) -> Answer {
+    json(&Retried { count: service.retry(Some(&entry_id(&id)?)).await? })
+}
+
+async fn retry_all(State(service): Shared) -> Answer {
+    json(&Retried { count: service.retry(None).await? })
+}
+
+async fn export(State(service): Shared, Path(id): Path<String>) -> Answer {
+    let content = service.export(&entry_id(&id)?).await?;
+    let kind = [(header::CONTENT_TYPE, "message/rfc822")];
+    Ok((kind, Body::from_stream(ReaderStream::new(content))).into_response())
+}
+
+async fn notify(State(service): Shared, body: Body) -> Answer {
+    let request: NotifyRequest = read_json(body, LARGEST_REQUEST).await?;
+    service.notify(request).await?;
+    done()
+}
+
+async fn flush(State(service): Shared, body: Body) -> Answer {
+    let request: FlushRequest = read_json(body, LARGEST_REQUEST).await?;
+    json(&service.flush(request).await?)
+}
+
+async fn check(State(service): Shared) -> Answer {
+    json(&service.check().await?)
+}
+
+fn done() -> Answer {
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn json<T: Serialize>(value: &T) -> Answer {
+    Ok(Json(value).into_response())
+}
+
+fn entry_id(text: &str) -> Result<EntryId, Refusal> {
+    text.parse().map_err(|_| {
+        Refusal(MapiError::new(MapiCode::INVALID_ENTRYID, format!("{text:?} is no entry id")))
+    })
+}
+
+async fn read_json<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Refusal> {
+    let bytes = read_whole(body, limit).await.map_err(|unread| {
+        Refusal(match unread {
+            Unread::TooLarge => MapiError::new(
+                MapiCode::TOO_BIG,
+                format!("the request is larger than the {limit} bytes that are taken"),
+            ),
+            Unread::Broken(why) => MapiError::new(
+                MapiCode::CALL_FAILED,
+                format!("the request could not be read: {why}"),
+            ),
+        })
+    })?;
+    from_json(&bytes)
+}
+
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| invalid(format!("the request cannot be understood: {error}")))
+}
+
+fn invalid(why: impl Into<String>) -> Refusal {
+    Refusal(MapiError::new(MapiCode::INVALID_PARAMETER, why))
+}

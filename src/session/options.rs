@@ -1,0 +1,74 @@
+//! How a session is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+use crate::mapi::{LogonFlags, TransportNotify};
+
+/// Whether and how the transports of a profile are logged on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Logon {
+    /// Not at all: messages can be submitted and the queue looked at.
+    None,
+    /// Without connections (LOGON_NO_CONNECT): the queue can be changed as well.
+    Offline,
+    /// With both directions closed until a flush or a TransportNotify opens them.
+    Closed,
+    /// With both directions open.
+    #[default]
+    Full,
+}
+
+impl Logon {
+    pub(crate) fn flags(self) -> LogonFlags {
+        let closed = LogonFlags::NO_INBOUND | LogonFlags::NO_OUTBOUND;
+        LogonFlags::NO_DIALOG
+            | match self {
+                Logon::None | Logon::Offline => closed | LogonFlags::NO_CONNECT,
+                Logon::Closed => closed,
+                Logon::Full => LogonFlags::empty(),
+            }
+    }
+
+    /// What every transport is told right after its logon.
+    pub(crate) fn begin(self) -> TransportNotify {
+        match self {
+            Logon::None | Logon::Offline | Logon::Closed => TransportNotify::empty(),
+            Logon::Full => TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_OUTBOUND,
+        }
+    }
+}
+
+/// Options of [`Session::open`](super::Session::open).
+#[derive(Clone)]
+pub struct SessionOptions {
+    /// Folder of the profile's spool; made if it is missing.
+    pub state_folder: PathBuf,
+    /// Whether and how transports are logged on. Default: with both directions open.
+    pub logon: Logon,
+    /// How long to wait for another process that has the spool. Default: 10 seconds.
+    pub lock_wait: Duration,
+    /// Where the time comes from. Default: the machine's clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl SessionOptions {
+    /// The defaults, with the spool in `state_folder`.
+    pub fn new(state_folder: impl Into<PathBuf>) -> Self {
+        SessionOptions {
+            state_folder: state_folder.into(),
+            logon: Logon::default(),
+            lock_wait: Duration::from_secs(10),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// The same with another way to log on.
+    #[must_use]
+    pub fn logon(mut self, logon: Logon) -> Self {
+        self.logon = logon;
+        self
+    }
+}

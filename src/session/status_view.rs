@@ -1,0 +1,166 @@
+//! The status report: the status table, the counts of the queue, the mailboxes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream;
+
+use super::queue_view;
+use super::{InboundMode, InboundState, Logon, Session, StatusReport, StatusRowView};
+use crate::mapi::{MapiResult, StatusCode, SysTime};
+use crate::spi::{StatusRow, StatusRowKind};
+use crate::spool::{AccountKey, Spool};
+use crate::spooler::{StatusSubscription, StatusTable};
+use crate::transport::Watched;
+
+/// The report as of now.
+pub(super) async fn report(session: &Session) -> MapiResult<StatusReport> {
+    let rows = match session.status_table() {
+        Some(table) if session.logon != Logon::Offline => table.rows(),
+        _ => stopped_rows(session),
+    };
+    complete(session, rows).await
+}
+
+/// The report now and after each change of the status table.
+pub(super) async fn watch(
+    session: &Session,
+) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>> {
+    let subscription = session.running()?.spooler.status_table().subscribe();
+    let context = Watcher {
+        profile: session.profile.name.clone(),
+        spool: Arc::clone(&session.spool),
+        traffic: session.traffic(),
+        subscription,
+        report: report(session).await?,
+    };
+    Ok(Box::pin(stream::unfold(context, |mut context| async move {
+        let report = context.next().await;
+        Some((report, context))
+    })))
+}
+
+/// What a watcher needs once it has left the session.
+struct Watcher {
+    profile: String,
+    spool: Arc<dyn Spool>,
+    traffic: queue_view::Traffic,
+    subscription: StatusSubscription,
+    report: StatusReport,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> StatusReport {
+        self.subscription.changed().await;
+        let rows = self.subscription.table().rows();
+        self.report.profile.clone_from(&self.profile);
+        self.report.rows = rows.iter().map(row_view).collect();
+        self.report.queue = queue_view::counts(self.spool.counts(), self.traffic);
+        self.report.last_error = rows.iter().find_map(row_trouble);
+        self.report.clone()
+    }
+}
+
+async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusReport> {
+    Ok(StatusReport {
+        profile: session.profile.name.clone(),
+        pid: std::process::id(),
+        rows: rows.iter().map(row_view).collect(),
+        queue: queue_view::counts(session.spool.counts(), session.traffic()),
+        inbound: mailboxes(session).await?,
+        last_error: rows.iter().find_map(row_trouble),
+        next_attempt: next_attempt(session).await?.map(|time| time.to_string()),
+    })
+}
+
+/// One sentence for each row in trouble.
+pub(super) fn troubles(table: &StatusTable) -> Vec<String> {
+    table
+        .rows()
+        .iter()
+        .filter_map(|row| row_trouble(row).map(|words| format!("{}: {words}", row.display_name)))
+        .collect()
+}
+
+fn row_trouble(row: &StatusRow) -> Option<String> {
+    row.status_code
+        .intersects(StatusCode::FAILURE | StatusCode::OFFLINE)
+        .then(|| row.status_string.clone())
+}
+
+fn row_view(row: &StatusRow) -> StatusRowView {
+    StatusRowView {
+        name: row.display_name.clone(),
+        kind: row.kind,
+        status_code: row.status_code.bits(),
+        flags: row.status_code.names(),
+        status_string: row.status_string.clone(),
+    }
+}
+
+/// What the table would hold if the transports were logged on.
+fn stopped_rows(session: &Session) -> Vec<StatusRow> {
+    let names = session.profile.transports.iter().map(|transport| transport.name.as_str());
+    (1..)
+        .zip(names)
+        .map(|(row_id, name)| StatusRow {
+            row_id,
+            kind: StatusRowKind::Transport,
+            display_name: name.to_owned(),
+            provider: String::new(),
+            identity_display: String::new(),
+            status_code: StatusCode::empty(),
+            status_string: "not running".to_owned(),
+            resource_methods: Default::default(),
+            resource_flags: Default::default(),
+        })
+        .collect()
+}
+
+async fn mailboxes(session: &Session) -> MapiResult<Vec<InboundState>> {
+    if let (Some(running), false) = (&session.running, session.logon == Logon::Offline) {
+        return Ok(running
+            .provider
+            .mailboxes()
+            .into_iter()
+            .map(|(transport, state)| InboundState {
+                transport,
+                mailbox: state.mailbox,
+                mode: match state.mode {
+                    Watched::Idle => InboundMode::Idle,
+                    Watched::Poll => InboundMode::Poll,
+                    Watched::Off => InboundMode::Off,
+                },
+                last_uid: state.last_uid,
+                pending: state.pending,
+            })
+            .collect());
+    }
+    let mut states = Vec::new();
+    for transport in &session.profile.transports {
+        let account = AccountKey::of(&transport.name);
+        for mailbox in transport.imap.iter().flat_map(|imap| &imap.mailboxes) {
+            let cursor = session.spool.cursor(account, mailbox).await?;
+            states.push(InboundState {
+                transport: transport.name.clone(),
+                mailbox: mailbox.clone(),
+                mode: InboundMode::Off,
+                last_uid: cursor.map(|cursor| cursor.last_uid).unwrap_or_default(),
+                pending: 0,
+            });
+        }
+    }
+    Ok(states)
+}
+
+/// When the first message of any transport is due next.
+async fn next_attempt(session: &Session) -> MapiResult<Option<SysTime>> {
+    let mut next = None;
+    for transport in session.profile.transports.iter().filter(|one| one.smtp.is_some()) {
+        let account = AccountKey::of(&transport.name);
+        let due = session.spool.due(account, SysTime::EPOCH, 0, &|_| false).await?;
+        next = [next, due.next].into_iter().flatten().min();
+    }
+    Ok(next)
+}

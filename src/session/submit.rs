@@ -1,0 +1,61 @@
+//! What a profile adds to a message that is submitted: its sender.
+
+use super::RawEnvelope;
+use crate::mapi::{MapiCode, MapiError, MapiResult, MessageData, tags};
+use crate::profile::{Profile, TransportProfile};
+use crate::store::RawSubmission;
+
+/// The message with a sender: its own, else the identity of the account the user chose, else of
+/// the first that sends (OB-13, OB-20).
+pub(super) fn with_sender(profile: &Profile, mut message: MessageData) -> MapiResult<MessageData> {
+    let props = &mut message.props;
+    if props.text(tags::SENDER_EMAIL_ADDRESS).is_none() {
+        let sender = sender_of(profile, props.text(tags::PRIMARY_SEND_ACCOUNT))?;
+        props.set(tags::SENDER_EMAIL_ADDRESS, sender.identity.address.as_str());
+        if !sender.identity.name.is_empty() {
+            props.set(tags::SENDER_NAME, sender.identity.name.as_str());
+        }
+    } else if props.text(tags::SENDER_NAME).is_none()
+        && let Some(name) = name_of(profile, props.text(tags::SENDER_EMAIL_ADDRESS))
+    {
+        props.set(tags::SENDER_NAME, name);
+    }
+    Ok(message)
+}
+
+/// A raw submission with the sender that stands in where the message names none.
+pub(super) fn raw(profile: &Profile, envelope: RawEnvelope) -> MapiResult<RawSubmission> {
+    let sender = sender_of(profile, None)?;
+    Ok(RawSubmission {
+        from: envelope.from,
+        recipients: envelope.recipients,
+        recipients_from_header: envelope.recipients_from_header,
+        delivery_report: envelope.delivery_report,
+        deferred_send_time: envelope.deferred_send_time,
+        default_sender: sender.identity.address.clone(),
+        default_sender_name: sender.identity.name.clone(),
+    })
+}
+
+fn sender_of<'a>(profile: &'a Profile, account: Option<&str>) -> MapiResult<&'a TransportProfile> {
+    let mut senders = profile.transports.iter().filter(|transport| transport.smtp.is_some());
+    let chosen = senders
+        .clone()
+        .find(|one| account.is_some_and(|account| account.eq_ignore_ascii_case(&one.name)));
+    chosen.or_else(|| senders.next()).ok_or_else(|| {
+        let words = format!("no transport of the profile {} sends mail", profile.name);
+        MapiError::new(MapiCode::UNCONFIGURED, words)
+    })
+}
+
+/// The name of the identity with this address.
+fn name_of<'a>(profile: &'a Profile, address: Option<&str>) -> Option<&'a str> {
+    let address = address?;
+    profile
+        .transports
+        .iter()
+        .map(|transport| &transport.identity)
+        .find(|identity| identity.address.eq_ignore_ascii_case(address))
+        .map(|identity| identity.name.as_str())
+        .filter(|name| !name.is_empty())
+}

@@ -1,0 +1,243 @@
+//! A message that is being received (IB-2, IB-5, IB-6).
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+
+use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
+use super::on;
+use crate::mapi::{
+    Attachment, EntryId, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient,
+    SysTime, tags,
+};
+use crate::mime::{Defaults, IncomingHeader, compose};
+use crate::spi::{Content, ContentSink, Message, Repetition};
+
+/// Messages of up to this many octets stay in memory until they are saved.
+const IN_MEMORY: usize = 256 * 1024;
+
+/// A message nobody has saved yet; dropping it leaves nothing behind.
+pub(super) struct IncomingMessage {
+    maildir: Arc<Maildir>,
+    runtime: Handle,
+    /// When it was made; stands in for a missing `PR_MESSAGE_DELIVERY_TIME`.
+    made: SysTime,
+    state: Arc<Mutex<State>>,
+    saved: OnceLock<EntryId>,
+}
+
+#[derive(Default)]
+struct State {
+    props: PropList,
+    recipients: Vec<Recipient>,
+    header: IncomingHeader,
+    written: Option<Written>,
+}
+
+/// Octets of the message: those in the file, then those in memory.
+struct Written {
+    draft: Option<Draft>,
+    rest: Vec<u8>,
+}
+
+impl IncomingMessage {
+    pub(super) fn new(maildir: Arc<Maildir>, runtime: Handle, made: SysTime) -> Self {
+        IncomingMessage { maildir, runtime, made, state: Arc::default(), saved: OnceLock::new() }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be written: the content, or what the properties make (a transport for another
+    /// kind of address may have no RFC 5322 bytes).
+    fn take_written(&self) -> MapiResult<(PropList, Written)> {
+        let mut state = self.state();
+        let props = state.props.clone();
+        if let Some(written) = state.written.take() {
+            return Ok((props, written));
+        }
+        if props.value(tags::BODY).is_none() && props.value(tags::HTML).is_none() {
+            let words = "a message without content cannot be saved";
+            return Err(MapiError::new(MapiCode::CORRUPT_DATA, words));
+        }
+        let key = blake3::hash(props.binary(tags::SEARCH_KEY).unwrap_or_default()).to_hex();
+        let defaults = Defaults {
+            from: None,
+            date: props.time(tags::MESSAGE_DELIVERY_TIME).unwrap_or(self.made),
+            message_id: format!("<{}@received.invalid>", key.get(..32).unwrap_or_default()),
+        };
+        let message = MessageData {
+            props: props.clone(),
+            recipients: state.recipients.clone(),
+            attachments: Vec::new(),
+        };
+        Ok((props, Written { draft: None, rest: compose(&message, &defaults)? }))
+    }
+}
+
+#[async_trait]
+impl Message for IncomingMessage {
+    fn entry_id(&self) -> Option<EntryId> {
+        self.saved.get().cloned()
+    }
+
+    /// Those set, and beneath them those that the header of the content gives.
+    async fn props(&self) -> MapiResult<PropList> {
+        let state = self.state();
+        let mut props = state.header.parse().props;
+        props.merge(state.props.clone());
+        Ok(props)
+    }
+
+    async fn set_props(&self, props: PropList) -> MapiResult<()> {
+        if self.saved.get().is_some() {
+            return Err(saved_already());
+        }
+        self.state().props.merge(props);
+        Ok(())
+    }
+
+    /// Those set, else those of the header.
+    async fn recipients(&self) -> MapiResult<Vec<Recipient>> {
+        let state = self.state();
+        match state.recipients.is_empty() {
+            true => Ok(state.header.parse().recipients),
+            false => Ok(state.recipients.clone()),
+        }
+    }
+
+    async fn modify_recipients(&self, rows: Vec<Recipient>) -> MapiResult<()> {
+        if self.saved.get().is_some() {
+            return Err(saved_already());
+        }
+        let mut state = self.state();
+        for row in rows {
+            match state.recipients.iter_mut().find(|old| old.row == row.row) {
+                Some(old) => *old = row,
+                None => state.recipients.push(row),
+            }
+        }
+        Ok(())
+    }
+
+    async fn attachments(&self) -> MapiResult<Vec<Attachment>> {
+        Ok(Vec::new())
+    }
+
+    /// Always `None`: what was written can be read in the Maildir once it is saved.
+    async fn content(&self) -> MapiResult<Option<Content>> {
+        Ok(None)
+    }
+
+    async fn set_content(&self) -> MapiResult<Box<dyn ContentSink>> {
+        if self.saved.get().is_some() {
+            return Err(saved_already());
+        }
+        Ok(Box::new(MaildirSink {
+            maildir: Arc::clone(&self.maildir),
+            runtime: self.runtime.clone(),
+            message: Arc::clone(&self.state),
+            header: IncomingHeader::default(),
+            draft: None,
+            buffer: Vec::new(),
+            broken: false,
+        }))
+    }
+
+    /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX. Saved already:
+    /// harmless. A caller that goes away leaves it saved or not.
+    async fn save_changes(&self, repetition: Repetition) -> MapiResult<()> {
+        if self.saved.get().is_some() {
+            return Ok(());
+        }
+        let (props, written) = self.take_written()?;
+        let key = match props.binary(tags::SEARCH_KEY) {
+            Some(key) => key.to_vec(),
+            None => fastrand::u128(..).to_be_bytes().to_vec(),
+        };
+        let place = Place {
+            mailbox: props.text(tags::SOURCE_MAILBOX).unwrap_or("INBOX").to_owned(),
+            token: Token::of(Origin::Received, &key),
+            time: props.time(tags::MESSAGE_DELIVERY_TIME).unwrap_or(self.made),
+            state: FileState::New,
+            look: match repetition {
+                Repetition::First => Look::Here,
+                Repetition::Possible => Look::Everywhere,
+            },
+        };
+        let maildir = Arc::clone(&self.maildir);
+        on(&self.runtime, move || save(&maildir, written, &place)).await??;
+        let digest = blake3::hash(&key);
+        let entry = EntryId::from_bytes(digest.as_bytes().get(..16).unwrap_or_default())
+            .map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))?;
+        self.saved.get_or_init(|| entry);
+        Ok(())
+    }
+}
+
+fn save(maildir: &Maildir, written: Written, place: &Place) -> Result<(), MaildirError> {
+    let mut draft = match written.draft {
+        Some(draft) => draft,
+        None => maildir.draft()?,
+    };
+    draft.write(&written.rest)?;
+    maildir.deliver(draft, place)
+}
+
+fn saved_already() -> MapiError {
+    MapiError::new(MapiCode::NO_ACCESS, "the message is saved and cannot be changed")
+}
+
+/// Takes the octets of a message: into memory, and into a file once they are many.
+struct MaildirSink {
+    maildir: Arc<Maildir>,
+    runtime: Handle,
+    message: Arc<Mutex<State>>,
+    header: IncomingHeader,
+    draft: Option<Draft>,
+    buffer: Vec<u8>,
+    /// A write failed or was abandoned half way.
+    broken: bool,
+}
+
+#[async_trait]
+impl ContentSink for MaildirSink {
+    async fn write(&mut self, bytes: &[u8]) -> MapiResult<()> {
+        if self.broken {
+            return Err(broken());
+        }
+        self.header.push(bytes);
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() < IN_MEMORY {
+            return Ok(());
+        }
+        self.broken = true;
+        let maildir = Arc::clone(&self.maildir);
+        let (draft, mut buffer) = (self.draft.take(), std::mem::take(&mut self.buffer));
+        let written = on(&self.runtime, move || -> Result<(Draft, Vec<u8>), MaildirError> {
+            let mut draft = draft.map_or_else(|| maildir.draft(), Ok)?;
+            draft.write(&buffer)?;
+            buffer.clear();
+            Ok((draft, buffer))
+        });
+        let (draft, buffer) = written.await??;
+        (self.draft, self.buffer, self.broken) = (Some(draft), buffer, false);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> MapiResult<()> {
+        if self.broken {
+            return Err(broken());
+        }
+        let mut state = self.message.lock().unwrap_or_else(PoisonError::into_inner);
+        state.written = Some(Written { draft: self.draft, rest: self.buffer });
+        state.header = self.header;
+        Ok(())
+    }
+}
+
+fn broken() -> MapiError {
+    MapiError::new(MapiCode::DISK_ERROR, "the message was not written whole")
+}

@@ -1,0 +1,113 @@
+//! A file in `tmp` on its way.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps};
+use ulid::Ulid;
+
+use super::MaildirError;
+use crate::mapi::SysTime;
+
+/// How names of ours in `tmp` begin.
+const PREFIX: &str = "postrider.";
+
+/// Older files of ours are leftovers whoever made them: no message takes that long.
+const STALE: Duration = Duration::from_secs(36 * 60 * 60);
+
+/// A message that is being written. Dropping it removes it.
+#[derive(Debug)]
+pub(in crate::store) struct Draft {
+    tmp: Arc<OwnedFd>,
+    name: String,
+    file: std::fs::File,
+    there: bool,
+}
+
+impl Draft {
+    pub(super) fn create(tmp: Arc<OwnedFd>, host: &str) -> Result<Self, MaildirError> {
+        let unique = Ulid::from_parts(u64::from(fastrand::u32(..)), fastrand::u128(..));
+        let name = format!("{PREFIX}{}.{unique}.{host}", std::process::id());
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&tmp, &name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| MaildirError::new(format!("make tmp/{name}"), error))?;
+        Ok(Draft { tmp, name, file: file.into(), there: true })
+    }
+
+    /// Appends octets.
+    pub(in crate::store) fn write(&mut self, bytes: &[u8]) -> Result<(), MaildirError> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| MaildirError::new(format!("write tmp/{}", self.name), error))
+    }
+
+    /// Makes the octets durable and gives the file its time.
+    pub(super) fn sync(&mut self, time: SysTime) -> Result<(), MaildirError> {
+        let failed = |error| MaildirError::new(format!("sync tmp/{}", self.name), error);
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(0);
+        let stamp = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let times = Timestamps { last_access: stamp, last_modification: stamp };
+        rustix::fs::futimens(&self.file, &times).map_err(|error| failed(error.into()))?;
+        self.file.sync_all().map_err(failed)
+    }
+
+    pub(super) fn folder(&self) -> &OwnedFd {
+        &self.tmp
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// It has found its place.
+    pub(super) fn moved(mut self) {
+        self.there = false;
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.there {
+            // Should this fail, the next sweep removes it.
+            let _ = rustix::fs::unlinkat(&*self.tmp, &self.name, AtFlags::empty());
+        }
+    }
+}
+
+/// Removes files of ours whose process is gone.
+pub(super) fn sweep(tmp: &OwnedFd, host: &str, now: SysTime) -> Result<(), MaildirError> {
+    let failed = |error| MaildirError::new("look through tmp", error);
+    let suffix = format!(".{host}");
+    for entry in Dir::read_from(tmp).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let ours = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(&suffix));
+        let Some((process, _)) = ours.and_then(|ours| ours.split_once('.')) else { continue };
+        if (!is_alive(process) || is_stale(tmp, name, now))
+            && rustix::fs::unlinkat(tmp, name, AtFlags::empty()).is_ok()
+        {
+            tracing::info!(file = name, "Removed a leftover from the Maildir's tmp folder");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a process with this number exists. Our own has just begun and has made nothing yet,
+/// unless it opens the same Maildir twice.
+fn is_alive(process: &str) -> bool {
+    let process = process.parse().ok().and_then(rustix::process::Pid::from_raw);
+    process.is_some_and(|process| {
+        // Not permitted to ask means that it is there.
+        rustix::process::test_kill_process(process) != Err(rustix::io::Errno::SRCH)
+    })
+}
+
+fn is_stale(tmp: &OwnedFd, name: &str, now: SysTime) -> bool {
+    rustix::fs::statat(tmp, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        let changed = u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000);
+        now.saturating_since(SysTime::from_millis(changed)) > STALE
+    })
+}

@@ -1,0 +1,164 @@
+//! A Maildir with sub-folders (Maildir++): every message a file, written to `tmp`, synced, moved
+//! to its place, the place synced.
+//!
+//! Everything here blocks. Below the root, which the user names, no symbolic link is followed.
+
+mod draft;
+mod folder;
+mod index;
+mod names;
+
+pub(super) use draft::Draft;
+pub(super) use names::{Origin, Token};
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::mapi::{MapiCode, MapiError, SysTime};
+use folder::Folder;
+use index::Index;
+
+/// A file operation in the Maildir that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub(super) struct MaildirError {
+    /// What was done, on which file.
+    what: String,
+    /// The reason.
+    source: io::Error,
+}
+
+impl MaildirError {
+    fn new(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        MaildirError { what: what.into(), source: source.into() }
+    }
+}
+
+impl From<MaildirError> for MapiError {
+    fn from(error: MaildirError) -> Self {
+        let code = match error.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MapiCode::NOT_ENOUGH_DISK,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                MapiCode::NO_ACCESS
+            }
+            _ => MapiCode::DISK_ERROR,
+        };
+        MapiError::new(code, format!("the Maildir: {error}"))
+    }
+}
+
+/// Where a message goes in a Maildir.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The mailbox, with `/` between levels.
+    pub(super) mailbox: String,
+    /// What makes it the same message.
+    pub(super) token: Token,
+    /// When it was received or sent; in the name, and the time of the file.
+    pub(super) time: SysTime,
+    /// How it is shown.
+    pub(super) state: FileState,
+    /// Whether it may be there already, anywhere and under any flags.
+    pub(super) look: Look,
+}
+
+/// How a message is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileState {
+    /// Unseen, in `new`.
+    New,
+    /// Seen, in `cur`.
+    Seen,
+}
+
+/// Whether a message may be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Only under the very same name, if at all.
+    Here,
+    /// It is looked for everywhere.
+    Everywhere,
+}
+
+/// The Maildir.
+#[derive(Debug)]
+pub(super) struct Maildir {
+    root: OwnedFd,
+    tmp: Arc<OwnedFd>,
+    host: String,
+    index: Index,
+}
+
+impl Maildir {
+    /// Opens the Maildir at `root`, makes it when it is missing, and removes what a crash of
+    /// this machine's processes left in `tmp`.
+    pub(super) fn open(root: &Path, host: String, now: SysTime) -> Result<Self, MaildirError> {
+        let root = folder::make_root(root)?;
+        let inbox = Folder::open(&root, None)?;
+        let tmp = Arc::new(inbox.tmp);
+        draft::sweep(&tmp, &host, now)?;
+        Ok(Maildir { root, tmp, host, index: Index::default() })
+    }
+
+    /// Octets free for us on its file system.
+    pub(super) fn free(&self) -> Result<u64, MaildirError> {
+        let stat = rustix::fs::fstatvfs(&self.root)
+            .map_err(|error| MaildirError::new("ask for free space", error))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Starts a file in `tmp`.
+    pub(super) fn draft(&self) -> Result<Draft, MaildirError> {
+        Draft::create(Arc::clone(&self.tmp), &self.host)
+    }
+
+    /// Moves a finished file to its place, durably. A message that is there already stays as it
+    /// is, and that counts as success.
+    pub(super) fn deliver(&self, mut draft: Draft, place: &Place) -> Result<(), MaildirError> {
+        if place.look == Look::Everywhere && self.index.contains(&self.root, place.token)? {
+            return Ok(());
+        }
+        draft.sync(place.time)?;
+        let folder = Folder::open(&self.root, names::folder(&place.mailbox).as_deref())?;
+        let name = place.token.file_name(place.time, &self.host);
+        let (target, name) = match place.state {
+            FileState::New => (&folder.new, name),
+            FileState::Seen => (&folder.cur, format!("{name}:2,S")),
+        };
+        match move_new(&draft, target, &name) {
+            Ok(()) => draft.moved(),
+            // The draft is removed when it is dropped.
+            Err(Errno::EXIST) => {}
+            Err(error) => {
+                return Err(MaildirError::new(format!("move {name} to its place"), error));
+            }
+        }
+        rustix::fs::fsync(target)
+            .map_err(|error| MaildirError::new(format!("sync {}", place.mailbox), error))?;
+        self.index.add(place.token);
+        Ok(())
+    }
+}
+
+/// Moves a file without ever replacing one.
+fn move_new(draft: &Draft, target: &OwnedFd, name: &str) -> Result<(), Errno> {
+    let (tmp, old) = (draft.folder(), draft.name());
+    match rustix::fs::renameat_with(tmp, old, target, name, RenameFlags::NOREPLACE) {
+        // Not every file system knows how; a second link never replaces either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            rustix::fs::linkat(tmp, old, target, name, AtFlags::empty())?;
+            // Should this fail, the next sweep removes it.
+            let _ = rustix::fs::unlinkat(tmp, old, AtFlags::empty());
+            Ok(())
+        }
+        answer => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+use super::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+fn open(root: &Path) -> Maildir {
+    Maildir::open(root, "box".into(), SysTime::from_millis(1_700_000_000_000)).unwrap()
+}
+
+fn place(mailbox: &str, key: &[u8], look: Look) -> Place {
+    Place {
+        mailbox: mailbox.into(),
+        token: Token::of(Origin::Received, key),
+        time: SysTime::from_millis(1_600_000_000_000),
+        state: FileState::New,
+        look,
+    }
+}
+
+fn put(maildir: &Maildir, place: &Place, bytes: &[u8]) -> Result<(), MaildirError> {
+    let mut draft = maildir.draft()?;
+    draft.write(bytes)?;
+    maildir.deliver(draft, place)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn files_are_private_dated_and_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("deep/Mail");
+    let maildir = open(&root);
+    put(&maildir, &place("INBOX", b"1", Look::Here), b"a\r\nb\nc\0").unwrap();
+    put(&maildir, &place("Lists/Rust", b"2", Look::Here), b"x").unwrap();
+    let new = names(&root.join("new"));
+    assert_eq!(new.len(), 1);
+    let file = root.join("new").join(&new[0]);
+    assert_eq!(std::fs::read(&file).unwrap(), b"a\r\nb\nc\0");
+    let meta = std::fs::metadata(&file).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    let modified = meta.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert_eq!(modified.as_secs(), 1_600_000_000);
+    assert_eq!(names(&root.join(".Lists.Rust")), ["cur", "maildirfolder", "new", "tmp"]);
+    assert_eq!(names(&root.join(".Lists.Rust/new")).len(), 1);
+    for folder in ["", "tmp", ".Lists.Rust", ".Lists.Rust/new"] {
+        let mode = std::fs::metadata(root.join(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{folder}");
+    }
+    assert!(names(&root.join("tmp")).is_empty());
+}
+
+#[test]
+fn what_is_there_is_neither_replaced_nor_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    let maildir = open(dir.path());
+    put(&maildir, &place("INBOX", b"1", Look::Here), b"first").unwrap();
+    put(&maildir, &place("INBOX", b"1", Look::Here), b"second").unwrap();
+    let new = names(&dir.path().join("new"));
+    assert_eq!(new.len(), 1);
+    assert_eq!(std::fs::read(dir.path().join("new").join(&new[0])).unwrap(), b"first");
+    assert!(names(&dir.path().join("tmp")).is_empty());
+}
+
+#[test]
+fn a_repeat_finds_what_was_read_moved_or_taken_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&open(dir.path()), &place("INBOX", b"1", Look::Here), b"x").unwrap();
+    put(&open(dir.path()), &place("Other", b"2", Look::Here), b"x").unwrap();
+    let (new, cur) = (dir.path().join("new"), dir.path().join("cur"));
+    let name = names(&new).remove(0);
+    std::fs::rename(new.join(&name), cur.join(format!("{name}:2,RS"))).unwrap();
+    let maildir = open(dir.path());
+    put(&maildir, &place("INBOX", b"1", Look::Everywhere), b"x").unwrap();
+    // Under another time too: the name's time is no part of what is looked for.
+    let mut later = place("INBOX", b"2", Look::Everywhere);
+    later.time = SysTime::from_millis(1);
+    put(&maildir, &later, b"x").unwrap();
+    assert!(names(&new).is_empty());
+    // What is not there is delivered, once.
+    put(&maildir, &place("INBOX", b"3", Look::Everywhere), b"x").unwrap();
+    put(&maildir, &place("INBOX", b"4", Look::Here), b"x").unwrap();
+    let cases = [b"3", b"4"];
+    for key in cases {
+        let moved = names(&new);
+        for name in &moved {
+            std::fs::rename(new.join(name), cur.join(format!("{name}:2,"))).unwrap();
+        }
+        put(&maildir, &place("INBOX", key, Look::Everywhere), b"x").unwrap();
+        assert!(names(&new).is_empty());
+    }
+}
+
+#[test]
+fn links_below_the_root_are_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, outside) = (dir.path().join("Mail"), dir.path().join("outside"));
+    let maildir = open(&root);
+    for folder in ["outside", "outside/new", "outside/cur", "outside/tmp"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    symlink(&outside, root.join(".Evil")).unwrap();
+    assert!(put(&maildir, &place("Evil", b"1", Look::Here), b"x").is_err());
+    std::fs::remove_dir(root.join("new")).unwrap();
+    symlink(outside.join("new"), root.join("new")).unwrap();
+    assert!(put(&maildir, &place("INBOX", b"1", Look::Here), b"x").is_err());
+    assert!(names(&outside.join("new")).is_empty());
+    assert!(names(&root.join("tmp")).is_empty());
+}
+
+#[test]
+fn a_root_that_is_a_link_is_the_users_choice() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("real")).unwrap();
+    symlink(dir.path().join("real"), dir.path().join("Mail")).unwrap();
+    put(&open(&dir.path().join("Mail")), &place("INBOX", b"1", Look::Here), b"x").unwrap();
+    assert_eq!(names(&dir.path().join("real/new")).len(), 1);
+}
+
+#[test]
+fn leftovers_of_dead_processes_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let tmp = dir.path().join("tmp");
+    let own = std::process::id();
+    let files = [
+        ("postrider.999999999.x.box".to_owned(), false),
+        (format!("postrider.{own}.x.box"), true),
+        ("postrider.999999999.x.otherbox".to_owned(), true),
+        ("1700000000.M1P2.box".to_owned(), true),
+    ];
+    for (name, _) in &files {
+        std::fs::write(tmp.join(name), "x").unwrap();
+        let file = std::fs::File::options().write(true).open(tmp.join(name)).unwrap();
+        let recent = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_699_999_999);
+        file.set_modified(recent).unwrap();
+    }
+    open(dir.path());
+    let left = names(&tmp);
+    for (name, stays) in &files {
+        assert_eq!(left.contains(name), *stays, "{name}");
+    }
+}

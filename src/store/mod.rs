@@ -1,0 +1,236 @@
+//! The message store: the Outbox in the spool, everything received in a Maildir.
+//!
+//! [`LocalStore`] is the store of a profile behind the contract's [`MessageStore`]. What it
+//! answers `Ok` to is durable. File operations run on the blocking threads of the runtime it was
+//! opened with, so it may be called from any task of any runtime.
+
+mod entry_ids;
+mod host;
+mod incoming;
+mod maildir;
+mod object;
+mod outbox;
+mod outbox_message;
+mod report;
+mod sent;
+mod submit;
+mod submit_raw;
+
+pub use submit_raw::RawSubmission;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::io::AsyncRead;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
+use crate::spi::{Message, MessageStore, OutgoingRow, Report};
+use crate::spool::Spool;
+use entry_ids::EntryIds;
+use incoming::IncomingMessage;
+use maildir::Maildir;
+use outbox::Outbox;
+
+/// How a [`LocalStore`] is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// The Maildir; its root is INBOX. Made when it is missing. Default: `Mail` in the working
+    /// folder.
+    pub maildir: PathBuf,
+    /// Whether sent messages are kept in the mailbox `Sent` (OB-16). Default: true.
+    pub sent: bool,
+    /// The largest message that is taken for sending, in octets. Default: 150 MiB, what the
+    /// largest providers take.
+    pub size_limit: u64,
+    /// Octets of free space that received mail must leave alone. Default: 64 MiB.
+    pub reserve: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions {
+            maildir: PathBuf::from("Mail"),
+            sent: true,
+            size_limit: 150 * 1024 * 1024,
+            reserve: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// The store of a profile.
+pub struct LocalStore {
+    options: StoreOptions,
+    outbox: Outbox,
+    maildir: Arc<Maildir>,
+    spool: Arc<dyn Spool>,
+    clock: Arc<dyn Clock>,
+    runtime: Handle,
+    entries: EntryIds,
+    /// Name of this machine, fit for file names and message ids.
+    host: String,
+    /// When the store was opened: what was submitted later can have left no traces in the
+    /// Maildir before a crash.
+    opened: SysTime,
+}
+
+impl std::fmt::Debug for LocalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalStore").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl LocalStore {
+    /// Opens the store over a spool; makes the Maildir and clears away files that a crash of ours
+    /// left in its `tmp`. `runtime` runs the file operations.
+    ///
+    /// # Errors
+    /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`, `MAPI_E_NO_ACCESS` for a Maildir that cannot
+    /// be made or used.
+    pub async fn open(
+        options: StoreOptions,
+        spool: Arc<dyn Spool>,
+        clock: Arc<dyn Clock>,
+        runtime: Handle,
+    ) -> MapiResult<Arc<LocalStore>> {
+        let host = host::name();
+        let (root, own_host) = (options.maildir.clone(), host.clone());
+        let now = clock.now();
+        let maildir = on(&runtime, move || Maildir::open(&root, own_host, now)).await??;
+        Ok(Arc::new(LocalStore {
+            options,
+            outbox: Outbox::new(Arc::clone(&spool)),
+            maildir: Arc::new(maildir),
+            spool,
+            entries: EntryIds::new(),
+            host,
+            opened: clock.now(),
+            clock,
+            runtime,
+        }))
+    }
+
+    /// Keeps a message that no transport has yet from being handed over (see
+    /// [`LocalStore::release`]). Held already: harmless.
+    ///
+    /// # Errors
+    /// `MAPI_E_UNABLE_TO_ABORT` while a transport works on it or has it, `MAPI_E_NOT_IN_QUEUE`.
+    pub async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
+        self.outbox.hold(entry).await
+    }
+
+    /// Lets a held message go, not before its `PR_DEFERRED_SEND_TIME`. Not held: harmless.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`.
+    pub async fn release(&self, entry: &EntryId) -> MapiResult<()> {
+        self.outbox.release(entry, self.clock.now()).await
+    }
+
+    /// A message of the Outbox as RFC 5322 bytes: those submitted, or composed now.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND`, `MAPI_E_CORRUPT_DATA`.
+    pub async fn export(&self, entry: &EntryId) -> MapiResult<Pin<Box<dyn AsyncRead + Send>>> {
+        Ok(self.outbox.content(entry).await?.reader)
+    }
+
+    /// Whether a message was submitted before this store was opened, so that an earlier process
+    /// may have gone some way with it.
+    fn is_older(&self, submitted: SysTime) -> bool {
+        submitted <= self.opened
+    }
+
+    /// Runs something that blocks.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> MapiResult<T> {
+        on(&self.runtime, work).await
+    }
+}
+
+/// Runs something that blocks on the runtime's threads for it. Goes on when the caller leaves.
+async fn on<T: Send + 'static>(
+    runtime: &Handle,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> MapiResult<T> {
+    runtime.spawn_blocking(work).await.map_err(|error| {
+        MapiError::new(MapiCode::CALL_FAILED, format!("a file operation was cut off: {error}"))
+    })
+}
+
+#[async_trait]
+impl MessageStore for LocalStore {
+    async fn outgoing_queue(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> MapiResult<Vec<OutgoingRow>> {
+        self.outbox.waiting(after, limit).await
+    }
+
+    async fn deferred_queue(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> MapiResult<Vec<OutgoingRow>> {
+        self.outbox.deferred(after, limit).await
+    }
+
+    /// A held message is shown as one that waits for the end of time.
+    async fn outgoing_row(&self, entry: &EntryId) -> MapiResult<OutgoingRow> {
+        self.outbox.row(entry).await
+    }
+
+    fn outgoing_changes(&self) -> watch::Receiver<u64> {
+        self.outbox.changes()
+    }
+
+    async fn open_message(&self, entry: &EntryId) -> MapiResult<Arc<dyn Message>> {
+        self.outbox.open_message(entry).await
+    }
+
+    async fn set_lock_state(&self, entry: &EntryId, flags: SubmitFlags) -> MapiResult<()> {
+        self.outbox.set_lock_state(entry, flags).await
+    }
+
+    async fn set_deferred(&self, entry: &EntryId, transport: Option<&str>) -> MapiResult<()> {
+        self.outbox.set_deferred(entry, transport, self.clock.now()).await
+    }
+
+    async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()> {
+        self.finish(entry).await
+    }
+
+    async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
+        self.outbox.abort_submit(entry).await
+    }
+
+    async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {
+        let free = self.maildir.free()?;
+        if free < self.options.reserve {
+            let words = format!(
+                "the disk of the Maildir is nearly full ({free} octets free, {} kept in reserve)",
+                self.options.reserve
+            );
+            return Err(MapiError::new(MapiCode::NOT_ENOUGH_DISK, words));
+        }
+        Ok(Arc::new(IncomingMessage::new(
+            Arc::clone(&self.maildir),
+            self.runtime.clone(),
+            self.clock.now(),
+        )))
+    }
+
+    async fn deliver_report(&self, report: Report) -> MapiResult<()> {
+        self.put_report(report).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

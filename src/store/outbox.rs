@@ -1,0 +1,329 @@
+//! The outgoing queue table over the spool (OB-14, OB-15).
+
+use std::collections::HashSet;
+use std::io::Cursor;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::object;
+use super::outbox_message::OutboxMessage;
+use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, SubmitFlags, SysTime, tags};
+use crate::mime::{Defaults, compose};
+use crate::spi::{Content, Message, OutgoingRow, OutgoingState};
+use crate::spool::{
+    Batch, Durable, Expect, Op, OutboxRecord, OutboxState, Spool, SpoolError, StagedBody,
+};
+
+/// How often a change is tried again that met another one.
+const TRIES: usize = 8;
+
+/// Rows read at a time where there is no index.
+const PAGE: usize = 256;
+
+pub(super) struct Outbox {
+    spool: Arc<dyn Spool>,
+    changes: watch::Sender<u64>,
+    /// Messages some transport works on; gone with the process (OB-14).
+    locked: Mutex<HashSet<EntryId>>,
+}
+
+impl Outbox {
+    pub(super) fn new(spool: Arc<dyn Spool>) -> Self {
+        Outbox { spool, changes: watch::Sender::new(0), locked: Mutex::default() }
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Puts a new message; when this returns it is durable (SP-1).
+    pub(super) async fn add(
+        &self,
+        entry: &EntryId,
+        record: OutboxRecord,
+        bodies: impl IntoIterator<Item = StagedBody>,
+    ) -> MapiResult<Durable> {
+        let batch = bodies.into_iter().fold(Batch::new(), Batch::with_body).with(Op::PutOutbox {
+            entry: entry.clone(),
+            record: Box::new(record),
+            expect: Expect::Absent,
+        });
+        let durable = self.spool.commit(batch).await?;
+        self.changed();
+        Ok(durable)
+    }
+
+    pub(super) async fn record(&self, entry: &EntryId) -> MapiResult<OutboxRecord> {
+        self.spool.outbox(entry).await?.ok_or_else(|| not_in_queue(entry))
+    }
+
+    pub(super) async fn waiting(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> MapiResult<Vec<OutgoingRow>> {
+        let page = self.spool.waiting_page(after, limit).await?;
+        Ok(page.iter().map(|(entry, record)| row(entry, record)).collect())
+    }
+
+    pub(super) async fn deferred(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> MapiResult<Vec<OutgoingRow>> {
+        let mut rows = Vec::new();
+        let mut after = after.cloned();
+        while rows.len() < limit {
+            let page = self.spool.outbox_page(after.as_ref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            rows.extend(
+                page.iter()
+                    .filter(|(_, record)| matches!(record.state, OutboxState::Deferred { .. }))
+                    .map(|(entry, record)| row(entry, record)),
+            );
+        }
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    pub(super) async fn row(&self, entry: &EntryId) -> MapiResult<OutgoingRow> {
+        Ok(row(entry, &self.record(entry).await?))
+    }
+
+    pub(super) async fn open_message(&self, entry: &EntryId) -> MapiResult<Arc<dyn Message>> {
+        let record = self.spool.outbox(entry).await?.ok_or_else(|| not_found(entry))?;
+        Ok(Arc::new(OutboxMessage::new(Arc::clone(&self.spool), entry.clone(), record)))
+    }
+
+    /// The RFC 5322 bytes of a message: those submitted, or composed now.
+    pub(super) async fn content(&self, entry: &EntryId) -> MapiResult<Content> {
+        let record = self.spool.outbox(entry).await?.ok_or_else(|| not_found(entry))?;
+        self.content_of(&record).await
+    }
+
+    pub(super) async fn content_of(&self, record: &OutboxRecord) -> MapiResult<Content> {
+        if let Some(body) = record.content {
+            let reader = self.spool.open_body(body).await?;
+            return Ok(Content { size: reader.size, digest: Some(body.0), reader: reader.reader });
+        }
+        let message = object::whole(record, self.spool.as_ref()).await?;
+        // The submission has given it all of these.
+        let defaults =
+            Defaults { from: None, date: record.submitted, message_id: "<none@invalid>".into() };
+        let bytes = compose(&message, &defaults)?;
+        Ok(Content { size: bytes.len() as u64, digest: None, reader: Box::pin(Cursor::new(bytes)) })
+    }
+
+    pub(super) async fn set_lock_state(
+        &self,
+        entry: &EntryId,
+        flags: SubmitFlags,
+    ) -> MapiResult<()> {
+        if !flags.contains(SubmitFlags::LOCKED) {
+            self.unlock(entry);
+            return Ok(());
+        }
+        if !self.locks().insert(entry.clone()) {
+            return Err(busy(entry, "is locked by a call that runs"));
+        }
+        let mut unlock = Unlock { outbox: self, entry: Some(entry) };
+        // Looked at under the lock, so that neither a hold nor an abort slips in between.
+        if self.record(entry).await?.state == OutboxState::Held {
+            return Err(busy(entry, "is on hold"));
+        }
+        unlock.entry = None;
+        Ok(())
+    }
+
+    pub(super) fn unlock(&self, entry: &EntryId) {
+        self.locks().remove(entry);
+    }
+
+    fn locks(&self) -> std::sync::MutexGuard<'_, HashSet<EntryId>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn set_deferred(
+        &self,
+        entry: &EntryId,
+        transport: Option<&str>,
+        now: SysTime,
+    ) -> MapiResult<()> {
+        let state = |record: &OutboxRecord| match (transport, &record.state) {
+            (Some(transport), _) => OutboxState::Deferred { transport: transport.to_owned() },
+            (None, OutboxState::Deferred { .. }) => waiting(&record.props, record.submitted, now),
+            (None, state) => state.clone(),
+        };
+        self.change_state(entry, |record| Ok(state(record))).await?;
+        if transport.is_none() {
+            self.changed();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
+        let held = |record: &OutboxRecord| match &record.state {
+            OutboxState::Waiting { .. } | OutboxState::Held => Ok(OutboxState::Held),
+            OutboxState::Deferred { transport } => {
+                Err(unable(entry, &format!("is with the transport {transport}")))
+            }
+        };
+        self.guarded(entry, self.change_state(entry, held)).await
+    }
+
+    pub(super) async fn release(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
+        self.change_state(entry, |record| {
+            Ok(match &record.state {
+                OutboxState::Held => waiting(&record.props, record.submitted, now),
+                state => state.clone(),
+            })
+        })
+        .await?;
+        self.changed();
+        Ok(())
+    }
+
+    pub(super) async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
+        self.guarded(entry, async {
+            self.record(entry).await?;
+            self.delete(entry).await
+        })
+        .await
+    }
+
+    /// Removes a message; gone already is as good.
+    pub(super) async fn delete(&self, entry: &EntryId) -> MapiResult<()> {
+        let op = Op::DeleteOutbox { entry: entry.clone(), expect: Expect::Any };
+        self.spool.commit(Batch::new().with(op)).await?;
+        Ok(())
+    }
+
+    /// Runs a change under the lock of the message, or refuses when someone works on it.
+    async fn guarded(
+        &self,
+        entry: &EntryId,
+        change: impl Future<Output = MapiResult<()>>,
+    ) -> MapiResult<()> {
+        if !self.locks().insert(entry.clone()) {
+            return Err(unable(entry, "is being handed to a transport"));
+        }
+        let _unlock = Unlock { outbox: self, entry: Some(entry) };
+        change.await
+    }
+
+    /// Changes the state of a row, again when someone else changed it meanwhile.
+    async fn change_state(
+        &self,
+        entry: &EntryId,
+        state: impl Fn(&OutboxRecord) -> MapiResult<OutboxState>,
+    ) -> MapiResult<()> {
+        update(self.spool.as_ref(), entry, |record| {
+            let state = state(record)?;
+            let changed = record.state != state;
+            record.state = state;
+            Ok(changed)
+        })
+        .await
+    }
+}
+
+/// Gives a lock back also when its future is dropped, unless it was told to keep it.
+struct Unlock<'a> {
+    outbox: &'a Outbox,
+    entry: Option<&'a EntryId>,
+}
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry {
+            self.outbox.unlock(entry);
+        }
+    }
+}
+
+/// Changes a row by `change`, which answers whether there is anything to be stored; again from
+/// the row's new form when someone else changed it meanwhile.
+pub(super) async fn update(
+    spool: &dyn Spool,
+    entry: &EntryId,
+    change: impl Fn(&mut OutboxRecord) -> MapiResult<bool>,
+) -> MapiResult<()> {
+    for _ in 0..TRIES {
+        let mut record = spool.outbox(entry).await?.ok_or_else(|| not_in_queue(entry))?;
+        let expect = Expect::Revision(record.revision);
+        if !change(&mut record)? {
+            return Ok(());
+        }
+        let record = Box::new(record);
+        let batch = Batch::new().with(Op::PutOutbox { entry: entry.clone(), record, expect });
+        match spool.commit(batch).await {
+            Ok(_) => return Ok(()),
+            Err(SpoolError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(busy(entry, "is changed by others all the time"))
+}
+
+fn row(entry: &EntryId, record: &OutboxRecord) -> OutgoingRow {
+    let state = match &record.state {
+        OutboxState::Waiting { not_before } => OutgoingState::Waiting { not_before: *not_before },
+        OutboxState::Deferred { transport } => {
+            OutgoingState::Deferred { transport: transport.clone() }
+        }
+        OutboxState::Held => OutgoingState::Waiting { not_before: SysTime::MAX },
+    };
+    OutgoingRow { entry: entry.clone(), submitted: record.submitted, state }
+}
+
+/// The state of a message that may be handed over from its deferred send time on (OB-19).
+pub(super) fn waiting(props: &PropList, submitted: SysTime, now: SysTime) -> OutboxState {
+    let computed =
+        match (props.long(tags::DEFERRED_SEND_NUMBER), props.long(tags::DEFERRED_SEND_UNITS)) {
+            (Some(number), Some(units)) => {
+                interval(number, units).map(|interval| submitted.saturating_add(interval))
+            }
+            _ => None,
+        };
+    let not_before = computed
+        .or(props.time(tags::DEFERRED_SEND_TIME))
+        .filter(|time| *time > now)
+        .unwrap_or(SysTime::EPOCH);
+    OutboxState::Waiting { not_before }
+}
+
+/// NUMBER x UNITS; `None` for units that do not exist.
+fn interval(number: i32, units: i32) -> Option<std::time::Duration> {
+    let seconds: u64 = match units {
+        0 => 60,
+        1 => 60 * 60,
+        2 => 24 * 60 * 60,
+        3 => 7 * 24 * 60 * 60,
+        _ => return None,
+    };
+    let number = u64::try_from(number).unwrap_or(0);
+    Some(std::time::Duration::from_secs(number.saturating_mul(seconds)))
+}
+
+fn not_in_queue(entry: &EntryId) -> MapiError {
+    let words = format!("the message {entry} is not in the outgoing queue (any more)");
+    MapiError::new(MapiCode::NOT_IN_QUEUE, words)
+}
+
+fn not_found(entry: &EntryId) -> MapiError {
+    MapiError::new(MapiCode::NOT_FOUND, format!("there is no message {entry} in the Outbox"))
+}
+
+fn busy(entry: &EntryId, why: &str) -> MapiError {
+    MapiError::new(MapiCode::BUSY, format!("the message {entry} {why}"))
+}
+
+fn unable(entry: &EntryId, why: &str) -> MapiError {
+    MapiError::new(MapiCode::UNABLE_TO_ABORT, format!("the message {entry} {why}"))
+}

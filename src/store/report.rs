@@ -1,0 +1,176 @@
+//! Reports for the sender, put into INBOX (SP-4).
+
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+
+use super::LocalStore;
+use super::maildir::{FileState, Look, Origin, Place, Token};
+use crate::mapi::{MapiCode, MapiResult, PropList, SysTime, tags};
+use crate::mime::report::{
+    MAX_RETURNED, Original, ReportAction, ReportFields, ReportedRecipient, report,
+};
+use crate::mime::{MAX_HEADER, Mailbox};
+use crate::spi::{Report, ReportKind};
+
+/// The original as far as it is returned.
+enum Returned {
+    Whole(Vec<u8>),
+    Beginning(Vec<u8>),
+    Missing,
+}
+
+impl LocalStore {
+    /// Puts the reports into INBOX: one for failures, one for deliveries. The same report again
+    /// changes nothing. Nothing is reported about a report, nor to who did not want it.
+    pub(super) async fn put_report(&self, report: Report) -> MapiResult<()> {
+        if is_report(&report.original_props) {
+            return Ok(());
+        }
+        for kind in [ReportKind::Failure, ReportKind::Delivery] {
+            let recipients: Vec<ReportedRecipient> = report
+                .recipients
+                .iter()
+                .filter(|(row, one)| {
+                    one.kind == kind
+                        && match kind {
+                            ReportKind::Failure => row.wants_failure_report(&report.original_props),
+                            ReportKind::Delivery => {
+                                row.wants_delivery_report(&report.original_props)
+                            }
+                        }
+                })
+                .map(|(row, one)| ReportedRecipient {
+                    mailbox: Mailbox::new(&row.display_name, &row.address),
+                    status: one.status.clone(),
+                    diagnostic: one.diagnostic.clone(),
+                    remote_mta: one.remote_mta.clone(),
+                    time: one.time,
+                })
+                .collect();
+            if !recipients.is_empty() {
+                self.put_one(&report, kind, recipients).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_one(
+        &self,
+        about: &Report,
+        kind: ReportKind,
+        recipients: Vec<ReportedRecipient>,
+    ) -> MapiResult<()> {
+        let letter = match kind {
+            ReportKind::Failure => "ndr",
+            ReportKind::Delivery => "dr",
+        };
+        let mut key = format!("{letter} {} ", about.attempt).into_bytes();
+        key.extend_from_slice(about.original.as_bytes());
+        let token = Token::of(Origin::Report, &key);
+        // From what happened and not from the clock, so that a repeat has the same name.
+        let time = recipients.iter().map(|one| one.time).max().unwrap_or(SysTime::EPOCH);
+        let submitted = about.original_props.time(tags::CLIENT_SUBMIT_TIME).unwrap_or(time);
+        let fields = self.fields(about, kind, recipients, &key, submitted);
+        let original = self.returned(about).await?;
+        let place = Place {
+            mailbox: "INBOX".to_owned(),
+            token,
+            time,
+            state: FileState::New,
+            look: match self.is_older(submitted) {
+                true => Look::Everywhere,
+                false => Look::Here,
+            },
+        };
+        let maildir = Arc::clone(&self.maildir);
+        self.blocking(move || {
+            let original = match &original {
+                Returned::Whole(bytes) => Original::Whole(bytes),
+                Returned::Beginning(bytes) => Original::Beginning(bytes),
+                Returned::Missing => Original::Missing,
+            };
+            let mut draft = maildir.draft()?;
+            draft.write(&report(&fields, original))?;
+            maildir.deliver(draft, &place)
+        })
+        .await??;
+        Ok(())
+    }
+
+    fn fields(
+        &self,
+        about: &Report,
+        kind: ReportKind,
+        recipients: Vec<ReportedRecipient>,
+        key: &[u8],
+        submitted: SysTime,
+    ) -> ReportFields {
+        let props = &about.original_props;
+        let text = |tag| props.text(tag).unwrap_or_default().to_owned();
+        let id = blake3::hash(key).to_hex();
+        ReportFields {
+            action: match kind {
+                ReportKind::Failure => ReportAction::Failed,
+                ReportKind::Delivery => ReportAction::Delivered,
+            },
+            host: self.host.clone(),
+            from: Mailbox::new("Mail Delivery System", format!("mailer-daemon@{}", self.host)),
+            to: addressee(props),
+            date: self.clock.now(),
+            message_id: format!("<{}@{}>", id.get(..26).unwrap_or_default(), self.host),
+            subject: text(tags::SUBJECT),
+            original_id: text(tags::INTERNET_MESSAGE_ID),
+            envelope_id: text(tags::ENVELOPE_ID),
+            submitted,
+            recipients,
+        }
+    }
+
+    /// The original from the Outbox, or as much of it as is returned.
+    async fn returned(&self, about: &Report) -> MapiResult<Returned> {
+        let content = match self.outbox.content(&about.original).await {
+            Ok(content) => content,
+            // The report is due all the same.
+            Err(error) => {
+                let entry = &about.original;
+                tracing::warn!(%entry, %error, "A report goes without its original");
+                return match error.code() {
+                    MapiCode::END_OF_SESSION => Err(error),
+                    _ => Ok(Returned::Missing),
+                };
+            }
+        };
+        let whole = content.size <= MAX_RETURNED as u64;
+        let limit = if whole { content.size } else { MAX_HEADER as u64 };
+        let mut bytes = Vec::new();
+        if let Err(error) = content.reader.take(limit).read_to_end(&mut bytes).await {
+            let entry = &about.original;
+            tracing::warn!(%entry, %error, "A report goes without its original");
+            return Ok(Returned::Missing);
+        }
+        Ok(if whole { Returned::Whole(bytes) } else { Returned::Beginning(bytes) })
+    }
+}
+
+/// Nothing is reported about what is a report itself, by its class or by its null sender
+/// (RFC 5321 section 4.5.5).
+fn is_report(props: &PropList) -> bool {
+    let class = props.text(tags::MESSAGE_CLASS).unwrap_or_default();
+    class.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("REPORT."))
+        || props.text(tags::ENVELOPE_SENDER) == Some("")
+}
+
+/// The sender: whoever the envelope names, else who submitted it, else the author.
+fn addressee(props: &PropList) -> Mailbox {
+    let name = props.text(tags::SENDER_NAME).unwrap_or_default();
+    let sender = props.text(tags::SENDER_EMAIL_ADDRESS);
+    match props.text(tags::ENVELOPE_SENDER).or(sender) {
+        Some(address) if sender == Some(address) => Mailbox::new(name, address),
+        Some(address) => Mailbox::new("", address),
+        None => Mailbox::new(
+            props.text(tags::SENT_REPRESENTING_NAME).unwrap_or_default(),
+            props.text(tags::SENT_REPRESENTING_EMAIL_ADDRESS).unwrap_or("postmaster@localhost"),
+        ),
+    }
+}

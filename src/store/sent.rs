@@ -1,0 +1,94 @@
+//! The end of a message that was sent (OB-16).
+
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+
+use super::LocalStore;
+use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
+use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, tags};
+use crate::spi::Content;
+use crate::spool::OutboxRecord;
+
+/// The mailbox of sent copies.
+const SENT: &str = "Sent";
+
+/// Octets copied at a time.
+const CHUNK: usize = 256 * 1024;
+
+impl LocalStore {
+    /// Keeps a copy of the message where one is wanted, removes it from the Outbox, unlocks it.
+    /// A message that is gone already was finished before.
+    pub(super) async fn finish(&self, entry: &EntryId) -> MapiResult<()> {
+        let record = match self.outbox.record(entry).await {
+            Ok(record) => record,
+            Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => {
+                self.outbox.unlock(entry);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if self.wants_copy(&record.props) {
+            self.keep_copy(entry, &record).await?;
+        }
+        self.outbox.delete(entry).await?;
+        self.outbox.unlock(entry);
+        Ok(())
+    }
+
+    /// `PR_DELETE_AFTER_SUBMIT` leaves nothing, also when the message was to be moved first;
+    /// `PR_SENTMAIL_ENTRYID` wants a copy whatever the profile says.
+    fn wants_copy(&self, props: &PropList) -> bool {
+        !props.boolean(tags::DELETE_AFTER_SUBMIT).unwrap_or(false)
+            && (self.options.sent || props.value(tags::SENTMAIL_ENTRYID).is_some())
+    }
+
+    async fn keep_copy(&self, entry: &EntryId, record: &OutboxRecord) -> MapiResult<()> {
+        let content = match self.outbox.content_of(record).await {
+            Ok(content) => content,
+            // What cannot be composed was never sent as mail (another address type): there is no
+            // copy to keep, and that must not keep the message in the Outbox for ever.
+            Err(error) if error.code() == MapiCode::INVALID_PARAMETER => {
+                tracing::warn!(%entry, %error, "No copy of a sent message could be made");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let place = Place {
+            mailbox: SENT.to_owned(),
+            token: Token::of(Origin::Sent, entry.as_bytes()),
+            time: record.submitted,
+            state: FileState::Seen,
+            look: match self.is_older(record.submitted) {
+                true => Look::Everywhere,
+                false => Look::Here,
+            },
+        };
+        let draft = self.copy(content).await?;
+        let maildir = Arc::clone(&self.maildir);
+        self.blocking(move || maildir.deliver(draft, &place)).await??;
+        Ok(())
+    }
+
+    /// Writes content into a file of the Maildir's `tmp`.
+    async fn copy(&self, mut content: Content) -> MapiResult<Draft> {
+        let maildir = Arc::clone(&self.maildir);
+        let mut draft: Draft = self.blocking(move || Maildir::draft(&maildir)).await??;
+        let mut buffer = Vec::with_capacity(CHUNK);
+        loop {
+            let mut some = (&mut content.reader).take(CHUNK as u64);
+            let count = some.read_to_end(&mut buffer).await.map_err(|error| {
+                MapiError::new(MapiCode::CORRUPT_DATA, format!("a stored message: {error}"))
+            })?;
+            if count == 0 {
+                return Ok(draft);
+            }
+            let write = move || -> Result<(Draft, Vec<u8>), MaildirError> {
+                draft.write(&buffer)?;
+                buffer.clear();
+                Ok((draft, buffer))
+            };
+            (draft, buffer) = self.blocking(write).await??;
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Submission of RFC 5322 bytes.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::submit::need_recipients;
+use super::{LocalStore, outbox};
+use crate::mapi::{
+    EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, RecipientType, SysTime, tags,
+};
+use crate::mime::{
+    Defaults, HeaderFacts, Mailbox, MimeError, Normalised, Normaliser, address, check_message,
+};
+use crate::spool::{Durable, OutboxRecord, StagedBody};
+
+/// Octets read at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Longest subject that is kept beside the message, in characters.
+const MAX_SUBJECT: usize = 1_000;
+
+/// Envelope and wishes of a message that is submitted as RFC 5322 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawSubmission {
+    /// Reverse-path: `None` takes the address of `Sender` or `From`; `Some("")` is the null
+    /// sender.
+    pub from: Option<String>,
+    /// Forward-paths.
+    pub recipients: Vec<String>,
+    /// Whether the recipients of `To`, `Cc` and `Bcc` are added; of a resent message, those of
+    /// its first `Resent-` block instead.
+    pub recipients_from_header: bool,
+    /// Whether a report of delivery is asked for.
+    pub delivery_report: bool,
+    /// `PR_DEFERRED_SEND_TIME`: send not before (OB-19).
+    pub deferred_send_time: Option<SysTime>,
+    /// Who sends when the message names nobody. Its domain completes addresses without one.
+    pub default_sender: String,
+    /// Name that goes with [`default_sender`](Self::default_sender); empty for none.
+    pub default_sender_name: String,
+}
+
+impl LocalStore {
+    /// Submits RFC 5322 bytes as they come, with bounded memory. On `Ok` they are in the Outbox,
+    /// durably (SP-1); on an error nothing is stored. They are changed only as
+    /// [`Normaliser`] says: what is normal is kept byte for byte.
+    ///
+    /// # Errors
+    /// As [`LocalStore::submit`]; `MAPI_E_CORRUPT_DATA` for bytes that are no message (NUL, a
+    /// header without end) or cannot be read.
+    pub async fn submit_raw(
+        &self,
+        envelope: RawSubmission,
+        mut bytes: Pin<Box<dyn AsyncRead + Send>>,
+    ) -> MapiResult<(EntryId, Durable)> {
+        let default = Mailbox::new(&envelope.default_sender_name, &envelope.default_sender);
+        address::check("sender", &default.address)?;
+        let mut props = PropList::new();
+        props.set(tags::SENDER_EMAIL_ADDRESS, default.address.as_str());
+        let (entry, now) = self.stamp(&mut props);
+        let message_id = self.message_id(&entry, &default.address);
+        let defaults = Defaults { from: Some(default.clone()), date: now, message_id };
+        let (normalised, staged) = self.store_content(defaults, &mut bytes).await?;
+        let header = &normalised.facts.header;
+        let recipients = recipients(&envelope, header)?;
+        need_recipients(&recipients)?;
+        describe(&mut props, &envelope, &normalised, &default)?;
+        let message = crate::mapi::MessageData { props, recipients, attachments: Vec::new() };
+        check_message(&message)?;
+        let record = OutboxRecord {
+            revision: 0,
+            submitted: now,
+            state: outbox::waiting(&message.props, now, now),
+            props: message.props,
+            recipients: message.recipients,
+            object: None,
+            content: Some(staged.id()),
+            size: staged.size(),
+        };
+        let durable = self.outbox.add(&entry, record, Some(staged)).await?;
+        Ok((entry, durable))
+    }
+
+    /// Streams the bytes through the normaliser into a body.
+    async fn store_content(
+        &self,
+        defaults: Defaults,
+        bytes: &mut Pin<Box<dyn AsyncRead + Send>>,
+    ) -> MapiResult<(Normalised, StagedBody)> {
+        let mut writer = self.spool.new_body(None).await?;
+        let mut filter = Normaliser::new(defaults);
+        let mut chunk = vec![0; CHUNK];
+        let mut out = Vec::with_capacity(CHUNK + CHUNK / 8);
+        let mut size = 0;
+        loop {
+            let count = bytes.read(&mut chunk).await.map_err(unreadable)?;
+            if count == 0 {
+                break;
+            }
+            size += count as u64;
+            self.check_size(size)?;
+            filter.push(chunk.get(..count).unwrap_or_default(), &mut out)?;
+            if !out.is_empty() {
+                writer.write(&out).await?;
+                out.clear();
+            }
+        }
+        if size == 0 {
+            return Err(MapiError::new(MapiCode::CORRUPT_DATA, "the message is empty"));
+        }
+        let normalised = filter.finish(&mut out)?;
+        writer.write(&out).await?;
+        Ok((normalised, writer.finish().await?))
+    }
+}
+
+fn unreadable(error: std::io::Error) -> MapiError {
+    MapiError::new(MapiCode::CORRUPT_DATA, format!("the message cannot be read: {error}"))
+}
+
+/// An address with the domain of the default sender when it has none.
+fn qualified(address: &str, default_sender: &str) -> String {
+    match (address.contains('@'), default_sender.rsplit_once('@')) {
+        (false, Some((_, domain))) if !address.is_empty() => format!("{address}@{domain}"),
+        _ => address.to_owned(),
+    }
+}
+
+/// The rows of the recipient table: the envelope's, and the header's when asked for.
+fn recipients(envelope: &RawSubmission, header: &HeaderFacts) -> MapiResult<Vec<Recipient>> {
+    if envelope.recipients_from_header
+        && let Some(broken) = header.malformed.first()
+    {
+        return Err(MimeError::BadAddress {
+            what: "recipient in the header".to_owned(),
+            address: broken.clone(),
+            why: "it has no address",
+        }
+        .into());
+    }
+    let given = envelope.recipients.iter().map(|address| Mailbox::new("", address.as_str()));
+    let from_header = match envelope.recipients_from_header {
+        true => header.recipients(),
+        false => Vec::new(),
+    };
+    let mut seen = HashSet::new();
+    let mut rows = Vec::new();
+    for mailbox in given.chain(from_header) {
+        let address = qualified(&mailbox.address, &envelope.default_sender);
+        address::check("recipient", &address)?;
+        if !seen.insert(key(&address)) {
+            continue;
+        }
+        let number = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let name = mailbox.name.chars().filter(|c| !c.is_control()).collect::<String>();
+        rows.push(Recipient::smtp(number, kind(&mailbox.address, header), address).named(name));
+    }
+    Ok(rows)
+}
+
+/// What makes two addresses the same: the domain's case does not matter.
+fn key(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((local, domain)) => format!("{local}@{}", domain.to_ascii_lowercase()),
+        None => address.to_owned(),
+    }
+}
+
+/// Whom the header shows as what; whom it does not show is a blind copy.
+fn kind(address: &str, header: &HeaderFacts) -> RecipientType {
+    let lists = |list: &[Mailbox]| list.iter().any(|one| one.address.eq_ignore_ascii_case(address));
+    if lists(&header.to) {
+        RecipientType::To
+    } else if lists(&header.cc) {
+        RecipientType::Cc
+    } else {
+        RecipientType::Bcc
+    }
+}
+
+/// Sets the properties that envelope and header give.
+fn describe(
+    props: &mut PropList,
+    envelope: &RawSubmission,
+    normalised: &Normalised,
+    default: &Mailbox,
+) -> MapiResult<()> {
+    let header = &normalised.facts.header;
+    let usable = |mailbox: &Mailbox| {
+        let address = qualified(&mailbox.address, &default.address);
+        let name: String = mailbox.name.chars().filter(|c| !c.is_control()).collect();
+        address::check("sender", &address).is_ok().then(|| Mailbox::new(name, address))
+    };
+    let author = header.from.first().and_then(usable).unwrap_or(default.clone());
+    let sender = header.originator().and_then(usable).unwrap_or(author.clone());
+    set_mailbox(props, tags::SENDER_EMAIL_ADDRESS, tags::SENDER_NAME, &sender);
+    set_mailbox(
+        props,
+        tags::SENT_REPRESENTING_EMAIL_ADDRESS,
+        tags::SENT_REPRESENTING_NAME,
+        &author,
+    );
+    let from = match envelope.from.as_deref() {
+        None => sender.address,
+        Some("" | "<>") => String::new(),
+        Some(address) => {
+            let address = qualified(address, &default.address);
+            address::check("envelope sender", &address)?;
+            address
+        }
+    };
+    if from != author.address {
+        props.set(tags::ENVELOPE_SENDER, from);
+    }
+    let subject: String =
+        header.subject.chars().filter(|c| !c.is_control()).take(MAX_SUBJECT).collect();
+    props.set(tags::SUBJECT, subject);
+    set_message_id(props, &normalised.message_id);
+    if envelope.delivery_report {
+        props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
+    }
+    if let Some(time) = envelope.deferred_send_time {
+        props.set(tags::DEFERRED_SEND_TIME, time);
+    }
+    Ok(())
+}
+
+fn set_mailbox(
+    props: &mut PropList,
+    address: crate::mapi::PropTag,
+    name: crate::mapi::PropTag,
+    mailbox: &Mailbox,
+) {
+    props.set(address, mailbox.address.as_str());
+    if !mailbox.name.is_empty() {
+        props.set(name, mailbox.name.as_str());
+    }
+}
+
+/// The content's own id, however it looks, is the message's; one that could not stand in a
+/// header of ours is not repeated in the properties.
+fn set_message_id(props: &mut PropList, id: &str) {
+    let mut probe = crate::mapi::MessageData::default();
+    probe.props.set(tags::INTERNET_MESSAGE_ID, id);
+    match check_message(&probe) {
+        Ok(()) => props.set(tags::INTERNET_MESSAGE_ID, id),
+        Err(_) => props.remove(tags::INTERNET_MESSAGE_ID),
+    }
+}

@@ -1,0 +1,147 @@
+//! What happens on the server to messages that are safely in the store (IB-6).
+//!
+//! Everything here may be repeated after a crash and does no harm then: flags are set again,
+//! UIDs that are gone are ignored. One exception is known: where a server has no MOVE, a crash
+//! between COPY and the flag that follows it leaves one more copy in the target, never less.
+//!
+//! EXPUNGE without UIDPLUS removes whatever is flagged `\Deleted`, also what another program
+//! flagged. There it is done only when nothing else is flagged; else the messages stay flagged,
+//! and whoever expunges next removes them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::fault::LaneFault;
+use super::mailbox::Mailbox;
+use super::plan::uid_sets;
+use super::session::{quoted, wire_name};
+use super::work::Work;
+use crate::net::{ImapReply, ReplyStatus};
+use crate::transport::settings::AfterFetch;
+
+/// Most messages of one command.
+const MOST: usize = 500;
+
+impl Work {
+    /// Does what is owed to a mailbox of this lane.
+    pub(super) async fn settle_owed(&mut self, number: usize) -> Result<(), LaneFault> {
+        let Some(mailbox) = self.mailbox(number) else { return Ok(()) };
+        let _work = mailbox.work.lock().await;
+        self.settle_owed_here(number, &mailbox).await
+    }
+
+    /// Does what is owed to a mailbox. A refusal is shown and leaves it owed for the next round.
+    pub(super) async fn settle_owed_here(
+        &mut self,
+        number: usize,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<(), LaneFault> {
+        match self.try_settle(number, mailbox).await {
+            Err(fault) if fault.spares_the_connection() => {
+                self.after_failed.insert(number);
+                self.account.mailbox_fault(number, &fault);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    async fn try_settle(&mut self, number: usize, mailbox: &Arc<Mailbox>) -> Result<(), LaneFault> {
+        let policy = self.account.settings.imap.after.clone();
+        let owed = mailbox.owed();
+        if policy == AfterFetch::Keep {
+            // The profile was changed: what was owed is no longer wanted.
+            mailbox.after_done(&owed);
+            return Ok(mailbox.commit().await?);
+        }
+        if self.selected != Some(number) {
+            self.open_mailbox(number, mailbox).await?;
+        }
+        if !self.writable {
+            return Err(LaneFault::Mailbox {
+                mailbox: mailbox.name.clone(),
+                words: "the server opens it for reading only, imap.after cannot be done".into(),
+            });
+        }
+        // The numbers may have become void with the mailbox that was just opened.
+        let owed = mailbox.owed();
+        for uids in owed.chunks(MOST) {
+            for set in uid_sets(uids) {
+                match &policy {
+                    AfterFetch::Keep => {}
+                    AfterFetch::Seen => self.store(&set, "\\Seen").await?,
+                    AfterFetch::Delete => self.delete(&set, uids).await?,
+                    AfterFetch::Move(target) => self.move_to(&set, uids, target).await?,
+                }
+            }
+            mailbox.after_done(uids);
+            mailbox.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self, set: &str, flag: &str) -> Result<(), LaneFault> {
+        let command = format!("UID STORE {set} +FLAGS.SILENT ({flag})");
+        let reply = self.session.change("UID STORE", &command).await?;
+        done("UID STORE", reply)
+    }
+
+    async fn delete(&mut self, set: &str, uids: &[u32]) -> Result<(), LaneFault> {
+        self.store(set, "\\Deleted").await?;
+        self.expunge(set, uids).await
+    }
+
+    async fn expunge(&mut self, set: &str, uids: &[u32]) -> Result<(), LaneFault> {
+        if self.session.capabilities().has("UIDPLUS") {
+            let command = format!("UID EXPUNGE {set}");
+            let reply = self.session.change("UID EXPUNGE", &command).await?;
+            return done("UID EXPUNGE", reply);
+        }
+        let ours: BTreeSet<u32> = uids.iter().copied().collect();
+        if self.session.deleted().await?.iter().all(|uid| ours.contains(uid)) {
+            let reply = self.session.change("EXPUNGE", "EXPUNGE").await?;
+            return done("EXPUNGE", reply);
+        }
+        Ok(())
+    }
+
+    async fn move_to(&mut self, set: &str, uids: &[u32], target: &str) -> Result<(), LaneFault> {
+        let target = quoted(&wire_name(target));
+        if self.session.capabilities().has("MOVE") {
+            return self.transfer("UID MOVE", set, &target).await;
+        }
+        // Those that are flagged already were copied before a crash.
+        let copied: BTreeSet<u32> = self.session.deleted_among(set).await?.into_iter().collect();
+        let rest: Vec<u32> = uids.iter().copied().filter(|uid| !copied.contains(uid)).collect();
+        for part in uid_sets(&rest) {
+            self.transfer("UID COPY", &part, &target).await?;
+            self.store(&part, "\\Deleted").await?;
+        }
+        self.expunge(set, uids).await
+    }
+
+    /// COPY or MOVE; the target is made if it is missing.
+    async fn transfer(
+        &mut self,
+        verb: &'static str,
+        set: &str,
+        target: &str,
+    ) -> Result<(), LaneFault> {
+        let command = format!("{verb} {set} {target}");
+        let reply = self.session.change(verb, &command).await?;
+        if reply.status == ReplyStatus::Ok {
+            return Ok(());
+        }
+        // Not every server says TRYCREATE; making what is there already does no harm.
+        let made = self.session.change("CREATE", &format!("CREATE {target}")).await?;
+        if made.status != ReplyStatus::Ok && !reply.has_code("TRYCREATE") {
+            return done(verb, reply);
+        }
+        let again = self.session.change(verb, &command).await?;
+        done(verb, again)
+    }
+}
+
+fn done(command: &'static str, reply: ImapReply) -> Result<(), LaneFault> {
+    super::session::expect_ok(command, reply)
+}

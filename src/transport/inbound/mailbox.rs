@@ -1,0 +1,590 @@
+//! One mailbox of the account: what is known of it, what is wanted from it, and its cursor on
+//! disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::cursor::{Ending, Owes, Progress};
+use super::key::ContentDigest;
+use super::session::{Listed, wire_name};
+use crate::mapi::SysTime;
+use crate::spi::Repetition;
+use crate::spool::{AccountKey, Batch, CursorRecord, Op, Spool, SpoolError};
+
+/// A mailbox that is fetched.
+pub(super) struct Mailbox {
+    /// Its place in the profile.
+    pub(super) number: usize,
+    /// As the profile names it.
+    pub(super) name: String,
+    /// As the wire has it.
+    pub(super) wire_name: String,
+    account: AccountKey,
+    owes: Owes,
+    spool: Arc<dyn Spool>,
+    state: Mutex<State>,
+    /// Held by the lane that works on the mailbox.
+    pub(super) work: tokio::sync::Mutex<()>,
+    /// Held while a step of the cursor is written, so that who waits shares the next one.
+    writer: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` until the cursor was read.
+    progress: Option<Progress>,
+    /// Listed and to be fetched.
+    wanted: BTreeMap<u32, Wanted>,
+    /// Fetched, or being fetched by a host, and not ended.
+    in_flight: BTreeSet<u32>,
+    /// What was decided while a rebuilt mailbox is matched; kept until it is on disk.
+    decided: BTreeMap<u32, (ContentDigest, Match)>,
+    watched: Watched,
+    /// Why a message was set aside last.
+    set_aside_words: String,
+}
+
+/// A message to be fetched.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) uid: u32,
+    pub(super) size: u32,
+    pub(super) date: Option<SysTime>,
+    pub(super) repetition: Repetition,
+    /// How often it failed.
+    pub(super) tries: u32,
+    /// Not to be tried before.
+    pub(super) not_before: SysTime,
+    /// Not to be asked for together with others, or not whole.
+    pub(super) manner: Manner,
+}
+
+/// How a message is to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// With others.
+    Together,
+    /// Alone: something went wrong when it was asked for with others.
+    Alone,
+    /// In pieces: it is large, or its size was not what was announced.
+    Pieces,
+}
+
+/// How a mailbox is watched at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Watched {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By looking now and then.
+    Poll,
+    /// By IDLE.
+    Idle,
+}
+
+/// What comparing with earlier deliveries says of a message in a rebuilt mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// It was delivered before.
+    Known,
+    /// It was not.
+    New,
+}
+
+/// A mailbox that is fetched, for the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailboxState {
+    /// As the profile names it.
+    pub mailbox: String,
+    /// How it is watched.
+    pub mode: Watched,
+    /// Every message up to this UID is in the store or set aside.
+    pub last_uid: u32,
+    /// Messages known to wait.
+    pub pending: u64,
+    /// Messages set aside because they could not be handled.
+    pub set_aside: u64,
+}
+
+/// What became of a message that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// It is tried again at this time.
+    Again(SysTime),
+    /// It was set aside.
+    SetAside,
+    /// Its mailbox was rebuilt meanwhile.
+    Forgotten,
+}
+
+impl Mailbox {
+    pub(super) fn new(
+        number: usize,
+        name: &str,
+        account: AccountKey,
+        owes: Owes,
+        spool: Arc<dyn Spool>,
+    ) -> Self {
+        Mailbox {
+            number,
+            name: name.to_owned(),
+            wire_name: wire_name(name),
+            account,
+            owes,
+            spool,
+            state: Mutex::default(),
+            work: tokio::sync::Mutex::default(),
+            writer: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is complete when it is made.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, default: T, read: impl FnOnce(&mut Progress) -> T) -> T {
+        self.state().progress.as_mut().map_or(default, read)
+    }
+
+    // ----- looking -----
+
+    /// Reads the cursor if that was not done yet, and compares it with the server's UIDVALIDITY.
+    /// `uid_next` is needed where the mailbox was rebuilt. True when there is a new numbering.
+    pub(super) async fn meet(
+        &self,
+        uid_validity: u32,
+        uid_next: Option<u32>,
+    ) -> Result<bool, SpoolError> {
+        if self.state().progress.is_none() {
+            let record = self.spool.cursor(self.account, &self.name).await?;
+            let mut state = self.state();
+            state.progress = Some(match record {
+                Some(record) => Progress::resume(record),
+                None => Progress::resume(Progress::fresh(uid_validity, 0)),
+            });
+        }
+        if self.with(uid_validity, |progress| progress.uid_validity()) == uid_validity {
+            return Ok(false);
+        }
+        self.renumber(uid_validity, uid_next).await?;
+        Ok(true)
+    }
+
+    /// Begins anew with another UIDVALIDITY: every message that is there now is compared with
+    /// what was delivered before. Nothing may be in flight.
+    async fn renumber(&self, uid_validity: u32, uid_next: Option<u32>) -> Result<(), SpoolError> {
+        let _writing = self.writer.lock().await;
+        let until = uid_next.map_or(u32::MAX, |next| next.saturating_sub(1));
+        let record = Progress::fresh(uid_validity, until);
+        let uncounted = self.with(Vec::new(), |progress| progress.uncounted());
+        let mut batch = Batch::new().with(self.put(record.clone()));
+        for digest in uncounted {
+            batch.push(self.count(&self.name, digest));
+        }
+        self.spool.commit(batch).await?;
+        let mut state = self.state();
+        *state = State {
+            progress: Some(Progress::resume(record)),
+            watched: state.watched,
+            ..State::default()
+        };
+        Ok(())
+    }
+
+    /// The first UID that was not listed yet, unless enough is known to be going on with.
+    pub(super) fn next_to_list(&self, spread: usize) -> Option<u32> {
+        self.with(
+            None,
+            |progress| {
+                if progress.spread() >= spread { None } else { progress.next_uid() }
+            },
+        )
+    }
+
+    /// Whether `uid_next` says that nothing new is there. A server whose UIDNEXT went backwards
+    /// is not believed.
+    pub(super) fn is_up_to(&self, uid_next: Option<u32>) -> bool {
+        let expected = self.with(None, |progress| progress.next_uid());
+        expected.is_none() || expected == uid_next
+    }
+
+    /// Every UID up to `to` was listed, and these exist.
+    pub(super) fn listed(&self, found: &[Listed], to: u32, small: u32) {
+        let mut state = self.state();
+        let State { progress: Some(progress), wanted, .. } = &mut *state else { return };
+        let from = progress.next_uid();
+        progress.listed(found.iter().map(|listed| listed.uid), to);
+        for listed in found.iter().filter(|listed| Some(listed.uid) >= from && listed.uid <= to) {
+            let entry = Wanted::new(listed, progress.repetition(listed.uid), small);
+            wanted.insert(listed.uid, entry);
+        }
+    }
+
+    /// UIDs that were set aside and are not being tried.
+    pub(super) fn set_aside(&self) -> Vec<u32> {
+        self.with(Vec::new(), |progress| progress.set_aside().iter().copied().collect())
+    }
+
+    /// Takes up messages that were set aside; those not in `found` are gone.
+    pub(super) fn retry(&self, asked: &[u32], found: &[Listed], small: u32) {
+        let mut state = self.state();
+        let State { progress: Some(progress), wanted, .. } = &mut *state else { return };
+        for uid in asked {
+            if !progress.retry(*uid) {
+                continue;
+            }
+            match found.iter().find(|listed| listed.uid == *uid) {
+                Some(listed) => {
+                    let mut entry = Wanted::new(listed, Repetition::Possible, small);
+                    entry.manner = entry.manner.max(Manner::Alone);
+                    wanted.insert(*uid, entry);
+                }
+                None => {
+                    progress.end(*uid, Ending::Gone);
+                }
+            }
+        }
+    }
+
+    /// All that are set aside, those included that the disk does not know of yet, and why the
+    /// last of them was.
+    pub(super) fn all_set_aside(&self) -> (Vec<u32>, String) {
+        let state = self.state();
+        let uids = state.progress.as_ref().map_or(Vec::new(), Progress::all_set_aside);
+        (uids, state.set_aside_words.clone())
+    }
+
+    /// Whether so much is known and not ended that no more is to be listed.
+    pub(super) fn is_spread(&self, spread: usize) -> bool {
+        self.with(false, |progress| progress.spread() >= spread)
+    }
+
+    // ----- what is wanted -----
+
+    /// The messages to ask for next, lowest first: several small ones, or one alone. They are
+    /// then in flight.
+    pub(super) fn take(self: &Arc<Self>, now: SysTime, (count, bytes): (usize, u64)) -> Vec<Claim> {
+        let mut state = self.state();
+        let Some(progress) = &state.progress else { return Vec::new() };
+        let uid_validity = progress.uid_validity();
+        let rematching = state.wanted.keys().any(|uid| progress.is_rematched(*uid));
+        let mut taken: Vec<Wanted> = Vec::new();
+        let mut sum = 0;
+        for wanted in state.wanted.values() {
+            if wanted.not_before > now {
+                if rematching {
+                    // Matching goes by number, else a crash could match differently.
+                    break;
+                }
+                continue;
+            }
+            let alone = wanted.manner != Manner::Together;
+            if alone && !taken.is_empty() {
+                break;
+            }
+            sum += u64::from(wanted.size);
+            if !taken.is_empty() && (taken.len() >= count || sum > bytes) {
+                break;
+            }
+            taken.push(wanted.clone());
+            if alone {
+                break;
+            }
+        }
+        for wanted in &taken {
+            state.wanted.remove(&wanted.uid);
+            state.in_flight.insert(wanted.uid);
+        }
+        drop(state);
+        taken
+            .into_iter()
+            .map(|wanted| Claim { mailbox: Arc::clone(self), uid_validity, wanted, settled: false })
+            .collect()
+    }
+
+    /// When the next message that failed is due.
+    pub(super) fn next_retry(&self) -> Option<SysTime> {
+        self.state().wanted.values().map(|wanted| wanted.not_before).min()
+    }
+
+    /// Whether nothing can be done for it now: what is wanted has to wait, nothing is in flight.
+    pub(super) fn is_drained(&self, now: SysTime) -> bool {
+        let state = self.state();
+        state.in_flight.is_empty()
+            && state.wanted.values().all(|wanted| wanted.not_before > now || wanted.tries > 0)
+    }
+
+    /// Whether anything is fetched and not ended.
+    pub(super) fn has_in_flight(&self) -> bool {
+        !self.state().in_flight.is_empty()
+    }
+
+    /// Writes how far the mailbox is fetched; when this returns `Ok`, everything that had ended
+    /// before the call and could move the cursor is durable. Callers at the same time share a
+    /// step. Cancel-safe.
+    pub(super) async fn commit(&self) -> Result<(), SpoolError> {
+        let _writing = self.writer.lock().await;
+        let Some(step) = self.with(None, |progress| progress.step(self.owes)) else {
+            return Ok(());
+        };
+        let mut batch = Batch::new().with(self.put(step.record.clone()));
+        for (uid, ending) in &step.settled {
+            let rematched = *uid <= step.record.rematch_until;
+            match ending {
+                Ending::Delivered(digest) => {
+                    batch.push(self.count(&self.name, *digest));
+                    if rematched {
+                        batch.push(self.count(&self.seen_name(), *digest));
+                    }
+                }
+                Ending::Known(digest) => batch.push(self.count(&self.seen_name(), *digest)),
+                Ending::Gone | Ending::SetAside => {}
+            }
+        }
+        self.spool.commit(batch).await?;
+        let mut state = self.state();
+        for (uid, _) in &step.settled {
+            state.decided.remove(uid);
+        }
+        if let Some(progress) = &mut state.progress {
+            progress.committed(&step, self.owes);
+        }
+        Ok(())
+    }
+
+    /// Whether the disk knows that `uid` is being handed over.
+    pub(super) fn is_announced(&self, uid: u32) -> bool {
+        self.with(false, |progress| progress.is_announced(uid))
+    }
+
+    fn put(&self, record: CursorRecord) -> Op {
+        Op::PutCursor { account: self.account, mailbox: self.name.clone(), record }
+    }
+
+    fn count(&self, mailbox: &str, digest: ContentDigest) -> Op {
+        Op::AddDelivered { account: self.account, mailbox: mailbox.to_owned(), digest }
+    }
+
+    // ----- a rebuilt mailbox -----
+
+    /// Whether `uid` is to be compared with what was delivered before.
+    pub(super) fn is_rematched(&self, uid: u32) -> bool {
+        self.with(false, |progress| progress.is_rematched(uid))
+    }
+
+    /// What was decided about a message before it failed.
+    fn decision(&self, uid: u32) -> Option<Match> {
+        self.state().decided.get(&uid).map(|(_, decision)| *decision)
+    }
+
+    /// Decides whether a message of a rebuilt mailbox was delivered before: as many copies as
+    /// were delivered under earlier numberings are known, the others are new. Called in order of
+    /// UID, so that a crash in between decides the same again.
+    pub(super) async fn decide(
+        &self,
+        uid: u32,
+        digest: ContentDigest,
+    ) -> Result<Match, SpoolError> {
+        // No step may move counts from memory to disk between the two looks.
+        let _writing = self.writer.lock().await;
+        if let Some(decision) = self.decision(uid) {
+            return Ok(decision);
+        }
+        let delivered = self.spool.delivered(self.account, &self.name, digest).await?;
+        let seen = self.spool.delivered(self.account, &self.seen_name(), digest).await?;
+        let mut state = self.state();
+        let (mut delivered, mut seen) = (delivered, seen);
+        for (other, decision) in state.decided.values() {
+            if *other == digest {
+                seen += 1;
+                delivered += u32::from(*decision == Match::New);
+            }
+        }
+        let decision = if seen < delivered { Match::Known } else { Match::New };
+        state.decided.insert(uid, (digest, decision));
+        Ok(decision)
+    }
+
+    /// Under this name the messages are counted that were matched under the present numbering.
+    /// No mailbox name has a unit separator in it.
+    fn seen_name(&self) -> String {
+        let uid_validity = self.with(0, |progress| progress.uid_validity());
+        format!("{uid_validity}\u{1f}{}", self.name)
+    }
+
+    // ----- owed actions -----
+
+    /// UIDs whose `after` action is owed.
+    pub(super) fn owed(&self) -> Vec<u32> {
+        self.with(Vec::new(), |progress| progress.owed().iter().copied().collect())
+    }
+
+    /// How many they are.
+    pub(super) fn owed_count(&self) -> usize {
+        self.with(0, |progress| progress.owed().len())
+    }
+
+    /// Their `after` action is done; [`Mailbox::commit`] writes it.
+    pub(super) fn after_done(&self, uids: &[u32]) {
+        self.with((), |progress| progress.after_done(uids));
+    }
+
+    // ----- for the status -----
+
+    /// Notes how it is watched; true when that is a change.
+    pub(super) fn watch(&self, watched: Watched) -> bool {
+        let mut state = self.state();
+        std::mem::replace(&mut state.watched, watched) != watched
+    }
+
+    pub(super) fn snapshot(&self) -> MailboxState {
+        let state = self.state();
+        let progress = state.progress.as_ref();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        MailboxState {
+            mailbox: self.name.clone(),
+            mode: state.watched,
+            last_uid: progress.map_or(0, Progress::last_uid),
+            pending: count(progress.map_or(0, Progress::pending)),
+            set_aside: count(progress.map_or(0, |progress| progress.set_aside().len())),
+        }
+    }
+
+    pub(super) fn uid_validity(&self) -> u32 {
+        self.with(0, |progress| progress.uid_validity())
+    }
+}
+
+/// A message that somebody works on. Dropping it gives it back; dropping it in a panic counts as
+/// a failed try, so that a message that breaks its reader is set aside in the end.
+pub(super) struct Claim {
+    mailbox: Arc<Mailbox>,
+    uid_validity: u32,
+    wanted: Wanted,
+    settled: bool,
+}
+
+/// Tries after which a message is set aside that panics whoever reads it.
+const MOST_PANICS: u32 = 3;
+
+impl std::ops::Deref for Claim {
+    type Target = Wanted;
+
+    fn deref(&self) -> &Wanted {
+        &self.wanted
+    }
+}
+
+impl Claim {
+    pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    pub(super) fn uid_validity(&self) -> u32 {
+        self.uid_validity
+    }
+
+    /// It is to be asked for in this manner; no try is counted.
+    pub(super) fn back_as(mut self, manner: Manner) {
+        self.wanted.manner = self.wanted.manner.max(manner);
+    }
+
+    /// It is to be tried again then; no try is counted.
+    pub(super) fn back_at(mut self, not_before: SysTime) {
+        self.wanted.not_before = not_before;
+    }
+
+    /// It may have been saved.
+    pub(super) fn may_be_saved(&mut self) {
+        self.wanted.repetition = Repetition::Possible;
+    }
+
+    /// It has ended. What that changes on disk is written by [`Mailbox::commit`].
+    pub(super) fn end(mut self, ending: Ending) {
+        self.settled = true;
+        let mut state = self.mailbox.state();
+        if state.is_current(self.uid_validity) {
+            state.in_flight.remove(&self.wanted.uid);
+            if let Some(progress) = &mut state.progress {
+                progress.end(self.wanted.uid, ending);
+            }
+        }
+    }
+
+    /// Counts a failed try; after `most` of them it is set aside.
+    pub(super) fn fail(mut self, again: SysTime, most: u32, words: &str) -> Failed {
+        self.count(again, most, words)
+    }
+
+    fn count(&mut self, again: SysTime, most: u32, words: &str) -> Failed {
+        self.settled = true;
+        let mut state = self.mailbox.state();
+        if !state.is_current(self.uid_validity) || !state.in_flight.remove(&self.wanted.uid) {
+            return Failed::Forgotten;
+        }
+        let mut wanted = self.wanted.clone();
+        wanted.tries += 1;
+        if wanted.tries >= most
+            && state.progress.as_mut().is_some_and(|it| it.end(wanted.uid, Ending::SetAside))
+        {
+            words.clone_into(&mut state.set_aside_words);
+            return Failed::SetAside;
+        }
+        wanted.not_before = again;
+        wanted.manner = wanted.manner.max(Manner::Alone);
+        state.wanted.insert(wanted.uid, wanted);
+        Failed::Again(again)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        if std::thread::panicking() {
+            if self.wanted.manner == Manner::Together {
+                self.wanted.manner = Manner::Alone;
+            } else {
+                let words = "the server's answer could not be read";
+                self.count(SysTime::EPOCH, MOST_PANICS, words);
+                return;
+            }
+        }
+        let mut state = self.mailbox.state();
+        if state.is_current(self.uid_validity) && state.in_flight.remove(&self.wanted.uid) {
+            state.wanted.insert(self.wanted.uid, self.wanted.clone());
+        }
+    }
+}
+
+impl State {
+    fn is_current(&self, uid_validity: u32) -> bool {
+        self.progress.as_ref().is_some_and(|it| it.uid_validity() == uid_validity)
+    }
+}
+
+impl Manner {
+    fn max(self, other: Manner) -> Manner {
+        match (self, other) {
+            (Manner::Pieces, _) | (_, Manner::Pieces) => Manner::Pieces,
+            (Manner::Alone, _) | (_, Manner::Alone) => Manner::Alone,
+            (Manner::Together, Manner::Together) => Manner::Together,
+        }
+    }
+}
+
+impl Wanted {
+    fn new(listed: &Listed, repetition: Repetition, small: u32) -> Self {
+        Wanted {
+            uid: listed.uid,
+            size: listed.size,
+            date: listed.date,
+            repetition,
+            tries: 0,
+            not_before: SysTime::EPOCH,
+            manner: if listed.size > small { Manner::Pieces } else { Manner::Together },
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! One IMAP session: the commands receiving needs, each with a deadline.
+//!
+//! The library frames and parses; completion is judged here, because its fetch streams end alike
+//! for OK, NO and a lost connection.
+
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use async_imap::imap_proto::{
+    AttributeValue, MailboxDatum, Outcome, Response, ResponseCode, Status,
+};
+use bytes::Bytes;
+use secrecy::SecretString;
+
+use super::fault::LaneFault;
+use super::tuning::Tuning;
+use super::wire::Wire;
+use crate::mapi::SysTime;
+use crate::net::{
+    Capabilities, Connector, ImapOpened, ImapReply, LoginMemory, ReplyStatus, Stream, for_people,
+    split_code,
+};
+
+/// Room for what stands beside the body in a FETCH response, and for a size that is a little off.
+const LITERAL_SLACK: u64 = 64 * 1024;
+
+/// A session that is logged in.
+#[derive(Debug)]
+pub(super) struct ImapSession {
+    inner: async_imap::Session<Wire<Stream>>,
+    capabilities: Capabilities,
+    tuning: Tuning,
+}
+
+/// Whether a mailbox is opened to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// EXAMINE.
+    Read,
+    /// SELECT.
+    Write,
+}
+
+/// What the server says of a mailbox when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) uid_validity: Option<u32>,
+    pub(super) uid_next: Option<u32>,
+    pub(super) exists: u32,
+    pub(super) read_only: bool,
+}
+
+/// A message of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Listed {
+    pub(super) uid: u32,
+    pub(super) size: u32,
+    pub(super) date: Option<SysTime>,
+}
+
+/// Login data of one attempt.
+pub(super) struct LoginData<'a> {
+    pub(super) user: &'a str,
+    pub(super) secret: &'a SecretString,
+    pub(super) auth: Option<&'a str>,
+    pub(super) memory: &'a LoginMemory,
+}
+
+impl ImapSession {
+    /// Connects and logs in.
+    pub(super) async fn open(
+        connector: &Connector,
+        login: LoginData<'_>,
+        tuning: Tuning,
+    ) -> Result<Self, LaneFault> {
+        let opened = connector.imap_open().await?;
+        Self::log_in(connector, opened, login, tuning).await
+    }
+
+    /// Logs in over a connection that is open.
+    pub(super) async fn log_in(
+        connector: &Connector,
+        opened: ImapOpened,
+        login: LoginData<'_>,
+        tuning: Tuning,
+    ) -> Result<Self, LaneFault> {
+        let LoginData { user, secret, auth, memory } = login;
+        let logged_in = connector.imap_login(opened, user, secret, auth, memory).await?;
+        let wire = Wire::new(logged_in.stream, tuning.silence);
+        // Answered by the wire itself, see there.
+        let inner = async_imap::Client::new(wire)
+            .login("-", "-")
+            .await
+            .map_err(|(error, _)| LaneFault::Protocol(error.to_string()))?;
+        let mut session = ImapSession { inner, capabilities: logged_in.capabilities, tuning };
+        if session.capabilities.has("ID") {
+            // Some providers open no mailbox for who has not said what it is.
+            let command = concat!(
+                "ID (\"name\" \"postrider\" \"version\" \"",
+                env!("CARGO_PKG_VERSION"),
+                "\")"
+            );
+            session.run(command, &mut |_| {}).await?;
+        }
+        Ok(session)
+    }
+
+    pub(super) fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Runs a command that answers with little, and shows `on` what comes before its completion.
+    async fn run(
+        &mut self,
+        command: &str,
+        on: &mut (dyn FnMut(&Response<'_>) + Send),
+    ) -> Result<ImapReply, LaneFault> {
+        let patience = self.tuning.patience(0);
+        self.run_within(command, 0, patience, on).await
+    }
+
+    async fn run_within(
+        &mut self,
+        command: &str,
+        literals: u64,
+        patience: Duration,
+        on: &mut (dyn FnMut(&Response<'_>) + Send),
+    ) -> Result<ImapReply, LaneFault> {
+        self.inner.as_mut().expect_literals(literals.saturating_add(LITERAL_SLACK));
+        self.inner.as_mut().expect_within(Some(self.tuning.silence));
+        let work = async {
+            let tag = self.inner.run_command(command).await.map_err(lost)?;
+            loop {
+                let Some(data) = self.inner.read_response().await.map_err(broken)? else {
+                    return Err(LaneFault::Lost("closed by the server".into()));
+                };
+                match data.parsed() {
+                    Response::Done { tag: other, status, outcome } => {
+                        if *other != tag {
+                            return Err(LaneFault::Protocol("an answer to another command".into()));
+                        }
+                        return completion(status, outcome);
+                    }
+                    Response::Data { status: Status::Bye, outcome } if command != "LOGOUT" => {
+                        return Err(bye(outcome));
+                    }
+                    response => on(response),
+                }
+            }
+        };
+        match tokio::time::timeout(patience, work).await {
+            Ok(result) => result,
+            Err(_) => Err(LaneFault::Lost("a command took too long".into())),
+        }
+    }
+
+    /// Opens a mailbox.
+    pub(super) async fn open_mailbox(
+        &mut self,
+        wire_name: &str,
+        access: Access,
+    ) -> Result<Result<Opened, ImapReply>, LaneFault> {
+        let verb = match access {
+            Access::Read => "EXAMINE",
+            Access::Write => "SELECT",
+        };
+        let mut opened = Opened::default();
+        let command = format!("{verb} {}", quoted(wire_name));
+        let reply = self
+            .run(&command, &mut |response| match response {
+                Response::Data { status: Status::Ok, outcome } => match outcome.code {
+                    Some(ResponseCode::UidValidity(number)) => opened.uid_validity = Some(number),
+                    Some(ResponseCode::UidNext(number)) => opened.uid_next = Some(number),
+                    _ => {}
+                },
+                Response::MailboxData(MailboxDatum::Exists(number)) => opened.exists = *number,
+                _ => {}
+            })
+            .await?;
+        if reply.status != ReplyStatus::Ok {
+            return match reply.throttle() {
+                Some(_) => Err(LaneFault::refused(verb, reply)),
+                None => Ok(Err(reply)),
+            };
+        }
+        opened.read_only = reply.has_code("READ-ONLY");
+        Ok(Ok(opened))
+    }
+
+    /// Lists messages from `from` to `to` (`None`: the last one), at most `most`, lowest first.
+    /// True when there are more.
+    pub(super) async fn list(
+        &mut self,
+        from: u32,
+        to: Option<u32>,
+        most: usize,
+    ) -> Result<(Vec<Listed>, bool), LaneFault> {
+        let to_text = to.map_or("*".to_owned(), |to| to.to_string());
+        let command = format!("UID FETCH {from}:{to_text} (UID RFC822.SIZE INTERNALDATE)");
+        let mut lowest: BinaryHeap<Listed> = BinaryHeap::new();
+        let mut more = false;
+        let reply = self
+            .run(&command, &mut |response| {
+                let Some(listed) = listed(response) else { return };
+                // "5:*" names the last message also when its number is below 5.
+                if listed.uid < from || to.is_some_and(|to| listed.uid > to) {
+                    return;
+                }
+                lowest.push(listed);
+                if lowest.len() > most {
+                    lowest.pop();
+                    more = true;
+                }
+            })
+            .await?;
+        expect_ok("UID FETCH", reply)?;
+        let mut all = lowest.into_sorted_vec();
+        all.dedup_by_key(|listed| listed.uid);
+        Ok((all, more))
+    }
+
+    /// Which of these messages are there still.
+    pub(super) async fn still_there(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
+        let mut there = Vec::new();
+        let command = format!("UID FETCH {set} (UID RFC822.SIZE)");
+        let reply = self
+            .run(&command, &mut |response| there.extend(listed(response).map(|found| found.uid)))
+            .await?;
+        expect_ok("UID FETCH", reply)?;
+        Ok(there)
+    }
+
+    /// Fetches whole messages and shows each to `on`. `largest` is the largest announced size,
+    /// `total` that of all.
+    pub(super) async fn fetch(
+        &mut self,
+        set: &str,
+        largest: u32,
+        total: u64,
+        on: &mut (dyn FnMut(u32, &[u8]) + Send),
+    ) -> Result<ImapReply, LaneFault> {
+        let command = format!("UID FETCH {set} (UID BODY.PEEK[])");
+        let literals = u64::from(largest) + u64::from(largest) / 4;
+        let patience = self.tuning.patience(total);
+        self.run_within(&command, literals, patience, &mut |response| {
+            if let Some((uid, _, Some(body))) = body(response) {
+                on(uid, body);
+            }
+        })
+        .await
+    }
+
+    /// Fetches a piece of a message; `None` when the server has no such piece of it.
+    pub(super) async fn fetch_piece(
+        &mut self,
+        uid: u32,
+        offset: u64,
+        length: u32,
+    ) -> Result<Result<Option<Bytes>, ImapReply>, LaneFault> {
+        let command = format!("UID FETCH {uid} (UID BODY.PEEK[]<{offset}.{length}>)");
+        let patience = self.tuning.patience(u64::from(length));
+        let mut piece = None;
+        let reply = self
+            .run_within(&command, u64::from(length), patience, &mut |response| {
+                match body(response) {
+                    Some((found, index, data)) if found == uid => {
+                        // A server that ignores the offset would send the beginning again.
+                        let right = index.map_or(offset == 0, |index| u64::from(index) == offset);
+                        match data {
+                            Some(bytes) if right || bytes.is_empty() => {
+                                piece = Some(Bytes::copy_from_slice(bytes));
+                            }
+                            None if offset > 0 => piece = Some(Bytes::new()),
+                            _ => {}
+                        }
+                    }
+                    _ => {}
+                }
+            })
+            .await?;
+        if reply.status == ReplyStatus::Ok { Ok(Ok(piece)) } else { Ok(Err(reply)) }
+    }
+
+    /// Runs a command that changes the mailbox; any reply but a request for patience is returned.
+    pub(super) async fn change(
+        &mut self,
+        name: &'static str,
+        command: &str,
+    ) -> Result<ImapReply, LaneFault> {
+        let reply = self.run(command, &mut |_| {}).await?;
+        match reply.throttle() {
+            Some(_) => Err(LaneFault::refused(name, reply)),
+            None => Ok(reply),
+        }
+    }
+
+    /// UIDs flagged `\Deleted`.
+    pub(super) async fn deleted(&mut self) -> Result<Vec<u32>, LaneFault> {
+        let mut found = Vec::new();
+        let reply = self
+            .run("UID SEARCH DELETED", &mut |response| {
+                if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
+                    found.extend_from_slice(uids);
+                }
+            })
+            .await?;
+        expect_ok("UID SEARCH", reply)?;
+        Ok(found)
+    }
+
+    /// Which of these UIDs are flagged `\Deleted`.
+    pub(super) async fn deleted_among(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
+        let mut found = Vec::new();
+        let reply = self
+            .run(&format!("UID SEARCH UID {set} DELETED"), &mut |response| {
+                if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
+                    found.extend_from_slice(uids);
+                }
+            })
+            .await?;
+        expect_ok("UID SEARCH", reply)?;
+        Ok(found)
+    }
+
+    /// Keeps the connection alive.
+    pub(super) async fn noop(&mut self) -> Result<(), LaneFault> {
+        let reply = self.run("NOOP", &mut |_| {}).await?;
+        expect_ok("NOOP", reply)
+    }
+
+    /// Says goodbye; the connection is closed whatever is answered.
+    pub(super) async fn logout(mut self, within: Duration) {
+        let _ = tokio::time::timeout(within, self.run("LOGOUT", &mut |_| {})).await;
+    }
+
+    /// Begins IDLE (RFC 2177). False when the server refuses it.
+    pub(super) async fn idle_begin(&mut self) -> Result<Option<Idling>, LaneFault> {
+        self.inner.as_mut().expect_literals(LITERAL_SLACK);
+        self.inner.as_mut().expect_within(Some(self.tuning.silence));
+        let work = async {
+            let tag = self.inner.run_command("IDLE").await.map_err(lost)?;
+            let mut news = false;
+            loop {
+                let Some(data) = self.inner.read_response().await.map_err(broken)? else {
+                    return Err(LaneFault::Lost("closed by the server".into()));
+                };
+                match data.parsed() {
+                    Response::Continue(_) => return Ok(Some(Idling { tag, news })),
+                    Response::Done { .. } => return Ok(None),
+                    response => news |= is_news(response)?,
+                }
+            }
+        };
+        let begun = tokio::time::timeout(self.tuning.patience(0), work).await;
+        begun.unwrap_or_else(|_| Err(LaneFault::Lost("IDLE was not answered".into())))
+    }
+
+    /// Waits until the server says that the mailbox has changed. Cancel-safe; the silence of the
+    /// server has no bound here, the caller renews.
+    pub(super) async fn idle_wait(&mut self, idling: &mut Idling) -> Result<(), LaneFault> {
+        self.inner.as_mut().expect_within(None);
+        while !idling.news {
+            let Some(data) = self.inner.read_response().await.map_err(broken)? else {
+                return Err(LaneFault::Lost("closed by the server during IDLE".into()));
+            };
+            idling.news = is_news(data.parsed())?;
+        }
+        Ok(())
+    }
+
+    /// Ends IDLE, within a time of its own: a connection that died in silence shows here.
+    pub(super) async fn idle_end(&mut self, idling: Idling) -> Result<(), LaneFault> {
+        let work = async {
+            self.inner.run_command_untagged("DONE").await.map_err(lost)?;
+            loop {
+                let Some(data) = self.inner.read_response().await.map_err(broken)? else {
+                    return Err(LaneFault::Lost("closed by the server during IDLE".into()));
+                };
+                match data.parsed() {
+                    Response::Done { tag, .. } if *tag == idling.tag => return Ok(()),
+                    response => {
+                        is_news(response)?;
+                    }
+                }
+            }
+        };
+        match tokio::time::timeout(self.tuning.idle_done, work).await {
+            Ok(result) => result,
+            Err(_) => Err(LaneFault::Lost("IDLE did not end: the connection is dead".into())),
+        }
+    }
+}
+
+/// An IDLE that is open.
+#[derive(Debug)]
+pub(super) struct Idling {
+    tag: async_imap::imap_proto::RequestId,
+    news: bool,
+}
+
+/// Whether a response during IDLE may mean new mail. "Still here" does not.
+fn is_news(response: &Response<'_>) -> Result<bool, LaneFault> {
+    match response {
+        Response::Data { status: Status::Bye, outcome } => Err(bye(outcome)),
+        Response::MailboxData(MailboxDatum::Exists(_) | MailboxDatum::Recent(_)) => Ok(true),
+        _ => Ok(false),
+    }
+}
+
+fn completion(status: &Status, outcome: &Outcome<'_>) -> Result<ImapReply, LaneFault> {
+    let status = match status {
+        Status::Ok => ReplyStatus::Ok,
+        Status::No => ReplyStatus::No,
+        Status::Bad => ReplyStatus::Bad,
+        Status::PreAuth | Status::Bye => {
+            return Err(LaneFault::Protocol("a command ends with PREAUTH or BYE".into()));
+        }
+    };
+    let text = outcome.information.as_deref().unwrap_or_default();
+    // Codes the library does not know stand in the text.
+    let (code, text) = match &outcome.code {
+        None => split_code(text),
+        Some(ResponseCode::Alert) => ("ALERT", text),
+        Some(ResponseCode::TryCreate) => ("TRYCREATE", text),
+        Some(ResponseCode::ReadOnly) => ("READ-ONLY", text),
+        Some(_) => ("", text),
+    };
+    Ok(ImapReply { status, code: code.to_owned(), text: text.to_owned() })
+}
+
+fn bye(outcome: &Outcome<'_>) -> LaneFault {
+    let text = outcome.information.as_deref().unwrap_or_default();
+    let (code, words) = split_code(text);
+    match crate::net::throttle(code, words) {
+        Some(throttle) => LaneFault::Throttled { words: for_people(text), throttle },
+        None => LaneFault::Bye(for_people(text)),
+    }
+}
+
+fn lost(error: async_imap::error::Error) -> LaneFault {
+    LaneFault::Lost(error.to_string())
+}
+
+fn broken(error: std::io::Error) -> LaneFault {
+    use std::io::ErrorKind::{InvalidData, Other};
+    let words = for_people(&error.to_string());
+    if matches!(error.kind(), InvalidData | Other) {
+        LaneFault::Protocol(words)
+    } else {
+        LaneFault::Lost(words)
+    }
+}
+
+pub(super) fn expect_ok(command: &'static str, reply: ImapReply) -> Result<(), LaneFault> {
+    if reply.status == ReplyStatus::Ok { Ok(()) } else { Err(LaneFault::refused(command, reply)) }
+}
+
+fn listed(response: &Response<'_>) -> Option<Listed> {
+    let Response::Fetch(_, attributes) = response else { return None };
+    let (mut uid, mut size, mut date) = (None, None, None);
+    for attribute in attributes {
+        match attribute {
+            AttributeValue::Uid(number) => uid = Some(*number),
+            AttributeValue::Rfc822Size(number) => size = Some(*number),
+            AttributeValue::InternalDate(text) => date = internal_date(text),
+            _ => {}
+        }
+    }
+    Some(Listed { uid: uid?, size: size?, date })
+}
+
+type Body<'a> = (u32, Option<u32>, Option<&'a [u8]>);
+
+fn body<'a>(response: &'a Response<'_>) -> Option<Body<'a>> {
+    let Response::Fetch(_, attributes) = response else { return None };
+    let (mut uid, mut found) = (None, None);
+    for attribute in attributes {
+        match attribute {
+            AttributeValue::Uid(number) => uid = Some(*number),
+            AttributeValue::BodySection { section: None, index, data } => {
+                found = Some((*index, data.as_deref()));
+            }
+            _ => {}
+        }
+    }
+    let (index, data) = found?;
+    Some((uid?, index, data))
+}
+
+/// RFC 3501 `date-time`, the day padded with a blank or not.
+fn internal_date(text: &str) -> Option<SysTime> {
+    let moment = jiff::fmt::strtime::parse("%d-%b-%Y %H:%M:%S %z", text.trim()).ok()?;
+    moment.to_timestamp().ok().map(SysTime::from)
+}
+
+/// A name as a quoted string. Names with what cannot be quoted are no mailbox names in modified
+/// UTF-7.
+pub(super) fn quoted(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 2);
+    text.push('"');
+    for sign in name.chars().filter(|sign| !sign.is_control()) {
+        if matches!(sign, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(sign);
+    }
+    text.push('"');
+    text
+}
+
+/// A mailbox name as the wire has it (RFC 3501 section 5.1.3).
+pub(super) fn wire_name(name: &str) -> String {
+    utf7_imap::encode_utf7_imap(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internal_dates_are_read() {
+        // The example of RFC 3501 section 7.4.2 is 1996-07-17T09:44:25Z.
+        let wanted = Some(SysTime::from_millis(837_596_665_000));
+        assert_eq!(internal_date("17-Jul-1996 02:44:25 -0700"), wanted);
+        assert_eq!(
+            internal_date(" 7-Jul-1996 09:30:05 +0000"),
+            internal_date("07-Jul-1996 09:30:05 +0000")
+        );
+        assert!(internal_date(" 7-Jul-1996 09:30:05 +0000").is_some());
+        assert_eq!(internal_date("yesterday"), None);
+    }
+
+    #[test]
+    fn names_are_quoted_and_encoded() {
+        assert_eq!(quoted("INBOX"), "\"INBOX\"");
+        assert_eq!(quoted("a\"b\\c\r\n"), "\"a\\\"b\\\\c\"");
+        assert_eq!(wire_name("Entw\u{fc}rfe"), "Entw&APw-rfe");
+        assert_eq!(wire_name("Tom & Jerry"), "Tom &- Jerry");
+    }
+}

@@ -1,0 +1,331 @@
+//! What a lane does with its connection: rounds over its mailboxes, and rest in between.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::account::{Account, Control, Place};
+use super::fault::LaneFault;
+use super::lane::{Lane, is_closed};
+use super::mailbox::{Mailbox, Watched};
+use super::session::{Idling, ImapSession};
+use crate::mapi::SysTime;
+
+/// Longest pause between two looks that a server asks for again and again without having
+/// anything new.
+const LONGEST_CALM: Duration = Duration::from_secs(5);
+
+/// A lane at work.
+pub(super) struct Work {
+    pub(super) account: Arc<Account>,
+    pub(super) lane: Arc<Lane>,
+    pub(super) session: ImapSession,
+    pub(super) control: watch::Receiver<Control>,
+    /// The mailbox that is open, by its number.
+    pub(super) selected: Option<usize>,
+    /// Whether it may be changed.
+    pub(super) writable: bool,
+    /// Mailboxes whose set aside messages were taken up over this connection.
+    pub(super) retried: BTreeSet<usize>,
+    /// Mailboxes whose `after` actions failed since the last round.
+    pub(super) after_failed: BTreeSet<usize>,
+    /// Looks in a row that were asked for by IDLE and found nothing.
+    empty_wakes: u32,
+    idle_refused: bool,
+}
+
+/// How a look at a mailbox begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// The mailbox is opened anew, which says in one answer whether anything is new.
+    Open,
+    /// The mailbox is open and the server says that it has changed.
+    News,
+}
+
+enum Rest {
+    /// It is time for a round over all mailboxes.
+    Round,
+    /// The server says that the first mailbox has changed.
+    News,
+    /// The direction is closed.
+    Close,
+}
+
+impl Work {
+    pub(super) fn new(
+        account: Arc<Account>,
+        lane: Arc<Lane>,
+        session: ImapSession,
+        control: watch::Receiver<Control>,
+    ) -> Self {
+        Work {
+            account,
+            lane,
+            session,
+            control,
+            selected: None,
+            writable: false,
+            retried: BTreeSet::new(),
+            after_failed: BTreeSet::new(),
+            empty_wakes: 0,
+            idle_refused: false,
+        }
+    }
+
+    pub(super) fn into_session(self) -> ImapSession {
+        self.session
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        is_closed(&self.control.borrow())
+    }
+
+    pub(super) fn mailbox(&self, number: usize) -> Option<Arc<Mailbox>> {
+        self.account.mailboxes.get(number).map(Arc::clone)
+    }
+
+    /// Works until the direction is closed.
+    pub(super) async fn serve(&mut self) -> Result<(), LaneFault> {
+        loop {
+            let look = self.control.borrow_and_update().look;
+            self.after_failed.clear();
+            for number in self.lane.mailboxes() {
+                if self.closed() {
+                    return Ok(());
+                }
+                self.visit(number, Look::Open).await?;
+            }
+            if self.closed() {
+                return Ok(());
+            }
+            self.account.door.succeeded();
+            self.account.trouble(Place::Lane(self.lane.number), None);
+            self.lane.looked(&self.account, look);
+            let next_round = self.next_round();
+            loop {
+                match self.rest(look, next_round).await? {
+                    Rest::Round => break,
+                    Rest::Close => return Ok(()),
+                    Rest::News => {
+                        let Some(first) = self.lane.mailboxes().first().copied() else { break };
+                        if self.visit(first, Look::News).await? {
+                            self.empty_wakes = 0;
+                        } else {
+                            self.empty_wakes = self.empty_wakes.saturating_add(1);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at one mailbox; a fault of that mailbox alone is shown and survived. True when
+    /// something was found.
+    async fn visit(&mut self, number: usize, look: Look) -> Result<bool, LaneFault> {
+        match self.pass(number, look).await {
+            Ok(found) => {
+                self.account.trouble(Place::Mailbox(number), None);
+                Ok(found)
+            }
+            Err(fault) if fault.spares_the_connection() => {
+                self.account.mailbox_fault(number, &fault);
+                self.selected = None;
+                Ok(false)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn may_idle(&self) -> bool {
+        self.account.settings.imap.push
+            && !self.idle_refused
+            && self.session.capabilities().has("IDLE")
+    }
+
+    fn next_round(&self) -> SysTime {
+        let under_push = self.may_idle() && self.lane.mailboxes().len() == 1;
+        let pause = if under_push {
+            self.account.settings.tuning.safety_look
+        } else {
+            self.account.settings.imap.poll_interval
+        };
+        self.account.clock.now().saturating_add(pause)
+    }
+
+    /// Waits for something to do.
+    async fn rest(&mut self, look: u64, next_round: SysTime) -> Result<Rest, LaneFault> {
+        let mut idling: Option<(Idling, SysTime)> = None;
+        loop {
+            let control = *self.control.borrow_and_update();
+            let now = self.account.clock.now();
+            let retry = self.next_retry();
+            let due = if is_closed(&control) {
+                Some(Rest::Close)
+            } else if control.look != look || now >= next_round || retry.is_some_and(|at| at <= now)
+            {
+                Some(Rest::Round)
+            } else {
+                None
+            };
+            let owing = self.owing();
+            if due.is_some() || owing.is_some() {
+                self.end_idle(&mut idling).await?;
+            }
+            if let Some(rest) = due {
+                return Ok(rest);
+            }
+            if let Some(number) = owing {
+                self.settle_owed(number).await?;
+                continue;
+            }
+            self.report_drained(look, now);
+            if idling.is_none() {
+                idling = self.begin_idle(now).await?;
+            }
+            let renew = match &idling {
+                Some((_, renew)) => *renew,
+                None => now.saturating_add(self.account.settings.tuning.idle_renew),
+            };
+            let until = retry.unwrap_or(SysTime::MAX).min(next_round).min(renew);
+            let mut news = false;
+            let mut timer = false;
+            tokio::select! {
+                changed = self.control.changed() => {
+                    if changed.is_err() {
+                        return Ok(Rest::Close);
+                    }
+                }
+                () = self.lane.woken() => {}
+                () = self.account.clock.sleep_until(until) => timer = true,
+                heard = wait_idle(&mut self.session, &mut idling) => {
+                    heard?;
+                    news = true;
+                }
+            }
+            if news {
+                self.calm().await;
+                self.end_idle(&mut idling).await?;
+                return Ok(Rest::News);
+            }
+            if timer && self.account.clock.now() >= renew {
+                match idling {
+                    Some(_) => self.end_idle(&mut idling).await?,
+                    None => self.session.noop().await?,
+                }
+            }
+        }
+    }
+
+    /// A server that announces the same thing over and over is followed more and more slowly.
+    async fn calm(&self) {
+        if self.empty_wakes > 2 {
+            let pause = Duration::from_millis(50 << self.empty_wakes.min(10)).min(LONGEST_CALM);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn begin_idle(&mut self, now: SysTime) -> Result<Option<(Idling, SysTime)>, LaneFault> {
+        let mailboxes = self.lane.mailboxes();
+        let Some(first) = mailboxes.first().copied() else { return Ok(None) };
+        let mut begun = None;
+        if self.may_idle() {
+            if self.selected != Some(first) {
+                self.reopen(first).await?;
+            }
+            if self.selected == Some(first) {
+                begun = self.session.idle_begin().await?;
+                if begun.is_none() {
+                    self.idle_refused = true;
+                    self.account.note_push(false);
+                }
+            }
+        }
+        let mut changed = false;
+        for number in mailboxes {
+            let idle = begun.is_some() && number == first;
+            let watched = if idle { Watched::Idle } else { Watched::Poll };
+            changed |= self.mailbox(number).is_some_and(|mailbox| mailbox.watch(watched));
+        }
+        if changed {
+            self.account.events.changed();
+        }
+        let renew = now.saturating_add(self.account.settings.tuning.idle_renew);
+        Ok(begun.map(|idling| (idling, renew)))
+    }
+
+    async fn end_idle(&mut self, idling: &mut Option<(Idling, SysTime)>) -> Result<(), LaneFault> {
+        match idling.take() {
+            Some((idling, _)) => self.session.idle_end(idling).await,
+            None => Ok(()),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (usize, Arc<Mailbox>)> + '_ {
+        self.lane
+            .mailboxes()
+            .into_iter()
+            .filter_map(|number| self.mailbox(number).map(|mailbox| (number, mailbox)))
+    }
+
+    fn next_retry(&self) -> Option<SysTime> {
+        self.all().filter_map(|(_, mailbox)| mailbox.next_retry()).min()
+    }
+
+    /// A mailbox with owed actions and nothing on its way that would add more.
+    fn owing(&self) -> Option<usize> {
+        let worth = self.account.settings.tuning.after_batch;
+        self.all()
+            .find(|(number, mailbox)| {
+                let owed = mailbox.owed_count();
+                owed > 0
+                    && !self.after_failed.contains(number)
+                    && (owed >= worth || !mailbox.has_in_flight())
+            })
+            .map(|(number, _)| number)
+    }
+
+    fn report_drained(&self, look: u64, now: SysTime) {
+        if self.all().all(|(_, mailbox)| mailbox.is_drained(now)) {
+            self.lane.drained(&self.account, look);
+        }
+    }
+
+    /// The direction is closed: takes back what the host has not begun with, waits for what it
+    /// has, and does what is owed (TN-7).
+    pub(super) async fn finish(&mut self) -> Result<(), LaneFault> {
+        for (_, mailbox) in self.all() {
+            self.take_back(&mailbox);
+        }
+        let keepalive = self.account.settings.tuning.idle_renew;
+        while self.all().any(|(_, mailbox)| mailbox.has_in_flight()) {
+            if tokio::time::timeout(keepalive, self.lane.woken()).await.is_err() {
+                self.session.noop().await?;
+            }
+        }
+        self.after_failed.clear();
+        while let Some(number) = self.owing() {
+            self.settle_owed(number).await?;
+        }
+        self.lane.drained(&self.account, self.control.borrow().look);
+        Ok(())
+    }
+
+    /// Takes back what of a mailbox the host has not begun with.
+    pub(super) fn take_back(&self, mailbox: &Arc<Mailbox>) {
+        drop(self.account.queue.withdraw(mailbox));
+    }
+}
+
+/// Waits for news; forever when there is no IDLE.
+async fn wait_idle(
+    session: &mut ImapSession,
+    idling: &mut Option<(Idling, SysTime)>,
+) -> Result<(), LaneFault> {
+    match idling {
+        Some((idling, _)) => session.idle_wait(idling).await,
+        None => std::future::pending().await,
+    }
+}

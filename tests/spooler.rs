@@ -1,0 +1,372 @@
+//! The spooler alone, between a store in memory and transports that answer what they are told.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
+
+#[path = "support/memory_store.rs"]
+mod memory_store;
+#[path = "support/scripted_transport.rs"]
+mod scripted_transport;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memory_store::MemoryStore;
+use postrider::clock::{Clock, ManualClock};
+use postrider::mapi::{
+    FlushFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MessageData, PropList, Recipient,
+    RecipientType, SpoolerNotify, StatusCode, SysTime, TransportNotify, tags,
+};
+use postrider::spi::{NotifyData, OutgoingState, ProfileSection};
+use postrider::spooler::{Spooler, SpoolerOptions, TransportService};
+use scripted_transport::{Script, ScriptedProvider, ScriptedTransport};
+
+const GRACE: Duration = Duration::from_secs(5);
+
+struct House {
+    store: Arc<MemoryStore>,
+    clock: ManualClock,
+    spooler: Spooler,
+}
+
+fn service(name: &str, transport: &Arc<ScriptedTransport>) -> TransportService {
+    TransportService {
+        name: name.to_owned(),
+        provider: Arc::new(ScriptedProvider(Arc::clone(transport))),
+        provider_name: "scripted".to_owned(),
+        section: ProfileSection::new(),
+        senders: vec![format!("ann@{name}")],
+    }
+}
+
+async fn house(services: Vec<TransportService>) -> House {
+    let store = MemoryStore::new();
+    let clock = ManualClock::new(SysTime::from_millis(1_000_000));
+    let options = SpoolerOptions {
+        logon: LogonFlags::NO_DIALOG,
+        begin: TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_OUTBOUND,
+        poll_interval: Duration::from_secs(60),
+    };
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    let spooler = Spooler::start(Arc::clone(&store) as _, shared, services, options).await.unwrap();
+    House { store, clock, spooler }
+}
+
+fn message(sender: &str, recipients: &[(&str, &str)]) -> MessageData {
+    MessageData {
+        props: PropList::new().with(tags::SENDER_EMAIL_ADDRESS, sender),
+        recipients: (0..)
+            .zip(recipients)
+            .map(|(row, (kind, address))| {
+                let mut recipient = Recipient::smtp(row, RecipientType::To, *address);
+                recipient.addr_type = (*kind).to_owned();
+                recipient
+            })
+            .collect(),
+        attachments: Vec::new(),
+    }
+}
+
+fn smtp(sender: &str) -> MessageData {
+    message(sender, &[("SMTP", "bob@there")])
+}
+
+#[tokio::test]
+async fn calls_come_in_the_order_of_lg_1() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    house.store.wait_until("the message is finished", |store| !store.finished.is_empty()).await;
+    house.spooler.logoff(GRACE).await.unwrap();
+    assert_eq!(
+        transport.calls(),
+        [
+            "init",
+            "logon",
+            "address_types",
+            "notify BEGIN_INBOUND|BEGIN_OUTBOUND",
+            "start",
+            "start",
+            "start",
+            "start",
+            "start",
+            "start",
+            "start",
+            "start",
+            "submit bob@there",
+            "end",
+            "notify END_INBOUND|END_OUTBOUND|END_INBOUND_FLUSH|END_OUTBOUND_FLUSH",
+            "logoff",
+            "shutdown",
+        ]
+    );
+    house.store.with(|store| {
+        assert_eq!(store.finished, [entry]);
+        assert!(store.locked.is_empty() && store.reports.is_empty());
+    });
+    assert_eq!(house.spooler.logoff(GRACE).await.unwrap_err().code(), MapiCode::END_OF_SESSION);
+}
+
+#[tokio::test]
+async fn a_deferred_message_ends_with_sentdeferred() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    house
+        .store
+        .wait_until("the message is deferred", |store| {
+            store.outgoing.values().any(|(state, _)| {
+                *state == OutgoingState::Deferred { transport: "work".to_owned() }
+            })
+        })
+        .await;
+    transport.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    let calls = transport.calls();
+    let of_message: Vec<&String> =
+        calls.iter().filter(|call| call.starts_with("submit") || *call == "end").collect();
+    assert_eq!(of_message, ["submit bob@there", "end", "submit_deferred bob@there", "end"]);
+}
+
+#[tokio::test]
+async fn the_codes_of_submit_message_mean_what_they_say() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([
+        Script::Refuse(MapiCode::WAIT, Some(Duration::from_secs(90))),
+        Script::Refuse(MapiCode::NETWORK_ERROR, Some(Duration::from_secs(30))),
+        Script::Refuse(MapiCode::BUSY, None),
+        Script::ResendLater,
+        Script::ResendNow,
+    ]);
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(1, smtp("ann@work"));
+    transport.wait_for("submit", 1).await;
+    for (seconds, before, submits) in [(90, 1, 2), (30, 2, 3), (15, 3, 4), (15, 4, 6)] {
+        house.clock.advance(Duration::from_secs(seconds - 1));
+        tokio::task::yield_now().await;
+        assert_eq!(transport.count("submit"), before, "before {seconds} s were over");
+        house.clock.advance(Duration::from_secs(1));
+        transport.wait_for("submit", submits).await;
+    }
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_message_the_transport_was_told_to_cancel_is_not_submitted_again() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Refuse(MapiCode::CANCEL, None)]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    house.store.wait_until("it is aborted", |store| store.aborted == [entry.clone()]).await;
+    house.store.with(|store| assert!(store.outgoing.is_empty() && store.reports.is_empty()));
+}
+
+#[tokio::test]
+async fn a_recipient_goes_on_to_the_next_match_and_then_to_a_report() {
+    let first = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let second = Arc::new(ScriptedTransport::new(&["SMTP", "LOG"]));
+    first.will([Script::Refuse(MapiCode::NOT_ME, None)]);
+    let house = house(vec![service("one", &first), service("two", &second)]).await;
+    let data = message("x", &[("SMTP", "bob@there"), ("LOG", "file"), ("FAX", "123")]);
+    house.store.submit(1, data);
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    assert_eq!(first.count("submit"), 1);
+    let calls = second.calls();
+    let submits: Vec<&String> = calls.iter().filter(|call| call.starts_with("submit")).collect();
+    assert_eq!(submits, ["submit file", "submit bob@there"]);
+    house.store.with(|store| {
+        assert_eq!(store.reports.len(), 1);
+        assert_eq!(store.reports[0].recipients[0].0.address, "123");
+        assert_eq!(store.reports[0].recipients.len(), 1);
+    });
+}
+
+#[tokio::test]
+async fn a_message_the_transport_cannot_send_ever_gives_one_report() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Refuse(MapiCode::TOO_BIG, None)]);
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(1, message("ann@work", &[("SMTP", "bob@a"), ("SMTP", "eve@b")]));
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    house.store.with(|store| {
+        assert_eq!(store.reports.len(), 1);
+        assert_eq!(store.reports[0].recipients.len(), 2);
+    });
+}
+
+#[tokio::test]
+async fn a_closed_direction_keeps_mail_waiting_and_opening_it_lets_it_go() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("work", &transport)]).await;
+    let notify = |flags| house.spooler.transport_notify(Some("work"), flags, NotifyData::None);
+    notify(TransportNotify::END_OUTBOUND).await.unwrap();
+    house.store.submit(1, smtp("ann@work"));
+    house.store.submit(2, smtp("ann@work"));
+    let flush = house.spooler.flush(None, FlushFlags::UPLOAD).await;
+    assert!(flush.is_ok(), "a closed direction is passed over");
+    assert_eq!(transport.count("submit"), 0);
+    notify(TransportNotify::BEGIN_OUTBOUND).await.unwrap();
+    house.store.wait_until("both are finished", |store| store.finished.len() == 2).await;
+    house.store.with(|store| assert!(store.finished.is_sorted()));
+}
+
+#[tokio::test]
+async fn mail_for_a_transport_that_is_not_logged_on_waits() {
+    let mut failing = ScriptedTransport::new(&["SMTP"]);
+    failing.logon_error = Some(MapiError::new(MapiCode::UNCONFIGURED, "smtp.host is missing"));
+    let (failing, other) = (Arc::new(failing), Arc::new(ScriptedTransport::new(&["SMTP"])));
+    let house = house(vec![service("broken", &failing), service("fine", &other)]).await;
+    house.store.submit(1, smtp("ann@broken"));
+    house.store.submit(2, smtp("ann@fine"));
+    house.store.wait_until("one is finished", |store| !store.finished.is_empty()).await;
+    house.store.with(|store| {
+        assert_eq!(store.outgoing.len(), 1);
+        assert!(store.reports.is_empty());
+    });
+    let rows = house.spooler.status_table().rows();
+    assert_eq!(rows[0].status_code, StatusCode::FAILURE);
+    assert!(rows[0].status_string.contains("smtp.host"), "{}", rows[0].status_string);
+}
+
+#[tokio::test]
+async fn a_critical_error_releases_that_logon_only() {
+    let failing = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let other = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("broken", &failing), service("fine", &other)]).await;
+    let mut rows = house.spooler.status_table().subscribe();
+    failing.signal(SpoolerNotify::CRITICAL_ERROR);
+    tokio::time::timeout(GRACE, async {
+        while !house.spooler.status_table().rows()[0].status_code.contains(StatusCode::FAILURE) {
+            rows.changed().await;
+        }
+    })
+    .await
+    .unwrap();
+    let before = failing.calls().len();
+    house.store.submit(1, smtp("ann@fine"));
+    house.store.wait_until("the other goes on", |store| !store.finished.is_empty()).await;
+    assert_eq!(failing.calls().len(), before);
+}
+
+#[tokio::test]
+async fn received_mail_is_taken_until_nothing_is_left() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("work", &transport)]).await;
+    transport.arrive((0..50_u8).map(|number| vec![number]));
+    house.store.wait_until("all is received", |store| store.received.len() == 50).await;
+    assert_eq!(house.spooler.traffic().1, 50);
+}
+
+#[tokio::test]
+async fn a_transport_that_cannot_push_is_polled() {
+    let mut pulled = ScriptedTransport::new(&["SMTP"]);
+    pulled.out_flags = LogonOutFlags::SP_POLL;
+    let transport = Arc::new(pulled);
+    let house = house(vec![service("work", &transport)]).await;
+    transport.wait_for("poll", 1).await;
+    let polls = transport.count("poll");
+    assert_eq!(transport.count("start"), 0, "Poll said that nothing is there");
+    // Until the timer is set, advancing the clock would go unnoticed: advance step by step.
+    for _ in 0..100 {
+        if transport.count("poll") > polls {
+            break;
+        }
+        house.clock.advance(Duration::from_secs(60));
+        tokio::task::yield_now().await;
+    }
+    transport.wait_for("poll", polls + 1).await;
+}
+
+#[tokio::test]
+async fn both_flushes_end_when_there_is_nothing_more() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("work", &transport)]).await;
+    let flags = FlushFlags::UPLOAD | FlushFlags::DOWNLOAD;
+    tokio::time::timeout(GRACE, house.spooler.flush(None, flags)).await.unwrap().unwrap();
+    let calls = transport.calls();
+    let at = |wanted: &str| calls.iter().position(|call| call == wanted);
+    let upload_end = at("notify END_OUTBOUND_FLUSH").expect("upload ended");
+    let download_end = at("notify END_INBOUND_FLUSH").expect("download ended");
+    assert!(upload_end < download_end, "upload before download (FL-4): {calls:?}");
+}
+
+#[tokio::test]
+async fn a_message_given_back_waits_for_the_next_session() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    let is_deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+    };
+    house.store.wait_until("it is deferred", is_deferred).await;
+    let data = NotifyData::EntryId(&entry);
+    house.spooler.transport_notify(None, TransportNotify::ABORT_DEFERRED, data).await.unwrap();
+    house.store.submit(2, smtp("ann@work"));
+    house.store.wait_until("a later one passes", |store| !store.finished.is_empty()).await;
+    assert_eq!(transport.count("submit"), 2);
+    house.store.with(|store| assert_eq!(store.outgoing.len(), 1));
+    house.spooler.logoff(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn cancelling_takes_a_deferred_message_from_its_transport() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    let is_deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+    };
+    house.store.wait_until("it is deferred", is_deferred).await;
+    house.spooler.cancel(&entry).await.unwrap();
+    assert_eq!(transport.count(&format!("abort {entry}")), 1);
+    house.store.with(|store| assert_eq!(store.aborted, [entry.clone()]));
+    assert_eq!(house.spooler.cancel(&entry).await.unwrap_err().code(), MapiCode::NOT_IN_QUEUE);
+}
+
+#[tokio::test]
+async fn logging_off_gives_deferred_messages_back() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer, Script::Defer]);
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(1, smtp("ann@work"));
+    house.store.submit(2, smtp("ann@work"));
+    let both = |store: &memory_store::Contents| {
+        let deferred = |(state, _): &&(OutgoingState, MessageData)| {
+            matches!(state, OutgoingState::Deferred { .. })
+        };
+        store.outgoing.values().filter(deferred).count() == 2 && store.locked.is_empty()
+    };
+    house.store.wait_until("both are deferred", both).await;
+    house.spooler.logoff(GRACE).await.unwrap();
+    assert_eq!(transport.count("abort"), 2);
+    let calls = transport.calls();
+    assert_eq!(calls[calls.len() - 2..], ["logoff", "shutdown"]);
+    house.store.with(|store| {
+        assert!(
+            store
+                .outgoing
+                .values()
+                .all(|(state, _)| matches!(state, OutgoingState::Waiting { .. }))
+        );
+    });
+}
+
+#[tokio::test]
+async fn a_message_for_later_waits_for_its_time() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("work", &transport)]).await;
+    let later = house.clock.now().saturating_add(Duration::from_secs(3600));
+    house.store.submit_at(1, smtp("ann@work"), later);
+    house.store.submit(2, smtp("ann@work"));
+    house.store.wait_until("the other passes", |store| store.finished.len() == 1).await;
+    house.clock.advance(Duration::from_secs(3600));
+    house.store.wait_until("its time has come", |store| store.finished.len() == 2).await;
+}
