@@ -45,7 +45,7 @@ use super::events::Gate;
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::spi::{Message, SubmitError};
-use crate::spool::{QueueRecord, QueueState, Spool};
+use crate::spool::Spool;
 use herald::{Herald, News};
 use login::SmtpDialer;
 use shared::{Parts, Shared};
@@ -153,19 +153,6 @@ impl Outbound {
         }
     }
 
-    /// The row of a message that has ended, as long as it was not settled (OB-11).
-    ///
-    /// # Errors
-    /// Those of the spool.
-    pub(crate) async fn outcome(&self, entry: &EntryId) -> MapiResult<Option<QueueRecord>> {
-        let entry = entry.clone();
-        self.on_runtime(|shared| async move {
-            let row = shared.spool.queue(&entry).await?;
-            Ok(row.filter(|row| row.state == QueueState::Done))
-        })
-        .await
-    }
-
     /// Ends a message whose outcome the host has: its row becomes history. Idempotent.
     ///
     /// # Errors
@@ -263,14 +250,6 @@ impl Outbound {
         }
     }
 
-    /// Connects and logs in, and tells what the server offers (ST-7).
-    ///
-    /// # Errors
-    /// `MAPI_E_NETWORK_ERROR`, `MAPI_E_LOGON_FAILED`, `MAPI_E_WAIT` with what went wrong.
-    pub(crate) async fn probe(&self) -> MapiResult<ServerReport> {
-        self.on_runtime(|shared| async move { probe(&shared.settings).await }).await
-    }
-
     /// Does work on our runtime; a dropped future lets it go on.
     async fn on_runtime<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> MapiResult<T>
     where
@@ -286,10 +265,11 @@ fn broken(error: &tokio::task::JoinError) -> MapiError {
     MapiError::new(MapiCode::CALL_FAILED, format!("the sending side broke down: {error}"))
 }
 
-/// Connects to the server of `settings` and logs in, without a queue.
+/// Connects to the server of `settings` and logs in, without a queue, and tells what it offers
+/// (ST-7). Needs a tokio runtime.
 ///
 /// # Errors
-/// As [`Outbound::probe`].
+/// `MAPI_E_NETWORK_ERROR`, `MAPI_E_LOGON_FAILED`, `MAPI_E_WAIT` with what went wrong.
 pub(crate) async fn probe(settings: &OutboundSettings) -> MapiResult<ServerReport> {
     let dialer = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
     match dialer.connect().await {
