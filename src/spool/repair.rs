@@ -1,6 +1,7 @@
 //! What happens when a row is met that cannot be read: every such row goes to quarantine, the
 //! indexes are made to fit the rows again, and the messages are counted anew. This walks the whole
-//! spool; it runs only when there is damage, or no counters.
+//! spool; it runs only when there is damage, or no counters. Users of bodies are left as they are:
+//! what a record in quarantine named stays.
 
 use sled::IVec;
 
