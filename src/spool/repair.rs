@@ -116,7 +116,11 @@ fn set_aside(mending: &mut Mending<'_>, table: u8) -> Result<(), SpoolError> {
         }
         mending.remove(&key);
         let row = codec::encode(&QuarantineRow { reason, bytes })?;
-        for (key, value) in codec::split(&keys::quarantine(&key), row) {
+        let mut aside = keys::quarantine(&key);
+        while store.value(&aside)?.is_some() {
+            aside = keys::quarantine(&aside);
+        }
+        for (key, value) in codec::split(&aside, row) {
             mending.put(key, value);
         }
         mending.apply_if_many()?;

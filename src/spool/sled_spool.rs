@@ -26,7 +26,7 @@ use super::{
 };
 use crate::mapi::{EntryId, SysTime};
 
-/// How often a read is repeated that met a row while it was changed.
+/// How often a read is repeated that met a row which went meanwhile, or to quarantine.
 const READ_ATTEMPTS: usize = 4;
 
 /// How much of a body file is read at once.
