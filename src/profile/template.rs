@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{IdentityProfile, ServerUrl};
+use crate::net::TlsMode;
 
 /// Where the password of a new profile comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,15 +53,16 @@ impl NewProfile {
         writeln!(out, "# Further senders that choose this transport:")?;
         writeln!(out, "# aliases = [\"other@example.org\"]")?;
         let password = self.password.as_ref();
+        let smtp_user = self.smtp_user();
         if let Some(smtp) = &self.smtp {
             writeln!(out, "\n  [transport.smtp]")?;
-            self.write_server(out, smtp, password)?;
+            write_server(out, smtp, smtp_user, password.filter(|_| smtp_user.is_some()))?;
         }
         if let Some(imap) = &self.imap {
             writeln!(out, "\n  [transport.imap]")?;
-            // User and password are those of smtp where both are the same.
-            let inherits = self.smtp.as_ref().is_some_and(|smtp| self.user(smtp).is_some());
-            self.write_server(out, imap, password.filter(|_| !inherits))?;
+            // User and password are those of smtp where nothing else is said.
+            let user = self.imap_user(imap).filter(|user| Some(*user) != smtp_user);
+            write_server(out, imap, user, password.filter(|_| smtp_user.is_none()))?;
             writeln!(out, "  mailboxes = [\"INBOX\"]")?;
             writeln!(out, "  push = true               # false: look every poll_interval")?;
             writeln!(out, "  poll_interval = \"60s\"")?;
@@ -75,37 +77,45 @@ impl NewProfile {
         writeln!(out, "retry = {{ first = \"30s\", factor = 2.0, max = \"1h\" }}")
     }
 
-    /// The user to log in with: that of the URL, else, when there is a password, the address.
-    fn user<'a>(&'a self, server: &'a ServerUrl) -> Option<&'a str> {
-        let address = self.password.is_some().then_some(self.identity.address.as_str());
-        server.user.as_deref().or(address)
+    /// Whom to send as: the user of the URL, else, where TLS protects the login, that of the
+    /// other URL or the address. A server without TLS is sent to without a login unless its URL
+    /// names a user.
+    fn smtp_user(&self) -> Option<&str> {
+        let smtp = self.smtp.as_ref()?;
+        let others = self.imap.as_ref().and_then(|imap| imap.user.as_deref());
+        let guess = others.unwrap_or(&self.identity.address);
+        let guess = (smtp.tls != TlsMode::Plain).then_some(guess);
+        self.password.as_ref().and(smtp.user.as_deref().or(guess))
     }
 
-    fn write_server(
-        &self,
-        out: &mut String,
-        server: &ServerUrl,
-        password: Option<&NewPassword>,
-    ) -> std::fmt::Result {
-        writeln!(out, "  host = {}", quoted(&server.host))?;
-        if let Some(port) = server.port {
-            writeln!(out, "  port = {port}")?;
+    fn imap_user<'a>(&'a self, imap: &'a ServerUrl) -> Option<&'a str> {
+        let guess = self.smtp_user().unwrap_or(&self.identity.address);
+        self.password.as_ref().and(imap.user.as_deref().or(Some(guess)))
+    }
+}
+
+fn write_server(
+    out: &mut String,
+    server: &ServerUrl,
+    user: Option<&str>,
+    password: Option<&NewPassword>,
+) -> std::fmt::Result {
+    writeln!(out, "  host = {}", quoted(&server.host))?;
+    if let Some(port) = server.port {
+        writeln!(out, "  port = {port}")?;
+    }
+    writeln!(out, "  tls = {}", quoted(server.tls_name()))?;
+    if let Some(user) = user {
+        writeln!(out, "  user = {}", quoted(user))?;
+    }
+    match password {
+        None => Ok(()),
+        Some(NewPassword::Command(line)) => {
+            writeln!(out, "  password = {{ command = {} }}", quoted(line))
         }
-        writeln!(out, "  tls = {}", quoted(server.tls_name()))?;
-        if let Some(user) = self.user(server) {
-            writeln!(out, "  user = {}", quoted(user))?;
-        }
-        match password {
-            None => Ok(()),
-            Some(NewPassword::Command(line)) => {
-                writeln!(out, "  password = {{ command = {} }}", quoted(line))
-            }
-            Some(NewPassword::Env(name)) => {
-                writeln!(out, "  password = {{ env = {} }}", quoted(name))
-            }
-            Some(NewPassword::File(path)) => {
-                writeln!(out, "  password = {{ file = {} }}", quoted(path))
-            }
+        Some(NewPassword::Env(name)) => writeln!(out, "  password = {{ env = {} }}", quoted(name)),
+        Some(NewPassword::File(path)) => {
+            writeln!(out, "  password = {{ file = {} }}", quoted(path))
         }
     }
 }
@@ -187,5 +197,30 @@ mod tests {
             ..new_profile()
         };
         assert_eq!(read_back(&new).transports[0].imap.as_ref().unwrap().login.user, "ann");
+    }
+
+    #[test]
+    fn each_server_gets_the_user_that_was_meant() {
+        let users = |smtp: &str, imap: &str| {
+            let smtp = Some(smtp.parse().unwrap());
+            let new = NewProfile { smtp, imap: Some(imap.parse().unwrap()), ..new_profile() };
+            let profile = read_back(&new);
+            let [transport] = profile.transports.as_slice() else { unreachable!() };
+            let smtp = transport.smtp.as_ref().unwrap();
+            let smtp = smtp.login.as_ref().map(|login| login.user.clone());
+            (smtp, transport.imap.as_ref().unwrap().login.user.clone())
+        };
+        let some = |user: &str| Some(user.to_owned());
+        for (smtp, imap, sender, receiver) in [
+            ("smtps://h", "imaps://h", some("ann@example.org"), "ann@example.org"),
+            ("smtps://ann@h", "imaps://h", some("ann"), "ann"),
+            ("smtps://h", "imaps://ann@h", some("ann"), "ann"),
+            ("smtps://ann@h", "imaps://bob@h", some("ann"), "bob"),
+            ("smtp://localhost", "imaps://ann@h", None, "ann"),
+            ("smtp://localhost", "imaps://h", None, "ann@example.org"),
+            ("smtp://ann@localhost", "imaps://h", some("ann"), "ann"),
+        ] {
+            assert_eq!(users(smtp, imap), (sender, receiver.to_owned()), "{smtp} {imap}");
+        }
     }
 }

@@ -136,7 +136,7 @@ pub struct StagedBody {
 #[derive(Debug)]
 pub(super) enum StagedPlace {
     /// In memory, to be stored in a row: the format byte, then the bytes.
-    Inline(Vec<u8>),
+    Inline(sled::IVec),
     /// In a synced file, which is removed when this is dropped.
     File(StagedFile),
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use sled::IVec;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::batch::StagedPlace;
@@ -110,7 +111,8 @@ impl BodyWriter for SpoolBodyWriter {
         match std::mem::replace(&mut self.sink, Sink::Broken) {
             Sink::Memory(bytes) => {
                 let digest = blake3::hash(bytes.get(1..).unwrap_or_default());
-                let place = StagedPlace::Inline(bytes);
+                // In the form the tree takes it: the writer has no time for copies.
+                let place = StagedPlace::Inline(IVec::from(bytes));
                 Ok(StagedBody::new(BodyId(*digest.as_bytes()), self.size, place))
             }
             Sink::File(file) => {

@@ -21,6 +21,7 @@ mod repair;
 mod sled_spool;
 mod space;
 mod store;
+mod users;
 mod writer;
 
 pub use batch::{Batch, Durable, Expect, Op, StagedBody};

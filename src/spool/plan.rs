@@ -1,23 +1,32 @@
 //! From a batch and the rows it meets to the rows that change: records, indexes, users of bodies
 //! and counters together. Pure but for reading rows; nothing here writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sled::IVec;
 
-use super::batch::{Batch, Expect, Op, StagedBody, StagedPlace};
+use super::batch::{Batch, Expect, Op};
 use super::bodies::StagedFile;
-use super::body_row::{BodyPlace, BodyRow, file_name};
 use super::codec::{self, ReadError, Rows};
 use super::counts::{Counters, class};
 use super::space::Need;
+use super::users::{self, Users};
 use super::{
     AccountKey, BodyId, HistoryRecord, OutboxRecord, OutboxState, QueueRecord, QueueState,
     SpoolError, keys,
 };
 use crate::mapi::EntryId;
+
+/// What is kept beside the rows and follows from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Books {
+    /// How many messages are in which state.
+    pub(super) counters: Counters,
+    /// The slot of the next inline body.
+    pub(super) slot: u64,
+}
 
 /// What a batch comes to.
 #[derive(Debug, Default)]
@@ -35,15 +44,15 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    fn put(&mut self, key: Vec<u8>, value: impl Into<IVec>) {
+    pub(super) fn put(&mut self, key: Vec<u8>, value: impl Into<IVec>) {
         self.rows.push((key, Some(value.into())));
     }
 
-    fn remove(&mut self, key: Vec<u8>) {
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
         self.rows.push((key, None));
     }
 
-    fn raise_need(&mut self, need: Need) {
+    pub(super) fn raise_need(&mut self, need: Need) {
         self.need = self.need.max(need);
     }
 
@@ -63,7 +72,7 @@ impl Changes {
     }
 
     /// Writes a record over one that had `overflow` rows behind its head.
-    fn record<T: Serialize>(
+    pub(super) fn record<T: Serialize>(
         &mut self,
         key: &[u8],
         record: Option<&T>,
@@ -224,29 +233,27 @@ impl Touched {
         Ok(touched)
     }
 
-    /// The changes of the batch these rows were read for. `slots` gives out numbers for inline
-    /// bodies.
+    /// The changes of the batch these rows were read for.
     ///
     /// # Errors
     /// [`SpoolError::Conflict`] when an expectation is not met, [`SpoolError::Corrupt`] when a
     /// record names a body that is not there, [`ReadError::Unreadable`] when the row of a body is
-    /// damaged. Then `counters` are of no use any more.
+    /// damaged. Then `books` are of no use any more.
     pub(super) fn plan(
         mut self,
         batch: Batch,
         rows: &impl Rows,
-        counters: &mut Counters,
-        slots: &mut u64,
+        books: &mut Books,
     ) -> Result<Changes, ReadError> {
         let mut changes = Changes::default();
         for op in batch.ops {
             self.apply(op, &mut changes)?;
         }
-        let mut users: BTreeMap<BodyId, i64> = BTreeMap::new();
+        let mut users = Users::new();
         for (entry, message) in &self.messages {
             outbox_changes(entry, &message.outbox, &mut changes, &mut users)?;
             queue_changes(entry, &message.queue, &mut changes, &mut users)?;
-            counters.change(
+            books.counters.change(
                 class(message.outbox.before.as_ref(), message.queue.before.as_ref()),
                 class(message.outbox.current(), message.queue.current()),
             );
@@ -260,7 +267,7 @@ impl Touched {
         for (key, count) in &self.delivered {
             changes.record(key, Some(count), 0)?;
         }
-        settle_bodies(users, batch.bodies, rows, &mut changes, slots)?;
+        users::settle(users, batch.bodies, rows, books, &mut changes)?;
         Ok(changes)
     }
 
@@ -315,7 +322,7 @@ fn outbox_changes(
     entry: &EntryId,
     slot: &Slot<OutboxRecord>,
     changes: &mut Changes,
-    users: &mut BTreeMap<BodyId, i64>,
+    users: &mut Users,
 ) -> Result<(), SpoolError> {
     if !slot.changed() {
         return Ok(());
@@ -331,7 +338,7 @@ fn outbox_changes(
     let bodies = |record: Option<&OutboxRecord>| {
         record.map(|record| record.bodies().collect::<Vec<_>>()).unwrap_or_default()
     };
-    count_users(bodies(slot.before.as_ref()), bodies(slot.current()), users);
+    users::count(bodies(slot.before.as_ref()), bodies(slot.current()), users);
     Ok(())
 }
 
@@ -339,7 +346,7 @@ fn queue_changes(
     entry: &EntryId,
     slot: &Slot<QueueRecord>,
     changes: &mut Changes,
-    users: &mut BTreeMap<BodyId, i64>,
+    users: &mut Users,
 ) -> Result<(), SpoolError> {
     if !slot.changed() {
         return Ok(());
@@ -356,7 +363,7 @@ fn queue_changes(
         );
     }
     let body = |record: Option<&QueueRecord>| record.map(|record| record.body);
-    count_users(body(before), body(slot.current()), users);
+    users::count(body(before), body(slot.current()), users);
     Ok(())
 }
 
@@ -374,96 +381,4 @@ pub(super) fn due_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> 
 /// The entry a record has in the index of those that are done.
 pub(super) fn done_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
     (record.state == QueueState::Done).then(|| keys::done(AccountKey::of(&record.transport), entry))
-}
-
-fn count_users(
-    before: impl IntoIterator<Item = BodyId>,
-    after: impl IntoIterator<Item = BodyId>,
-    users: &mut BTreeMap<BodyId, i64>,
-) {
-    before.into_iter().for_each(|body| *users.entry(body).or_default() -= 1);
-    after.into_iter().for_each(|body| *users.entry(body).or_default() += 1);
-}
-
-fn settle_bodies(
-    users: BTreeMap<BodyId, i64>,
-    staged: Vec<StagedBody>,
-    rows: &impl Rows,
-    changes: &mut Changes,
-    slots: &mut u64,
-) -> Result<(), ReadError> {
-    // What is staged and not needed is removed when the map is dropped.
-    let mut staged: HashMap<BodyId, StagedBody> =
-        staged.into_iter().map(|body| (body.id(), body)).collect();
-    for (body, delta) in users.into_iter().filter(|(_, delta)| *delta != 0) {
-        let key = keys::body(body);
-        match codec::load::<BodyRow>(rows, &key) {
-            Ok(Some(row)) => change_body(body, row, delta, changes)?,
-            Ok(None) if delta > 0 => {
-                let staged = staged.remove(&body).ok_or_else(|| missing(body))?;
-                adopt_body(staged, delta, rows, changes, slots)?;
-            }
-            // Already in quarantine: what goes now was not counted by any row.
-            Ok(None) => {}
-            // A message may leave although the row of its body is damaged.
-            Err(ReadError::Unreadable { .. }) if delta < 0 => changes.damage = true,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn missing(body: BodyId) -> SpoolError {
-    SpoolError::Corrupt(format!("body {body} is not there"))
-}
-
-fn change_body(
-    body: BodyId,
-    row: BodyRow,
-    delta: i64,
-    changes: &mut Changes,
-) -> Result<(), SpoolError> {
-    let key = keys::body(body);
-    let after = row.with_users(delta);
-    if after.is_none() {
-        match row.place {
-            BodyPlace::Inline { slot } => changes.remove(keys::inline(slot)),
-            BodyPlace::File { number } => {
-                changes.put(keys::gone(&file_name(body, number)), IVec::default());
-                changes.gone.push((body, number));
-            }
-        }
-    }
-    changes.record(&key, after.as_ref(), 0)
-}
-
-fn adopt_body(
-    staged: StagedBody,
-    users: i64,
-    rows: &impl Rows,
-    changes: &mut Changes,
-    slots: &mut u64,
-) -> Result<(), SpoolError> {
-    let (body, size) = (staged.id(), staged.size());
-    let place = match staged.place {
-        StagedPlace::Inline(bytes) => {
-            let slot = *slots;
-            *slots = slot.saturating_add(1);
-            changes.put(keys::inline(slot), bytes);
-            BodyPlace::Inline { slot }
-        }
-        StagedPlace::File(file) => {
-            let number = file.number;
-            changes.adopted.push(file);
-            BodyPlace::File { number }
-        }
-    };
-    changes.raise_need(Need::Progress);
-    let key = keys::body(body);
-    let users = if rows.value(&keys::quarantine(&key))?.is_some() {
-        BodyRow::PINNED
-    } else {
-        u32::try_from(users).unwrap_or(BodyRow::PINNED)
-    };
-    changes.record(&key, Some(&BodyRow { users, size, place }), 0)
 }

@@ -13,7 +13,7 @@ use super::batch::{Batch, Durable};
 use super::codec::{self, ReadError, Rows};
 use super::counts::Counters;
 use super::janitor::{Janitor, Job};
-use super::plan::{Changes, Touched};
+use super::plan::{Books, Changes, Touched};
 use super::repair;
 use super::space::Space;
 use super::store::Store;
@@ -75,9 +75,7 @@ pub(super) struct Writer {
     space: Arc<Space>,
     bulletin: Arc<Bulletin>,
     janitor: Janitor,
-    counters: Counters,
-    /// The next slot of an inline body.
-    slots: u64,
+    books: Books,
 }
 
 /// Batches that are applied and synced together.
@@ -85,7 +83,7 @@ struct Group {
     /// Every row that changes; reads of later batches of the group see it.
     rows: HashMap<Vec<u8>, Option<IVec>>,
     bytes: u64,
-    counters: Counters,
+    books: Books,
     replies: Vec<Reply>,
     job: Job,
     /// Whether a row was met that belongs into quarantine.
@@ -119,9 +117,9 @@ impl Writer {
         janitor: Janitor,
         counters: Counters,
     ) -> Result<Writer, SpoolError> {
-        let slots = store.next_slot()?;
+        let books = Books { counters, slot: store.next_slot()? };
         bulletin.publish(counters);
-        Ok(Writer { store, space, bulletin, janitor, counters, slots })
+        Ok(Writer { store, space, bulletin, janitor, books })
     }
 
     /// Works until all senders are gone and everything that was sent is done.
@@ -151,9 +149,9 @@ impl Writer {
 
     fn begin(&self) -> Group {
         Group {
-            rows: HashMap::new(),
+            rows: HashMap::with_capacity(512),
             bytes: 0,
-            counters: self.counters,
+            books: self.books,
             replies: Vec::new(),
             job: Job::default(),
             damage: false,
@@ -219,17 +217,17 @@ impl Writer {
         None
     }
 
-    fn plan(&mut self, group: &mut Group, batch: Batch) -> Result<Planned, ReadError> {
+    fn plan(&self, group: &mut Group, batch: Batch) -> Result<Planned, ReadError> {
         let view = View(&self.store, group);
         let touched = match Touched::load(&batch, &view) {
             Ok(touched) => touched,
             Err(ReadError::Unreadable { .. }) => return Ok(Planned::NeedsRepair(batch)),
             Err(failed) => return Err(failed),
         };
-        let mut counters = group.counters;
-        let changes = touched.plan(batch, &view, &mut counters, &mut self.slots)?;
+        let mut books = group.books;
+        let changes = touched.plan(batch, &view, &mut books)?;
         self.space.admit(changes.need, changes.bytes())?;
-        group.counters = counters;
+        group.books = books;
         Ok(Planned::Changes(Box::new(changes)))
     }
 
@@ -246,8 +244,8 @@ impl Writer {
             }
             return;
         }
-        self.counters = group.counters;
-        self.bulletin.publish(self.counters);
+        self.books = group.books;
+        self.bulletin.publish(self.books.counters);
         for reply in group.replies {
             let _ = reply.send(Ok(Durable(())));
         }
@@ -255,8 +253,8 @@ impl Writer {
     }
 
     fn write(&mut self, group: &mut Group) -> Result<(), SpoolError> {
-        if group.counters != self.counters {
-            let counts = codec::encode(&group.counters)?;
+        if group.books.counters != self.books.counters {
+            let counts = codec::encode(&group.books.counters)?;
             group.rows.insert(keys::COUNTS_KEY.to_vec(), Some(IVec::from(counts)));
         }
         for key in self.janitor.swept() {
@@ -281,7 +279,7 @@ impl Writer {
         }
         match repair::repair(&self.store) {
             Ok(counters) => {
-                self.counters = counters;
+                self.books.counters = counters;
                 self.bulletin.publish(counters);
             }
             Err(error) => {

@@ -147,7 +147,12 @@ pub(crate) async fn stage(spool: &dyn Spool, bytes: &[u8]) -> StagedBody {
 
 /// Bytes that differ for each number.
 pub(crate) fn bytes(number: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|at| ((at * 31 + number * 7) % 253) as u8).collect()
+    number
+        .to_be_bytes()
+        .into_iter()
+        .chain((0..).map(|at: u64| (at % 253) as u8))
+        .take(len)
+        .collect()
 }
 
 /// Submits a message whose content are these bytes.

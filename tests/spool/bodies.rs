@@ -206,3 +206,32 @@ async fn a_body_that_comes_while_its_last_user_goes_is_there() {
     }
     eventually("all files to go", || bench.files() == (vec![], vec![])).await;
 }
+
+#[tokio::test]
+async fn no_row_is_so_large_that_sled_moves_it_into_a_file_it_never_syncs() {
+    let bench = Bench::new();
+    let spool = std::sync::Arc::new(bench.open());
+    // The longest keys with the longest values, many at once, put again and again.
+    let named = |number: u64| {
+        let name = [vec![b'n'; 504], number.to_be_bytes().to_vec()].concat();
+        postrider::mapi::EntryId::from_bytes(&name).unwrap()
+    };
+    for round in 0..3 {
+        let mut tasks = Vec::new();
+        for number in 0..120 {
+            let (spool, entry) = (std::sync::Arc::clone(&spool), named(number * 7 % 120));
+            tasks.push(tokio::spawn(async move {
+                let body = stage(&*spool, &bytes(round * 1_000 + number, 6_144)).await;
+                let mut record = outbox(Some(body.id()));
+                record.recipients[0].display_name = "x".repeat(5_900);
+                let (record, expect) = (Box::new(record), Expect::Any);
+                let batch = Batch::new().with(Op::PutOutbox { entry, record, expect });
+                spool.commit(batch.with_body(body)).await.unwrap();
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(bench.dir().join("db/blobs")).unwrap().count(), 0);
+    }
+}

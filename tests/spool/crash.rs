@@ -88,7 +88,7 @@ async fn removals_that_were_interrupted_are_finished_at_the_next_open() {
     // The tombstone goes with a later group or at the end; a crash comes first.
     let crashed = snapshot(&bench);
     let name = file.file_name().unwrap();
-    let back = crashed.dir().join("bodies").join(&gone.to_string()[..2]).join(name);
+    let back = crashed.dir().join("bodies").join(format!("{:02x}", gone.0[0])).join(name);
     std::fs::write(&back, bytes(1, 30_000)).unwrap();
     let spool = crashed.open();
     assert!(!back.exists());

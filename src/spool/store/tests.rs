@@ -16,7 +16,10 @@ fn at(number: u64) -> SysTime {
     SysTime::from_millis(number)
 }
 
-/// A store with indexes of `ROWS` messages for each of two accounts.
+/// How many of them are in the other indexes as well, and in those of another account.
+const FEW: u64 = 10_000;
+
+/// A store with a due index of `ROWS` messages.
 fn long_queue() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let lock = lock::acquire(dir.path(), Duration::ZERO).unwrap();
@@ -25,12 +28,15 @@ fn long_queue() -> (tempfile::TempDir, Store) {
     for start in (0..ROWS).step_by(1_000) {
         let mut batch = sled::Batch::default();
         for number in start..start + 1_000 {
-            for account in ["one", "two"].map(AccountKey::of) {
-                let due = keys::due(account, Priority::Normal, at(number), &entry(number));
-                batch.insert(due, &[]);
-                batch.insert(keys::done(account, &entry(number)), &[]);
+            let due = |account: &str| {
+                keys::due(AccountKey::of(account), Priority::Normal, at(number), &entry(number))
+            };
+            batch.insert(due("two"), &[]);
+            if number < FEW {
+                batch.insert(due("one"), &[]);
+                batch.insert(keys::done(AccountKey::of("two"), &entry(number)), &[]);
+                batch.insert(keys::ended(at(number), &entry(number)), &[]);
             }
-            batch.insert(keys::ended(at(number), &entry(number)), &[]);
         }
         store.apply(batch).unwrap();
     }
@@ -69,8 +75,8 @@ fn the_first_page_of_a_long_queue_costs_the_page() {
         assert_eq!(page, DuePage { entries: vec![], next: Some(at(50_000)) });
     });
     cost("a page of those that are done", 110, &|| {
-        let page = store.done_page(account, Some(&entry(50_000)), 100).unwrap();
-        assert_eq!(page.first(), Some(&entry(50_001)));
+        let page = store.done_page(account, Some(&entry(5_000)), 100).unwrap();
+        assert_eq!(page.first(), Some(&entry(5_001)));
     });
     cost("the oldest histories", 110, &|| {
         assert_eq!(store.ended_before(at(ROWS), 100).unwrap().len(), 100);
