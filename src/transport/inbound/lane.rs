@@ -13,7 +13,7 @@ use super::mailbox::Watched;
 use super::session::{ImapSession, LoginData};
 use super::work::Work;
 use crate::mapi::SysTime;
-use crate::transport::events::Gate;
+use crate::transport::events::{Gate, TroubleKind};
 
 /// What a lane has done of what was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -173,6 +173,10 @@ impl Lane {
         {
             self.stay_with(host, account, fault, control).await;
             return;
+        }
+        if fault.kind() == TroubleKind::Storage {
+            // The host stops asking; what was fetched is fetched again later.
+            drop(account.queue.withdraw_all());
         }
         let failures = account.door.failed();
         let pause = fault.pause(&account.settings.tuning, failures);

@@ -12,7 +12,7 @@ use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
 use super::transaction::{TextError, TextForm, TextSource};
-use crate::net::{Cleartext, Server, TlsMode, Trust};
+use crate::net::{Server, TlsMode, Trust};
 use crate::spi::{SecretError, SecretSource};
 use crate::spool::{Envelope, QueueRecipient, RecipientState};
 use crate::transport::{Credentials, SmtpSettings};
@@ -227,6 +227,14 @@ pub(crate) fn smtp_settings(office: &PostOffice, tls: TlsMode) -> (SmtpSettings,
     };
     let password = Arc::new(Password::new("secret"));
     let credentials = Some(Credentials { user: "ann".to_owned(), password });
-    let cleartext = Cleartext::LoopbackOnly;
-    (SmtpSettings { server, credentials, auth: None, cleartext, connections: 4 }, folder)
+    (
+        SmtpSettings {
+            server,
+            credentials,
+            auth: None,
+            connections: 4,
+            cleartext: Default::default(),
+        },
+        folder,
+    )
 }
