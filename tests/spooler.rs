@@ -417,3 +417,31 @@ async fn a_spooler_that_is_dropped_or_logged_off_releases_its_logons() {
         assert!(released.is_ok(), "the logon lives on (logged off: {logs_off})");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direction_that_opens_while_messages_are_looked_at_lets_them_all_go() {
+    for _ in 0..50 {
+        let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+        let house = house(vec![service("work", &transport)]).await;
+        let notify = |flags| house.spooler.transport_notify(None, flags, NotifyData::None);
+        notify(TransportNotify::END_OUTBOUND).await.unwrap();
+        (0..50).for_each(|number| drop(house.store.submit(number, smtp("ann@work"))));
+        tokio::task::yield_now().await;
+        notify(TransportNotify::BEGIN_OUTBOUND).await.unwrap();
+        house.store.wait_until("all are finished", |store| store.finished.len() == 50).await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_comes_before_endmessage_has_returned_is_taken_up_at_once() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::DeferBriefly]);
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(1, smtp("ann@work"));
+    // The clock stands still: what is put off never comes.
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    let calls = transport.calls();
+    let of_message: Vec<&String> =
+        calls.iter().filter(|call| call.starts_with("submit") || *call == "end").collect();
+    assert_eq!(of_message, ["submit bob@there", "end", "submit_deferred bob@there", "end"]);
+}

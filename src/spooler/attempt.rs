@@ -68,6 +68,7 @@ pub(crate) async fn finish_deferred(
 }
 
 async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<Slot>>) -> Handed {
+    let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
         Ok(()) => {}
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
