@@ -39,6 +39,7 @@ use slot::{Slot, SlotSupport};
 use status_table::HostColumns;
 
 /// A transport of the profile, to be logged on.
+#[derive(Clone)]
 pub struct TransportService {
     /// Name in the profile.
     pub name: String,
