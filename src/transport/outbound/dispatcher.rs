@@ -66,6 +66,8 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     if !open {
         return Ok(Wait::ForNews);
     }
+    // Looked at before the queue: what is under way now may be back in it by the end of the look.
+    let in_flight = !shared.flights.is_empty();
     let mut claimed = Claimed::default();
     if to_claim > 0 {
         claimed = claims::claim_due(shared, to_claim).await?;
@@ -74,7 +76,8 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     staff(shared);
     let looked = to_claim > 0;
     let nothing_due = looked && !claimed.any;
-    if shared.lane().drained(shared.clock.now(), !shared.flights.is_empty(), nothing_due) {
+    let in_flight = in_flight || !shared.flights.is_empty();
+    if shared.lane().drained(shared.clock.now(), in_flight, nothing_due) {
         shared.herald.tell(News::FlushDrained);
     }
     let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
