@@ -193,6 +193,7 @@ impl XpProvider for SmtpImapProvider {
             StatusRowKeeper::create(Arc::clone(&support), &settings.name, &identity, situation);
         let hub = Hub::new(support, row);
         let halves = self.halves(&settings, &hub);
+        hub.attach(&halves);
         if let Some(outbound) = &halves.outbound {
             outbound.set_gate(Gate::Closed);
         }

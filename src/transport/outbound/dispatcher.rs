@@ -66,6 +66,8 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     if !open {
         return Ok(Wait::ForNews);
     }
+    // Looked at before the queue: what is under way now may be back in it by the end of the look.
+    let in_flight = !shared.flights.is_empty();
     let mut claimed = Claimed::default();
     if to_claim > 0 {
         claimed = claims::claim_due(shared, to_claim).await?;
@@ -76,7 +78,7 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let nothing_due = looked && !claimed.any;
     {
         let mut lane = shared.lane();
-        let in_flight = !shared.flights.is_empty();
+        let in_flight = in_flight || !shared.flights.is_empty();
         // A look from before a flush began says nothing about it.
         if lane.asked() == asked && lane.drained(shared.clock.now(), in_flight, nothing_due) {
             shared.herald.tell(News::FlushDrained);
