@@ -57,9 +57,10 @@ enum Wait {
 
 async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let now = shared.clock.now();
-    let (back, to_claim, paused_until, open) = {
+    let (back, to_claim, paused_until, open, flushes) = {
         let mut lane = shared.lane();
-        (lane.take_back(now), lane.to_claim(now), lane.paused_until(now), lane.is_open())
+        let (back, to_claim) = (lane.take_back(now), lane.to_claim(now));
+        (back, to_claim, lane.paused_until(now), lane.is_open(), lane.flushes())
     };
     shared.give_back(back, None);
     if !open {
@@ -73,15 +74,25 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     staff(shared);
     let looked = to_claim > 0;
     let nothing_due = looked && !claimed.any;
-    if shared.lane().drained(shared.clock.now(), !shared.flights.is_empty(), nothing_due) {
-        shared.herald.tell(News::FlushDrained);
-    }
+    announce(shared, flushes, nothing_due);
     let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
-    Ok(match (another_look, paused_until.or(claimed.next)) {
+    // A time that has passed belongs to something that cannot be claimed now; what makes it
+    // claimable is news.
+    let next = claimed.next.filter(|time| *time > shared.clock.now());
+    Ok(match (another_look, paused_until.or(next)) {
         (true, _) => Wait::Not,
         (false, Some(time)) => Wait::Until(time),
         (false, None) => Wait::ForNews,
     })
+}
+
+/// Says that a flush has nothing left that can move, if that is what was found.
+fn announce(shared: &Shared, flushes: u64, nothing_due: bool) {
+    let in_flight = !shared.flights.is_empty();
+    let mut lane = shared.lane();
+    if lane.flushes() == flushes && lane.drained(shared.clock.now(), in_flight, nothing_due) {
+        shared.herald.tell(News::FlushDrained);
+    }
 }
 
 /// Starts connections for what is ready.

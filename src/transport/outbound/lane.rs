@@ -21,6 +21,8 @@ pub(super) struct Lane<F> {
     gate: Gate,
     stopping: bool,
     flush: Option<Flush>,
+    /// How many flushes have begun.
+    flushes: u64,
     trouble: Option<Paused>,
     limit: usize,
     cap: Option<(usize, SysTime)>,
@@ -69,6 +71,7 @@ impl<F> Lane<F> {
             gate: Gate::Closed,
             stopping: false,
             flush: None,
+            flushes: 0,
             trouble: None,
             limit: limit.max(1),
             cap: None,
@@ -100,11 +103,17 @@ impl<F> Lane<F> {
 
     pub(super) fn begin_flush(&mut self) {
         self.flush = Some(Flush::default());
+        self.flushes += 1;
         self.cap = None;
     }
 
     pub(super) fn end_flush(&mut self) {
         self.flush = None;
+    }
+
+    /// Which flush this is. A look at the queue says nothing about a flush that began after it.
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes
     }
 
     /// Whether retry times are ignored (TN-12).
