@@ -50,6 +50,7 @@ pub(crate) async fn run(
     let mut first_error = join_all(logoffs).await.into_iter().find_map(Result::err);
     for slot in &slots {
         shared.table.remove(slot.row_id);
+        slot.release();
     }
     let flags = if hurry { DeinitFlags::HURRY } else { DeinitFlags::NORMAL };
     for provider in providers {

@@ -14,6 +14,7 @@ mod routing;
 mod slot;
 mod status_table;
 mod submission;
+mod turns;
 
 pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 
@@ -37,8 +38,10 @@ use crate::spi::{
 };
 use slot::{Slot, SlotSupport};
 use status_table::HostColumns;
+use turns::Turns;
 
 /// A transport of the profile, to be logged on.
+#[derive(Clone)]
 pub struct TransportService {
     /// Name in the profile.
     pub name: String,
@@ -82,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) hand_over: Arc<Semaphore>,
     /// The same for the ends of deferred messages, apart, so that ends never wait for beginnings.
     pub(crate) finish: Arc<Semaphore>,
+    /// Keeps calls about one message apart.
+    pub(crate) turns: Turns,
     /// Answered once everything that waits in the outgoing queue table has been looked at.
     barriers: mpsc::Sender<oneshot::Sender<()>>,
     /// Messages that a transport gave back (TN-18); not handed over again in this session.
@@ -123,6 +128,7 @@ impl Spooler {
             reconsider: Notify::new(),
             hand_over: Arc::new(Semaphore::new(AT_ONCE)),
             finish: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Turns::default(),
             barriers,
             given_back: Mutex::default(),
             ended: broadcast::Sender::new(4096),
@@ -345,6 +351,7 @@ impl Spooler {
 impl Drop for Spooler {
     fn drop(&mut self) {
         self.shared.ending.cancel();
+        self.shared.slots().iter().for_each(|slot| slot.release());
     }
 }
 

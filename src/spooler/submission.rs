@@ -26,6 +26,8 @@ struct Memory {
     seen: Option<EntryId>,
     /// Messages not to be handed over before a time.
     later: BTreeMap<EntryId, SysTime>,
+    /// Messages that were passed over because a call about them was running.
+    passed_over: BTreeSet<EntryId>,
 }
 
 /// Runs until the session ends.
@@ -45,9 +47,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
         look_through(&shared, &mut memory, &mut busy, &report).await;
         if busy.is_empty() {
             // An error means that whoever asked has gone.
-            for asked in settled.drain(..) {
+            settled.drain(..).for_each(|asked| {
                 let _ = asked.send(());
-            }
+            });
         }
         let timer = wait_until(&shared, memory.later.values().min().copied());
         tokio::select! {
@@ -62,26 +64,26 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
             () = timer => look = Look::All,
             Some(asked) = barriers.recv() => {
                 settled.push(asked);
-                look = Look::New;
+                // What made room for them may have been signalled and not been seen yet.
+                look = Look::All;
             }
             Some((entry, handed)) = reports.recv() => {
-                settle(&shared, &mut memory, &mut busy, entry, handed);
+                look = settle(&shared, &mut memory, &mut busy, entry, handed);
                 while let Ok((entry, handed)) = reports.try_recv() {
-                    settle(&shared, &mut memory, &mut busy, entry, handed);
+                    look = look.max(settle(&shared, &mut memory, &mut busy, entry, handed));
                 }
-                look = Look::New;
             }
         }
     }
 }
 
 /// How much of the table is to be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Look {
-    /// All of it: something that was skipped may be possible now.
-    All,
     /// What was added since.
     New,
+    /// All of it: something that was skipped may be possible now.
+    All,
 }
 
 async fn wait_until(shared: &Shared, time: Option<SysTime>) {
@@ -91,15 +93,17 @@ async fn wait_until(shared: &Shared, time: Option<SysTime>) {
     }
 }
 
-/// Notes how the handling of a message ended.
+/// Notes how the handling of a message ended, and says what is to be looked at then.
 fn settle(
     shared: &Shared,
     memory: &mut Memory,
     busy: &mut BTreeSet<EntryId>,
     entry: EntryId,
     handed: Handed,
-) {
+) -> Look {
     busy.remove(&entry);
+    // What it lacked may have come while the call ran, and the look that was for it has passed.
+    let again = memory.passed_over.remove(&entry) && handed == Handed::Unavailable;
     match handed {
         Handed::Gone | Handed::Deferred | Handed::Unavailable => {
             memory.later.remove(&entry);
@@ -111,6 +115,7 @@ fn settle(
             memory.later.insert(entry, shared.clock.now().saturating_add(AFTER_ERROR));
         }
     }
+    if again { Look::All } else { Look::New }
 }
 
 /// Hands over every message that is ready, as many at once as there are permits.
@@ -142,7 +147,11 @@ async fn look_through(
                 continue;
             }
             memory.later.remove(&entry);
-            if busy.contains(&entry) || shared.given_back().contains(&entry) {
+            if shared.given_back().contains(&entry) {
+                continue;
+            }
+            if busy.contains(&entry) {
+                memory.passed_over.insert(entry);
                 continue;
             }
             let permit = tokio::select! {

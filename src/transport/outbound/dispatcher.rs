@@ -57,10 +57,10 @@ enum Wait {
 
 async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let now = shared.clock.now();
-    let (back, to_claim, paused_until, open, flushes) = {
+    let (back, to_claim, paused_until, open, asked) = {
         let mut lane = shared.lane();
-        let (back, to_claim) = (lane.take_back(now), lane.to_claim(now));
-        (back, to_claim, lane.paused_until(now), lane.is_open(), lane.flushes())
+        let back = lane.take_back(now);
+        (back, lane.to_claim(now), lane.paused_until(now), lane.is_open(), lane.asked())
     };
     shared.give_back(back, None);
     if !open {
@@ -74,7 +74,14 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     staff(shared);
     let looked = to_claim > 0;
     let nothing_due = looked && !claimed.any;
-    announce(shared, flushes, nothing_due);
+    {
+        let mut lane = shared.lane();
+        let in_flight = !shared.flights.is_empty();
+        // A look from before a flush began says nothing about it.
+        if lane.asked() == asked && lane.drained(shared.clock.now(), in_flight, nothing_due) {
+            shared.herald.tell(News::FlushDrained);
+        }
+    }
     let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
     // A time that has passed belongs to something that cannot be claimed now; what makes it
     // claimable is news.
@@ -84,15 +91,6 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
         (false, Some(time)) => Wait::Until(time),
         (false, None) => Wait::ForNews,
     })
-}
-
-/// Says that a flush has nothing left that can move, if that is what was found.
-fn announce(shared: &Shared, flushes: u64, nothing_due: bool) {
-    let in_flight = !shared.flights.is_empty();
-    let mut lane = shared.lane();
-    if lane.flushes() == flushes && lane.drained(shared.clock.now(), in_flight, nothing_due) {
-        shared.herald.tell(News::FlushDrained);
-    }
 }
 
 /// Starts connections for what is ready.

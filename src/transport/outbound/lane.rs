@@ -21,8 +21,6 @@ pub(super) struct Lane<F> {
     gate: Gate,
     stopping: bool,
     flush: Option<Flush>,
-    /// How many flushes have begun.
-    flushes: u64,
     trouble: Option<Paused>,
     limit: usize,
     cap: Option<(usize, SysTime)>,
@@ -37,6 +35,8 @@ pub(super) struct Lane<F> {
     moving: usize,
     /// More was due than could be claimed.
     backlog: bool,
+    /// Grows with everything that makes an earlier look at the queue worth nothing.
+    asked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +71,6 @@ impl<F> Lane<F> {
             gate: Gate::Closed,
             stopping: false,
             flush: None,
-            flushes: 0,
             trouble: None,
             limit: limit.max(1),
             cap: None,
@@ -81,6 +80,7 @@ impl<F> Lane<F> {
             connected: 0,
             moving: 0,
             backlog: false,
+            asked: 0,
         }
     }
 
@@ -102,18 +102,13 @@ impl<F> Lane<F> {
     }
 
     pub(super) fn begin_flush(&mut self) {
+        self.asked += 1;
         self.flush = Some(Flush::default());
-        self.flushes += 1;
         self.cap = None;
     }
 
     pub(super) fn end_flush(&mut self) {
         self.flush = None;
-    }
-
-    /// Which flush this is. A look at the queue says nothing about a flush that began after it.
-    pub(super) fn flushes(&self) -> u64 {
-        self.flushes
     }
 
     /// Whether retry times are ignored (TN-12).
@@ -127,6 +122,11 @@ impl<F> Lane<F> {
             paused.until = SysTime::EPOCH;
         }
         self.cap = None;
+    }
+
+    /// What a look at the queue is an answer to; when it differs afterwards, look again.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked
     }
 
     /// Whether a new transaction may start (TN-8, TN-9).
@@ -307,6 +307,7 @@ impl<F> Lane<F> {
 
     /// New work has come: a flush that had ended has something to do again.
     pub(super) fn new_work(&mut self) {
+        self.asked += 1;
         if let Some(flush) = &mut self.flush {
             flush.announced = false;
         }

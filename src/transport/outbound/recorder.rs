@@ -143,7 +143,7 @@ fn landed(shared: &Shared, outcome: &Outcome) {
         why = %outcome.record.last_error,
         "An attempt is recorded"
     );
-    // Told before it lands, so that the end of a flush is told behind the ends of its messages.
+    // Told before it lands: a flush is over when nothing flies, and its ends come before it.
     if outcome.news {
         shared.herald.tell(News::SentDeferred(entry.clone()));
     }
