@@ -85,7 +85,10 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
         }
     }
     let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
-    Ok(match (another_look, paused_until.or(claimed.next)) {
+    // A time that has passed belongs to something that cannot be claimed now; what makes it
+    // claimable is news.
+    let next = claimed.next.filter(|time| *time > shared.clock.now());
+    Ok(match (another_look, paused_until.or(next)) {
         (true, _) => Wait::Not,
         (false, Some(time)) => Wait::Until(time),
         (false, None) => Wait::ForNews,
