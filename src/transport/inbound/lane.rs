@@ -306,7 +306,11 @@ pub(super) async fn connect(account: &Account) -> Result<ImapSession, LaneFault>
         auth: imap.auth.as_deref(),
         memory: &account.memory,
     };
-    ImapSession::open(&account.connector, login, account.settings.tuning).await
+    let mut session = ImapSession::open(&account.connector, login, account.settings.tuning).await?;
+    if account.has_levels() {
+        account.note_delimiter(session.delimiter().await?);
+    }
+    Ok(session)
 }
 
 #[cfg(test)]

@@ -335,6 +335,21 @@ impl ImapSession {
         self.news
     }
 
+    /// What stands between the levels of a mailbox name (RFC 3501 section 6.3.8); `None` when
+    /// there are no levels.
+    pub(super) async fn delimiter(&mut self) -> Result<Option<char>, LaneFault> {
+        let mut found = None;
+        let reply = self
+            .run("LIST \"\" \"\"", &mut |response| {
+                if let Response::MailboxData(MailboxDatum::List(list)) = response {
+                    found = list.delimiter.as_deref().and_then(|text| text.chars().next());
+                }
+            })
+            .await?;
+        expect_ok("LIST", reply)?;
+        Ok(found)
+    }
+
     /// Keeps the connection alive.
     pub(super) async fn noop(&mut self) -> Result<(), LaneFault> {
         let reply = self.run("NOOP", &mut |_| {}).await?;
