@@ -28,7 +28,7 @@ impl Hub {
 
 impl OutboundEvents for Hub {
     fn sent_deferred(&self, entry: &EntryId) {
-        self.support.spooler_notify(SpoolerNotify::SENTDEFERRED, Some(entry));
+        self.row.notify(SpoolerNotify::SENTDEFERRED, Some(entry));
     }
 
     fn activity(&self, activity: Activity) {
@@ -40,7 +40,7 @@ impl OutboundEvents for Hub {
     }
 
     fn ready_to_send(&self) {
-        self.support.spooler_notify(SpoolerNotify::READYTOSEND, None);
+        self.row.notify(SpoolerNotify::READYTOSEND, None);
     }
 
     fn flush_drained(&self) {
@@ -51,7 +51,7 @@ impl OutboundEvents for Hub {
 impl InboundEvents for Hub {
     fn new_mail(&self) {
         self.arrivals.notify_waiters();
-        self.support.spooler_notify(SpoolerNotify::NEWMAIL, None);
+        self.row.notify(SpoolerNotify::NEWMAIL, None);
     }
 
     fn activity(&self, activity: Activity) {
