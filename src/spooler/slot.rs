@@ -1,7 +1,7 @@
 //! One logon as the spooler keeps it, and the support object the logon calls back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
@@ -26,8 +26,9 @@ pub(crate) struct Slot {
     pub(crate) section: ProfileSection,
     pub(crate) row_id: u32,
     pub(crate) host: HostColumns,
-    /// Set once TransportLogon has succeeded.
-    logon: OnceLock<(Arc<dyn XpLogon>, LogonOutFlags)>,
+    /// Between a successful TransportLogon and the release. The logon holds its support object
+    /// and that holds this slot, so it must be let go of here.
+    logon: Mutex<Option<(Arc<dyn XpLogon>, LogonOutFlags)>>,
     types: Mutex<Option<AddressTypes>>,
     /// NOTIFY_NEWMAIL, coalesced (IB-1).
     pub(crate) new_mail: Notify,
@@ -60,7 +61,7 @@ impl Slot {
             section,
             row_id,
             host,
-            logon: OnceLock::new(),
+            logon: Mutex::new(None),
             types: Mutex::new(None),
             new_mail: Notify::new(),
             sent_deferred,
@@ -74,17 +75,26 @@ impl Slot {
     }
 
     pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
-        // A slot logs on once; a second logon would be a second slot.
-        let _ = self.logon.set((logon, flags));
+        *self.lock_logon() = Some((logon, flags));
+    }
+
+    /// Lets go of the logon, which ends with its last reference (LG-9).
+    pub(crate) fn release(&self) {
+        let released = self.lock_logon().take();
+        drop(released);
+    }
+
+    fn lock_logon(&self) -> MutexGuard<'_, Option<(Arc<dyn XpLogon>, LogonOutFlags)>> {
+        self.logon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The logon while it may be called.
     ///
     /// # Errors
     /// `MAPI_E_END_OF_SESSION` when it never came about or reported a critical error (SP-2).
-    pub(crate) fn logon(&self) -> MapiResult<&Arc<dyn XpLogon>> {
-        match self.logon.get() {
-            Some((logon, _)) if !self.critical_error.is_cancelled() => Ok(logon),
+    pub(crate) fn logon(&self) -> MapiResult<Arc<dyn XpLogon>> {
+        match &*self.lock_logon() {
+            Some((logon, _)) if !self.critical_error.is_cancelled() => Ok(Arc::clone(logon)),
             _ => Err(MapiError::new(
                 MapiCode::END_OF_SESSION,
                 format!("the transport {} is not logged on", self.name),
@@ -93,7 +103,7 @@ impl Slot {
     }
 
     pub(crate) fn wants(&self, flag: LogonOutFlags) -> bool {
-        self.logon.get().is_some_and(|(_, flags)| flags.contains(flag))
+        self.lock_logon().as_ref().is_some_and(|(_, flags)| flags.contains(flag))
     }
 
     /// Queues the end of a deferred message to be taken up.

@@ -224,7 +224,12 @@ async fn a_flush_ends_behind_the_ends_of_its_messages() {
         let looks = tokio::spawn({
             let shared = std::sync::Arc::clone(&rig.outbound.shared);
             async move {
-                while !shared.spool.done_page(shared.account, None, 4).await.is_ok_and(|page| page.len() >= 4)  {
+                while !shared
+                    .spool
+                    .done_page(shared.account, None, 4)
+                    .await
+                    .is_ok_and(|page| page.len() >= 4)
+                {
                     shared.wake.notify_one();
                     tokio::task::yield_now().await;
                 }
