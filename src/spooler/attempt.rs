@@ -125,7 +125,7 @@ async fn hand_over_locked(
     if let Some(slot) = deferred_by {
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
-        let view = RoutedMessage::new(Arc::clone(&message), rows);
+        let view = RoutedMessage::view(Arc::clone(&message), rows);
         match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED).await {
             Answer::Sent => {}
             Answer::Deferred => return Ok(Handed::Deferred),
@@ -167,7 +167,7 @@ async fn hand_over_locked(
         }
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
-            let view = RoutedMessage::new(Arc::clone(&message), rows.clone());
+            let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
             let answer = submit(shared, slot, view, SubmitMessageFlags::empty()).await;
             match answer {
                 Answer::Sent => {

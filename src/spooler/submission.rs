@@ -47,9 +47,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
         look_through(&shared, &mut memory, &mut busy, &report).await;
         if busy.is_empty() {
             // An error means that whoever asked has gone.
-            settled.drain(..).for_each(|asked| {
+            for asked in settled.drain(..) {
                 let _ = asked.send(());
-            });
+            }
         }
         let timer = wait_until(&shared, memory.later.values().min().copied());
         tokio::select! {

@@ -1,13 +1,13 @@
 //! Where the events of both halves of a logon come together: they change the status row and are
 //! passed on to the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::Notify;
 
 use super::events::{Activity, Trouble};
 use super::inbound::InboundEvents;
-use super::outbound::OutboundEvents;
+use super::outbound::{Outbound, OutboundEvents};
 use super::status::StatusRowKeeper;
 use crate::mapi::{EntryId, SpoolerNotify};
 use crate::spi::Support;
@@ -18,11 +18,19 @@ pub(crate) struct Hub {
     pub(crate) row: StatusRowKeeper,
     /// Wakes StartMessage calls that wait during a flush: mail came, or the flush is over.
     pub(crate) arrivals: Notify,
+    /// The sending half, to leave flush mode with the row.
+    outbound: OnceLock<Weak<Outbound>>,
 }
 
 impl Hub {
     pub(crate) fn new(support: Arc<dyn Support>, row: StatusRowKeeper) -> Arc<Self> {
-        Arc::new(Hub { support, row, arrivals: Notify::new() })
+        Arc::new(Hub { support, row, arrivals: Notify::new(), outbound: OnceLock::new() })
+    }
+
+    /// Tells which sending half this is the hub of.
+    pub(crate) fn attach(&self, outbound: &Arc<Outbound>) {
+        // A logon has one sending half for all its life.
+        let _ = self.outbound.set(Arc::downgrade(outbound));
     }
 }
 
@@ -44,7 +52,16 @@ impl OutboundEvents for Hub {
     }
 
     fn flush_drained(&self) {
-        self.row.update(|situation| situation.notify = situation.notify.outbound_drained());
+        self.row.update(|situation| {
+            let before = situation.notify;
+            situation.notify = before.outbound_drained();
+            // Retry times count again from here on (TN-12).
+            if situation.notify != before
+                && let Some(outbound) = self.outbound.get().and_then(Weak::upgrade)
+            {
+                outbound.end_flush();
+            }
+        });
     }
 }
 

@@ -194,6 +194,7 @@ impl XpProvider for SmtpImapProvider {
         let hub = Hub::new(support, row);
         let halves = self.halves(&settings, &hub);
         if let Some(outbound) = &halves.outbound {
+            hub.attach(outbound);
             outbound.set_gate(Gate::Closed);
         }
         let mut out = LogonOutFlags::empty();

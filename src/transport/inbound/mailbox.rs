@@ -39,9 +39,12 @@ struct State {
     in_flight: BTreeSet<u32>,
     /// What was decided while a rebuilt mailbox is matched; kept until it is on disk.
     decided: BTreeMap<u32, (ContentDigest, Match)>,
-    watched: Watched,
+    mode: Watched,
     /// Why a message was set aside last.
     set_aside_words: String,
+    /// How often a commit was asked for, and how many of those askers were served.
+    commits_asked: u64,
+    commits_done: u64,
 }
 
 /// A message to be fetched.
@@ -186,7 +189,9 @@ impl Mailbox {
         let mut state = self.state();
         *state = State {
             progress: Some(Progress::resume(record)),
-            watched: state.watched,
+            mode: state.mode,
+            commits_asked: state.commits_asked,
+            commits_done: state.commits_done,
             ..State::default()
         };
         Ok(())
@@ -324,10 +329,26 @@ impl Mailbox {
     /// before the call and could move the cursor is durable. Callers at the same time share a
     /// step. Cancel-safe.
     pub(super) async fn commit(&self) -> Result<(), SpoolError> {
-        let _writing = self.writer.lock().await;
-        let Some(step) = self.with(None, |progress| progress.step(self.owes)) else {
-            return Ok(());
+        let ticket = {
+            let mut state = self.state();
+            state.commits_asked += 1;
+            state.commits_asked
         };
+        let _writing = self.writer.lock().await;
+        let (covers, step) = {
+            let mut state = self.state();
+            if state.commits_done >= ticket {
+                // A step that was written meanwhile has it. Without this look each waiter would
+                // write what little has ended since, one flush for each message.
+                return Ok(());
+            }
+            let step = state.progress.as_ref().and_then(|progress| progress.step(self.owes));
+            if step.is_none() {
+                state.commits_done = state.commits_asked;
+            }
+            (state.commits_asked, step)
+        };
+        let Some(step) = step else { return Ok(()) };
         let mut batch = Batch::new().with(self.put(step.record.clone()));
         for (uid, ending) in &step.settled {
             let rematched = *uid <= step.record.rematch_until;
@@ -344,6 +365,7 @@ impl Mailbox {
         }
         self.spool.commit(batch).await?;
         let mut state = self.state();
+        state.commits_done = covers;
         for (uid, _) in &step.settled {
             state.decided.remove(uid);
         }
@@ -433,9 +455,9 @@ impl Mailbox {
     // ----- for the status -----
 
     /// Notes how it is watched; true when that is a change.
-    pub(super) fn watch(&self, watched: Watched) -> bool {
+    pub(super) fn watch(&self, mode: Watched) -> bool {
         let mut state = self.state();
-        std::mem::replace(&mut state.watched, watched) != watched
+        std::mem::replace(&mut state.mode, mode) != mode
     }
 
     pub(super) fn snapshot(&self) -> MailboxState {
@@ -444,7 +466,7 @@ impl Mailbox {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         MailboxState {
             mailbox: self.name.clone(),
-            mode: state.watched,
+            mode: state.mode,
             last_uid: progress.map_or(0, Progress::last_uid),
             pending: count(progress.map_or(0, Progress::pending)),
             set_aside: count(progress.map_or(0, |progress| progress.set_aside().len())),
@@ -500,15 +522,21 @@ impl Claim {
         self.wanted.repetition = Repetition::Possible;
     }
 
-    /// It has ended. What that changes on disk is written by [`Mailbox::commit`].
-    pub(super) fn end(mut self, ending: Ending) {
+    /// It has ended. What that changes on disk is written by [`Mailbox::commit`]. It counts as
+    /// being on its way until the result is dropped.
+    pub(super) fn end(mut self, ending: Ending) -> Ended {
         self.settled = true;
         let mut state = self.mailbox.state();
-        if state.is_current(self.uid_validity) {
-            state.in_flight.remove(&self.wanted.uid);
-            if let Some(progress) = &mut state.progress {
-                progress.end(self.wanted.uid, ending);
-            }
+        if state.is_current(self.uid_validity)
+            && let Some(progress) = &mut state.progress
+        {
+            progress.end(self.wanted.uid, ending);
+        }
+        drop(state);
+        Ended {
+            mailbox: Arc::clone(&self.mailbox),
+            uid_validity: self.uid_validity,
+            uid: self.wanted.uid,
         }
     }
 
@@ -535,6 +563,22 @@ impl Claim {
         wanted.manner = wanted.manner.max(Manner::Alone);
         state.wanted.insert(wanted.uid, wanted);
         Failed::Again(again)
+    }
+}
+
+/// A message that has ended and is not on disk as such.
+pub(super) struct Ended {
+    mailbox: Arc<Mailbox>,
+    uid_validity: u32,
+    uid: u32,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut state = self.mailbox.state();
+        if state.is_current(self.uid_validity) {
+            state.in_flight.remove(&self.uid);
+        }
     }
 }
 

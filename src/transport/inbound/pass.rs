@@ -200,6 +200,13 @@ impl Work {
         let tuning = self.account.settings.tuning;
         let most = usize::try_from(tuning.window).unwrap_or(usize::MAX);
         let (listed, more) = self.session.list(from, to, most).await?;
+        if let (true, Some(to)) = (listed.is_empty(), to)
+            && !self.session.search(from, to).await?.is_empty()
+        {
+            // OK without a list is no empty list: the cursor would pass over what is there.
+            let words = "it answers UID FETCH with OK and lists nothing of what is there";
+            return Err(LaneFault::Protocol(words.into()));
+        }
         let highest = listed.last().map(|last| last.uid);
         let covered = match (more, to) {
             (true, _) | (false, None) => highest,

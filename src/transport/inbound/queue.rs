@@ -134,6 +134,11 @@ impl Queue {
         self.lock().is_empty()
     }
 
+    /// Takes out everything.
+    pub(super) fn withdraw_all(&self) -> Vec<Fetched> {
+        std::mem::take(&mut *self.lock()).into()
+    }
+
     /// Takes out what of a mailbox nobody has taken yet; dropping it gives it back.
     pub(super) fn withdraw(&self, mailbox: &Arc<Mailbox>) -> Vec<Fetched> {
         let mut queue = self.lock();

@@ -30,6 +30,8 @@ pub(super) struct ImapSession {
     inner: async_imap::Session<Wire<Stream>>,
     capabilities: Capabilities,
     tuning: Tuning,
+    /// The open mailbox has grown since it was listed last. Servers say so whenever they like.
+    news: bool,
 }
 
 /// Whether a mailbox is opened to be changed.
@@ -92,7 +94,8 @@ impl ImapSession {
             .login("-", "-")
             .await
             .map_err(|(error, _)| LaneFault::Protocol(error.to_string()))?;
-        let mut session = ImapSession { inner, capabilities: logged_in.capabilities, tuning };
+        let mut session =
+            ImapSession { inner, capabilities: logged_in.capabilities, tuning, news: false };
         if session.capabilities.has("ID") {
             // Some providers open no mailbox for who has not said what it is.
             let command = concat!(
@@ -144,7 +147,10 @@ impl ImapSession {
                     Response::Data { status: Status::Bye, outcome } if command != "LOGOUT" => {
                         return Err(bye(outcome));
                     }
-                    response => on(response),
+                    response => {
+                        self.news |= is_news(response)?;
+                        on(response);
+                    }
                 }
             }
         };
@@ -184,6 +190,7 @@ impl ImapSession {
             };
         }
         opened.read_only = reply.has_code("READ-ONLY");
+        self.news = false;
         Ok(Ok(opened))
     }
 
@@ -198,6 +205,7 @@ impl ImapSession {
         let to_text = to.map_or("*".to_owned(), |to| to.to_string());
         let command = format!("UID FETCH {from}:{to_text} (UID RFC822.SIZE INTERNALDATE)");
         let mut lowest: BinaryHeap<Listed> = BinaryHeap::new();
+        self.news = false;
         let mut more = false;
         let reply = self
             .run(&command, &mut |response| {
@@ -296,9 +304,23 @@ impl ImapSession {
 
     /// UIDs flagged `\Deleted`.
     pub(super) async fn deleted(&mut self) -> Result<Vec<u32>, LaneFault> {
+        self.find("UID SEARCH DELETED").await
+    }
+
+    /// Which of these UIDs are flagged `\Deleted`.
+    pub(super) async fn deleted_among(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
+        self.find(&format!("UID SEARCH UID {set} DELETED")).await
+    }
+
+    /// UIDs between these two, both included.
+    pub(super) async fn search(&mut self, from: u32, to: u32) -> Result<Vec<u32>, LaneFault> {
+        self.find(&format!("UID SEARCH UID {from}:{to}")).await
+    }
+
+    async fn find(&mut self, command: &str) -> Result<Vec<u32>, LaneFault> {
         let mut found = Vec::new();
         let reply = self
-            .run("UID SEARCH DELETED", &mut |response| {
+            .run(command, &mut |response| {
                 if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
                     found.extend_from_slice(uids);
                 }
@@ -308,18 +330,9 @@ impl ImapSession {
         Ok(found)
     }
 
-    /// Which of these UIDs are flagged `\Deleted`.
-    pub(super) async fn deleted_among(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
-        let mut found = Vec::new();
-        let reply = self
-            .run(&format!("UID SEARCH UID {set} DELETED"), &mut |response| {
-                if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
-                    found.extend_from_slice(uids);
-                }
-            })
-            .await?;
-        expect_ok("UID SEARCH", reply)?;
-        Ok(found)
+    /// Whether the open mailbox has grown since it was listed last.
+    pub(super) fn has_news(&self) -> bool {
+        self.news
     }
 
     /// Keeps the connection alive.
@@ -333,21 +346,20 @@ impl ImapSession {
         let _ = tokio::time::timeout(within, self.run("LOGOUT", &mut |_| {})).await;
     }
 
-    /// Begins IDLE (RFC 2177). False when the server refuses it.
+    /// Begins IDLE (RFC 2177). `None` when the server refuses it.
     pub(super) async fn idle_begin(&mut self) -> Result<Option<Idling>, LaneFault> {
         self.inner.as_mut().expect_literals(LITERAL_SLACK);
         self.inner.as_mut().expect_within(Some(self.tuning.silence));
         let work = async {
             let tag = self.inner.run_command("IDLE").await.map_err(lost)?;
-            let mut news = false;
             loop {
                 let Some(data) = self.inner.read_response().await.map_err(broken)? else {
                     return Err(LaneFault::Lost("closed by the server".into()));
                 };
                 match data.parsed() {
-                    Response::Continue(_) => return Ok(Some(Idling { tag, news })),
+                    Response::Continue(_) => return Ok(Some(Idling { tag })),
                     Response::Done { .. } => return Ok(None),
-                    response => news |= is_news(response)?,
+                    response => self.news |= is_news(response)?,
                 }
             }
         };
@@ -357,13 +369,13 @@ impl ImapSession {
 
     /// Waits until the server says that the mailbox has changed. Cancel-safe; the silence of the
     /// server has no bound here, the caller renews.
-    pub(super) async fn idle_wait(&mut self, idling: &mut Idling) -> Result<(), LaneFault> {
+    pub(super) async fn idle_wait(&mut self) -> Result<(), LaneFault> {
         self.inner.as_mut().expect_within(None);
-        while !idling.news {
+        while !self.news {
             let Some(data) = self.inner.read_response().await.map_err(broken)? else {
                 return Err(LaneFault::Lost("closed by the server during IDLE".into()));
             };
-            idling.news = is_news(data.parsed())?;
+            self.news = is_news(data.parsed())?;
         }
         Ok(())
     }
@@ -378,9 +390,7 @@ impl ImapSession {
                 };
                 match data.parsed() {
                     Response::Done { tag, .. } if *tag == idling.tag => return Ok(()),
-                    response => {
-                        is_news(response)?;
-                    }
+                    response => self.news |= is_news(response)?,
                 }
             }
         };
@@ -395,7 +405,6 @@ impl ImapSession {
 #[derive(Debug)]
 pub(super) struct Idling {
     tag: async_imap::imap_proto::RequestId,
-    news: bool,
 }
 
 /// Whether a response during IDLE may mean new mail. "Still here" does not.

@@ -17,6 +17,8 @@ pub(crate) enum Abort {
     Cancel,
     /// It is given back and waits for its message (TN-18).
     Park,
+    /// The user keeps it from being sent.
+    Hold,
 }
 
 /// How long the recorder may take over an outcome that is decided. It waits for the disk only,
@@ -100,6 +102,13 @@ async fn abort_row(
             }
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
+        Abort::Hold => {
+            if matches!(row.state, QueueState::Held | QueueState::Parked) {
+                return Ok(Ok(()));
+            }
+            row.state = QueueState::Held;
+            Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
+        }
     };
     shared.spool.commit(batch).await.map(|_durable| Ok(()))
 }
@@ -131,7 +140,6 @@ pub(super) fn history(row: &QueueRecord, end: HistoryEnd, now: SysTime) -> Histo
 /// What a user may do to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    Hold,
     Release,
     Retry,
 }
@@ -140,14 +148,10 @@ pub(super) enum Wish {
 pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> MapiResult<bool> {
     loop {
         if let Some(flight) = shared.flights.of(entry) {
-            match (wish, flight.progress.stage()) {
-                (Wish::Hold, Stage::Stoppable | Stage::DotOut) => {
-                    let why = format!("{entry} is on its way");
-                    return Err(MapiError::new(MapiCode::UNABLE_TO_ABORT, why));
-                }
+            match flight.progress.stage() {
                 // It is being tried at this moment.
-                (_, Stage::Stoppable | Stage::DotOut) => return Ok(false),
-                (_, Stage::Over | Stage::Stopped) => {
+                Stage::Stoppable | Stage::DotOut => return Ok(false),
+                Stage::Over | Stage::Stopped => {
                     let landed = tokio::time::timeout(RECORDER_PATIENCE, flight.landed());
                     landed.await.map_err(|_| MapiError::from(MapiCode::DISK_ERROR))?;
                     continue;
@@ -160,13 +164,7 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
             return Err(MapiError::new(MapiCode::NOT_IN_QUEUE, why));
         };
         let Some(changed) = granted(&row, wish, shared.clock.now()) else {
-            return match (wish, row.state) {
-                (Wish::Hold, QueueState::Done) => {
-                    let why = format!("{entry} was sent");
-                    Err(MapiError::new(MapiCode::UNABLE_TO_ABORT, why))
-                }
-                _ => Ok(false),
-            };
+            return Ok(false);
         };
         let put = Op::PutQueue {
             entry: entry.clone(),
@@ -184,17 +182,13 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
 /// The row after a wish; `None` when there is nothing to change.
 fn granted(row: &QueueRecord, wish: Wish, now: SysTime) -> Option<QueueRecord> {
     let state = match (wish, &row.state) {
-        (Wish::Hold, QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. }) => {
-            QueueState::Held
-        }
         (Wish::Release, QueueState::Held | QueueState::InDoubt { resend: false, .. })
         | (Wish::Retry, QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. }) => {
             QueueState::Due
         }
         _ => return None,
     };
-    let due = if wish == Wish::Hold { row.due } else { now };
-    Some(QueueRecord { state, due, ..row.clone() })
+    Some(QueueRecord { state, due: now, ..row.clone() })
 }
 
 /// Rows looked at, and written, at once.

@@ -10,7 +10,6 @@ use super::shared::Shared;
 use super::worker;
 use crate::mapi::SysTime;
 use crate::spool::SpoolError;
-use crate::transport::events::{Trouble, TroubleKind};
 
 /// How long a spool that cannot be read is left alone.
 const SPOOL_PAUSE: Duration = Duration::from_secs(5);
@@ -26,7 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let wait = match step(&shared).await {
             Ok(wait) => {
                 if std::mem::take(&mut spool_trouble) {
-                    shared.herald.tell(News::Trouble(None));
+                    shared.storage_mended();
                 }
                 wait
             }
@@ -103,10 +102,6 @@ fn staff(shared: &Arc<Shared>) {
 fn report(shared: &Shared, error: &SpoolError) -> SysTime {
     let until = shared.clock.now().saturating_add(SPOOL_PAUSE);
     tracing::error!(transport = %shared.settings.transport, %error, "The queue cannot be worked on");
-    shared.herald.tell(News::Trouble(Some(Trouble {
-        kind: TroubleKind::Storage,
-        words: error.to_string(),
-        next_attempt: Some(until),
-    })));
+    shared.storage_trouble(error, until);
     until
 }

@@ -52,6 +52,7 @@ struct Flush {
 struct Paused {
     failures: u32,
     until: SysTime,
+    why: Failure,
 }
 
 /// What follows from a failure.
@@ -136,6 +137,11 @@ impl<F> Lane<F> {
     fn is_paused(&self, now: SysTime) -> bool {
         let probe = self.flush.as_ref().is_some_and(|flush| !flush.probed);
         self.trouble.as_ref().is_some_and(|paused| now < paused.until) && !probe
+    }
+
+    /// The trouble there is, and until when it is waited for.
+    pub(super) fn trouble(&self) -> Option<(&Failure, SysTime)> {
+        self.trouble.as_ref().map(|paused| (&paused.why, paused.until))
     }
 
     /// Until when trouble is waited for.
@@ -274,7 +280,7 @@ impl<F> Lane<F> {
         }
         let failures = self.trouble.as_ref().map_or(0, |paused| paused.failures).saturating_add(1);
         let until = now.saturating_add(pause(failures));
-        self.trouble = Some(Paused { failures, until });
+        self.trouble = Some(Paused { failures, until, why: failure.clone() });
         if failure.verdict.cause == Cause::Throttled && self.connected > 0 {
             self.cap = Some((1, until.saturating_add(CAP_LASTS)));
         }

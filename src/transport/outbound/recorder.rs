@@ -12,7 +12,6 @@ use super::schedule::{self, AttemptEnd};
 use super::shared::Shared;
 use crate::mapi::SysTime;
 use crate::spool::{Batch, Expect, Op, QueueRecord, QueueState, RecipientState, SpoolError};
-use crate::transport::events::{Trouble, TroubleKind};
 
 /// An attempt that is over.
 #[derive(Debug)]
@@ -102,16 +101,12 @@ async fn record_one(shared: &Arc<Shared>, outcome: &Outcome) {
         tracing::error!(entry = %outcome.flight.entry, %error, "An outcome could not be recorded");
         in_trouble = true;
         let next = shared.clock.now().saturating_add(pause);
-        shared.herald.tell(News::Trouble(Some(Trouble {
-            kind: TroubleKind::Storage,
-            words: error.to_string(),
-            next_attempt: Some(next),
-        })));
+        shared.storage_trouble(&error, next);
         shared.clock.sleep_until(next).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     if in_trouble {
-        shared.herald.tell(News::Trouble(None));
+        shared.storage_mended();
     }
 }
 

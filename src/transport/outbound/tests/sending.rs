@@ -27,7 +27,6 @@ async fn a_message_goes_out_and_is_settled() {
         assert!(text.contains("Subject: note") && text.contains("\r\n.two\r\n"), "{text}");
         assert!(text.contains("From: Ann <ann@example.org>"), "{text}");
 
-        assert!(rig.outbound.outcome(&entry).await.unwrap().is_some());
         rig.outbound.settle(&entry).await.unwrap();
         rig.outbound.settle(&entry).await.unwrap();
         assert!(rig.row(&entry).await.is_none());
@@ -225,7 +224,12 @@ async fn a_flush_ends_behind_the_ends_of_its_messages() {
         let looks = tokio::spawn({
             let shared = std::sync::Arc::clone(&rig.outbound.shared);
             async move {
-                while !shared.spool.done_page(shared.account, None, 4).await.is_ok_and(|page| page.len() >= 4)  {
+                while !shared
+                    .spool
+                    .done_page(shared.account, None, 4)
+                    .await
+                    .is_ok_and(|page| page.len() >= 4)
+                {
                     shared.wake.notify_one();
                     tokio::task::yield_now().await;
                 }
@@ -362,4 +366,23 @@ async fn many_recipients_go_in_as_many_transactions_as_the_server_wants() {
     wanted.sort();
     assert_eq!(got, wanted);
     assert_eq!(rig.office.accepted_count(), 3);
+}
+
+/// Not a test of speed: prints how fast a backlog is drained, and fails only when something waits
+/// that should not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_drained_without_waiting() {
+    let rig = Rig::shaped(Shape { connections: 4, ..Shape::default() }, office().await).await;
+    let notes: Vec<_> = (0..1000).map(|number| rig.send(number, &["bob@x.org"])).collect();
+    futures_util::future::join_all(notes).await;
+    let start = std::time::Instant::now();
+    rig.open();
+    rig.office.wait_accepted(1000, PATIENCE).await.unwrap();
+    println!("1000 messages drained in {:?}", start.elapsed());
+    rig.hears("every end", |told| {
+        told.iter().filter(|told| matches!(told, Told::SentDeferred(_))).count() == 1000
+    })
+    .await;
+    println!("... and recorded in {:?}", start.elapsed());
+    assert!(rig.office.counters(postoffice::Protocol::Smtp).connections <= 4);
 }

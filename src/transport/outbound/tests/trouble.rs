@@ -197,3 +197,23 @@ async fn a_dead_network_does_not_keep_mail_beyond_its_life() {
     assert_eq!(row.state, QueueState::Done);
     assert_eq!(rig.recipient(&entry, 0).await, "failed");
 }
+
+#[tokio::test]
+async fn a_dead_network_ends_many_lives_with_one_probe() {
+    let rig = Rig::new().await;
+    rig.office.stop().await;
+    for number in 0..30 {
+        rig.send(number, &["bob@x.org"]).await;
+    }
+    rig.open();
+    rig.hears_trouble().await;
+    for number in 0..30 {
+        rig.row_when(&entry(number), |row| row.state == QueueState::Due).await;
+    }
+    rig.clock.advance(rig.settings.queue.lifetime);
+    for number in 0..30 {
+        let row = rig.hears_end_of(&entry(number)).await;
+        assert_eq!(row.state, QueueState::Done);
+        assert_eq!(rig.recipient(&entry(number), 0).await, "failed");
+    }
+}
