@@ -278,10 +278,7 @@ async fn what_a_server_does_to_us_ends_one_attempt() {
     let house = House::new(&[account(&office, folder.path(), &["poll_interval = \"1s\""])]);
     let session = house.open(Logon::Full).await;
     let maildir = house.maildir();
-    tokio::join!(
-        send_through_faults(&session, &office),
-        receive_through_faults(&office, &maildir)
-    );
+    tokio::join!(send_through_faults(&session, &office), receive_through_faults(&office, &maildir));
     session.shutdown(GRACE).await.unwrap();
     // The text that was answered by garbage was not taken, and the other five came once.
     assert_eq!(office.accepted_count(), 6);

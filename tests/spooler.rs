@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    missing_docs
+    missing_docs,
+    unreachable_pub
 )]
 
 #[path = "support/memory_store.rs"]
@@ -188,6 +189,27 @@ async fn a_recipient_goes_on_to_the_next_match_and_then_to_a_report() {
         assert_eq!(store.reports[0].recipients[0].0.address, "123");
         assert_eq!(store.reports[0].recipients.len(), 1);
     });
+}
+
+/// Proves: OB-4, OB-8, AT-3
+#[tokio::test]
+async fn a_recipient_that_was_sent_stays_sent_while_another_transport_defers() {
+    let (mail, log) =
+        (Arc::new(ScriptedTransport::new(&["SMTP"])), Arc::new(ScriptedTransport::new(&["LOG"])));
+    mail.will([Script::Defer]);
+    let house = house(vec![service("mail", &mail), service("log", &log)]).await;
+    let entry =
+        house.store.submit(1, message("ann@mail", &[("SMTP", "bob@there"), ("LOG", "file")]));
+    let deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("one transport defers", deferred).await;
+    mail.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    assert_eq!(log.count("submit"), 1, "the other transport has its recipient once");
+    let again = "submit_deferred bob@there".to_owned();
+    assert!(mail.calls().contains(&again), "only its own is open: {:?}", mail.calls());
 }
 
 #[tokio::test]

@@ -127,7 +127,7 @@ async fn hand_over_locked(
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
         match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED).await {
-            Answer::Sent => {}
+            Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
             Answer::Error(error) | Answer::Refused(error) => return Err(error),
@@ -171,6 +171,7 @@ async fn hand_over_locked(
             let answer = submit(shared, slot, view, SubmitMessageFlags::empty()).await;
             match answer {
                 Answer::Sent => {
+                    keep_outcomes(&message).await?;
                     let left = message.recipients().await?;
                     let left = open_rows(&left).filter(|row| rows.contains(row));
                     refused.extend(left.map(|row| (index, row)));
@@ -216,6 +217,15 @@ async fn hand_over_locked(
     shared.sent.fetch_add(1, Ordering::Relaxed);
     shared.ended(entry);
     Ok(Handed::Gone)
+}
+
+/// What a transport has ended must stay so while others still work on the message; a message
+/// without open recipients is about to leave the table and need not be written again.
+async fn keep_outcomes(message: &Arc<dyn Message>) -> MapiResult<()> {
+    if open_rows(&message.recipients().await?).next().is_none() {
+        return Ok(());
+    }
+    message.save_changes(Repetition::First).await
 }
 
 fn open_rows(recipients: &[Recipient]) -> impl Iterator<Item = u32> {

@@ -41,6 +41,7 @@ use status_table::HostColumns;
 use turns::Turns;
 
 /// A transport of the profile, to be logged on.
+#[derive(Clone)]
 pub struct TransportService {
     /// Name in the profile.
     pub name: String,

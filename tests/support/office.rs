@@ -14,17 +14,17 @@ pub(crate) async fn office() -> PostOffice {
 /// Ann's account there, by implicit TLS both ways. The authority goes into a file in `folder`;
 /// the lines are for the section of IMAP.
 pub(crate) fn account(office: &PostOffice, folder: &Path, lines: &[&str]) -> Account {
-    let imap = lines.iter().fold(server(office, Listener::Imaps, folder), |server, line| {
-        server.with(*line)
-    });
+    let imap = lines
+        .iter()
+        .fold(server(office, Listener::Imaps, folder), |server, line| server.with(*line));
     sender(office, folder, &[]).imap(imap)
 }
 
 /// The same without IMAP; the lines are for the section of SMTP.
 pub(crate) fn sender(office: &PostOffice, folder: &Path, lines: &[&str]) -> Account {
-    let smtp = lines.iter().fold(server(office, Listener::Smtps, folder), |server, line| {
-        server.with(*line)
-    });
+    let smtp = lines
+        .iter()
+        .fold(server(office, Listener::Smtps, folder), |server, line| server.with(*line));
     Account::new("work", "Ann Example <ann@example.org>").smtp(smtp)
 }
 

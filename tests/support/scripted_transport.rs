@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider::mapi::{
-    DeinitFlags, EndMessageFlags, EntryId, FlushFlags, LogoffFlags, LogonFlags, LogonOutFlags, MapiCode,
-    MapiError, MapiResult, MessageRef, ModifyStatusFlags, SPI_VERSION, SpoolerNotify, StatusCode,
-    SubmitMessageFlags, TransportNotify, ValidateFlags,
+    DeinitFlags, EndMessageFlags, EntryId, FlushFlags, LogoffFlags, LogonFlags, LogonOutFlags,
+    MapiCode, MapiError, MapiResult, MessageRef, ModifyStatusFlags, SPI_VERSION, SpoolerNotify,
+    StatusCode, SubmitMessageFlags, TransportNotify, ValidateFlags,
 };
 use postrider::spi::{
     AddressTypes, Incoming, LogonOutcome, Message, MessageRefCell, NotifyData, Repetition,
