@@ -308,7 +308,12 @@ pub(super) async fn connect(account: &Account) -> Result<ImapSession, LaneFault>
         auth: imap.auth.as_deref(),
         memory: &account.memory,
     };
-    ImapSession::open(&account.connector, login, account.settings.tuning).await
+    let mut session = ImapSession::open(&account.connector, login, account.settings.tuning).await?;
+    if account.mailboxes.iter().any(|mailbox| mailbox.wants_levels()) {
+        let delimiter = session.delimiter().await?;
+        account.mailboxes.iter().for_each(|mailbox| mailbox.learn_levels(delimiter.as_deref()));
+    }
+    Ok(session)
 }
 
 #[cfg(test)]
