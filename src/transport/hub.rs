@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::Notify;
 
 use super::events::{Activity, Trouble};
-use super::inbound::InboundEvents;
+use super::inbound::{Inbound, InboundEvents};
+use super::logon::Halves;
 use super::outbound::{Outbound, OutboundEvents};
 use super::status::StatusRowKeeper;
 use crate::mapi::{EntryId, SpoolerNotify};
@@ -18,25 +19,37 @@ pub(crate) struct Hub {
     pub(crate) row: StatusRowKeeper,
     /// Wakes StartMessage calls that wait during a flush: mail came, or the flush is over.
     pub(crate) arrivals: Notify,
-    /// The sending half, to leave flush mode with the row.
+    /// The halves themselves, once they exist.
     outbound: OnceLock<Weak<Outbound>>,
+    inbound: OnceLock<Weak<Inbound>>,
 }
 
 impl Hub {
     pub(crate) fn new(support: Arc<dyn Support>, row: StatusRowKeeper) -> Arc<Self> {
-        Arc::new(Hub { support, row, arrivals: Notify::new(), outbound: OnceLock::new() })
+        Arc::new(Hub {
+            support,
+            row,
+            arrivals: Notify::new(),
+            outbound: OnceLock::new(),
+            inbound: OnceLock::new(),
+        })
     }
 
-    /// Tells which sending half this is the hub of.
-    pub(crate) fn attach(&self, outbound: &Arc<Outbound>) {
-        // A logon has one sending half for all its life.
-        let _ = self.outbound.set(Arc::downgrade(outbound));
+    /// Gets to know the halves, which are made with the hub in hand.
+    pub(crate) fn attach(&self, halves: &Halves) {
+        if let Some(outbound) = &halves.outbound {
+            // A hub belongs to one logon, whose halves never change.
+            let _ = self.outbound.set(Arc::downgrade(outbound));
+        }
+        if let Some(inbound) = &halves.inbound {
+            let _ = self.inbound.set(Arc::downgrade(inbound));
+        }
     }
 }
 
 impl OutboundEvents for Hub {
     fn sent_deferred(&self, entry: &EntryId) {
-        self.support.spooler_notify(SpoolerNotify::SENTDEFERRED, Some(entry));
+        self.row.notify(SpoolerNotify::SENTDEFERRED, Some(entry));
     }
 
     fn activity(&self, activity: Activity) {
@@ -48,18 +61,16 @@ impl OutboundEvents for Hub {
     }
 
     fn ready_to_send(&self) {
-        self.support.spooler_notify(SpoolerNotify::READYTOSEND, None);
+        self.row.notify(SpoolerNotify::READYTOSEND, None);
     }
 
+    /// The half and the row leave flush mode in one step. News of a flush that was begun again
+    /// meanwhile are old: that one goes on and announces its own end.
     fn flush_drained(&self) {
         self.row.update(|situation| {
-            let before = situation.notify;
-            situation.notify = before.outbound_drained();
-            // Retry times count again from here on (TN-12).
-            if situation.notify != before
-                && let Some(outbound) = self.outbound.get().and_then(Weak::upgrade)
-            {
-                outbound.end_flush();
+            let half = self.outbound.get().and_then(Weak::upgrade);
+            if half.is_none_or(|half| half.end_drained_flush()) {
+                situation.notify = situation.notify.outbound_drained();
             }
         });
     }
@@ -68,7 +79,7 @@ impl OutboundEvents for Hub {
 impl InboundEvents for Hub {
     fn new_mail(&self) {
         self.arrivals.notify_waiters();
-        self.support.spooler_notify(SpoolerNotify::NEWMAIL, None);
+        self.row.notify(SpoolerNotify::NEWMAIL, None);
     }
 
     fn activity(&self, activity: Activity) {
@@ -80,7 +91,12 @@ impl InboundEvents for Hub {
     }
 
     fn flush_drained(&self) {
-        self.row.update(|situation| situation.notify = situation.notify.inbound_drained());
+        self.row.update(|situation| {
+            let half = self.inbound.get().and_then(Weak::upgrade);
+            if half.is_none_or(|half| half.end_drained_flush()) {
+                situation.notify = situation.notify.inbound_drained();
+            }
+        });
         self.arrivals.notify_waiters();
     }
 

@@ -191,7 +191,7 @@ async fn fill(
         search_key(&account.settings.transport, &mailbox.name, claim.uid_validity(), claim.uid);
     let props = PropList::new()
         .with(tags::SEARCH_KEY, key)
-        .with(tags::SOURCE_MAILBOX, mailbox.local_name())
+        .with(tags::SOURCE_MAILBOX, account.name_for_host(&mailbox.name))
         .with(tags::MESSAGE_DELIVERY_TIME, claim.date.unwrap_or_else(|| account.clock.now()))
         .with(tags::MESSAGE_SIZE, long(u64::from(claim.size)));
     message.set_props(props).await.map_err(object)?;

@@ -309,9 +309,8 @@ pub(super) async fn connect(account: &Account) -> Result<ImapSession, LaneFault>
         memory: &account.memory,
     };
     let mut session = ImapSession::open(&account.connector, login, account.settings.tuning).await?;
-    if account.mailboxes.iter().any(|mailbox| mailbox.wants_levels()) {
-        let delimiter = session.delimiter().await?;
-        account.mailboxes.iter().for_each(|mailbox| mailbox.learn_levels(delimiter.as_deref()));
+    if account.has_levels() {
+        account.note_delimiter(session.delimiter().await?);
     }
     Ok(session)
 }

@@ -2,11 +2,11 @@
 //! disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cursor::{Ending, Owes, Progress};
 use super::key::ContentDigest;
-use super::session::{Listed, local_name, wire_name};
+use super::session::{Listed, wire_name};
 use crate::mapi::SysTime;
 use crate::spi::Repetition;
 use crate::spool::{AccountKey, Batch, CursorRecord, Op, Spool, SpoolError};
@@ -19,8 +19,6 @@ pub(super) struct Mailbox {
     pub(super) name: String,
     /// As the wire has it.
     pub(super) wire_name: String,
-    /// As the store has it, once the server has said what its levels are.
-    local_name: OnceLock<String>,
     account: AccountKey,
     owes: Owes,
     spool: Arc<dyn Spool>,
@@ -134,7 +132,6 @@ impl Mailbox {
             number,
             name: name.to_owned(),
             wire_name: wire_name(name),
-            local_name: OnceLock::new(),
             account,
             owes,
             spool,
@@ -142,23 +139,6 @@ impl Mailbox {
             work: tokio::sync::Mutex::default(),
             writer: tokio::sync::Mutex::default(),
         }
-    }
-
-    /// As the store has it: `/` stands between the levels (Maildir++ makes dots of them).
-    pub(super) fn local_name(&self) -> &str {
-        self.local_name.get().map_or(self.name.as_str(), String::as_str)
-    }
-
-    /// Learns what stands between the levels of the server's names. The first answer holds: the
-    /// folder of a mailbox must not change while it is fetched.
-    pub(super) fn learn_levels(&self, delimiter: Option<&str>) {
-        let _ = self.local_name.set(local_name(&self.name, delimiter));
-    }
-
-    /// Whether the name may have levels, and which they are is not known yet.
-    pub(super) fn wants_levels(&self) -> bool {
-        let plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-        self.local_name.get().is_none() && !self.name.chars().all(plain)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -160,21 +160,6 @@ impl ImapSession {
         }
     }
 
-    /// What stands between the levels of a mailbox name (RFC 3501 section 6.3.8); `None` when the
-    /// server knows no levels or does not say.
-    pub(super) async fn delimiter(&mut self) -> Result<Option<String>, LaneFault> {
-        let mut delimiter = None;
-        let reply = self
-            .run("LIST \"\" \"\"", &mut |response| {
-                if let Response::MailboxData(MailboxDatum::List(list)) = response {
-                    delimiter = list.delimiter.as_deref().map(str::to_owned);
-                }
-            })
-            .await?;
-        expect_ok("LIST", reply)?;
-        Ok(delimiter)
-    }
-
     /// Opens a mailbox.
     pub(super) async fn open_mailbox(
         &mut self,
@@ -348,6 +333,21 @@ impl ImapSession {
     /// Whether the open mailbox has grown since it was listed last.
     pub(super) fn has_news(&self) -> bool {
         self.news
+    }
+
+    /// What stands between the levels of a mailbox name (RFC 3501 section 6.3.8); `None` when
+    /// there are no levels.
+    pub(super) async fn delimiter(&mut self) -> Result<Option<char>, LaneFault> {
+        let mut found = None;
+        let reply = self
+            .run("LIST \"\" \"\"", &mut |response| {
+                if let Response::MailboxData(MailboxDatum::List(list)) = response {
+                    found = list.delimiter.as_deref().and_then(|text| text.chars().next());
+                }
+            })
+            .await?;
+        expect_ok("LIST", reply)?;
+        Ok(found)
     }
 
     /// Keeps the connection alive.
@@ -537,32 +537,9 @@ pub(super) fn wire_name(name: &str) -> String {
     utf7_imap::encode_utf7_imap(name.to_owned())
 }
 
-/// A mailbox name as the store has it: `/` stands between the levels and nowhere else.
-pub(super) fn local_name(name: &str, delimiter: Option<&str>) -> String {
-    let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty());
-    let level = |level: &str| level.replace('/', "%2F");
-    match delimiter {
-        Some(delimiter) => name.split(delimiter).map(level).collect::<Vec<_>>().join("/"),
-        None => level(name),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn levels_are_told_by_the_servers_delimiter() {
-        for (name, delimiter, local) in [
-            ("Lists/rust", Some("/"), "Lists/rust"),
-            ("Lists.rust", Some("."), "Lists/rust"),
-            ("Lists.rust", Some("/"), "Lists.rust"),
-            ("and/or.either", Some("."), "and%2For/either"),
-            ("a.b/c", None, "a.b%2Fc"),
-        ] {
-            assert_eq!(local_name(name, delimiter), local, "{name} {delimiter:?}");
-        }
-    }
 
     #[test]
     fn internal_dates_are_read() {
