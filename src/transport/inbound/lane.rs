@@ -127,6 +127,7 @@ pub(super) async fn run(account: Arc<Account>, lane: Arc<Lane>) {
             Ok(now) if !now.stopping => {}
             _ => break,
         }
+        let asked = control.borrow().look;
         // In a task of its own: a panic in the parser of what a server sent ends one attempt.
         let life = tokio::spawn(connection(Arc::clone(&account), Arc::clone(&lane)));
         let outcome = match Abort(life).wait().await {
@@ -136,7 +137,7 @@ pub(super) async fn run(account: Arc<Account>, lane: Arc<Lane>) {
         lane.connected.store(false, Ordering::SeqCst);
         lane.watch_nothing(&account);
         if let Err(fault) = outcome {
-            lane.stumble(&account, &fault, &mut control).await;
+            lane.stumble(&account, &fault, asked, &mut control).await;
         }
     }
     lane.drained(&account, u64::MAX);
@@ -161,11 +162,13 @@ impl Lane {
         }
     }
 
-    /// Shows a fault and sees to it that nobody tries again too soon.
+    /// Shows a fault and sees to it that nobody tries again too soon. `asked` is the look that
+    /// was asked for before the try: what was asked for since is worth another.
     async fn stumble(
         &self,
         account: &Account,
         fault: &LaneFault,
+        asked: u64,
         control: &mut watch::Receiver<Control>,
     ) {
         if fault.wants_fewer_connections()
@@ -182,8 +185,7 @@ impl Lane {
         let pause = fault.pause(&account.settings.tuning, failures);
         account.door.close(account.clock.now().saturating_add(pause), fault.kind());
         account.lane_fault(self.number, fault, pause);
-        let look = control.borrow().look;
-        self.drained(account, look);
+        self.drained(account, asked);
     }
 
     /// The server has too many connections of this account: another lane serves the mailboxes of
