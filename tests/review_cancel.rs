@@ -1,6 +1,15 @@
 //! Cancel, hold and late arrivals, in the states that are easily forgotten.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    dead_code,
+    unreachable_pub
+)]
 
 #[path = "support/rows.rs"]
 mod rows;

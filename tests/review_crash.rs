@@ -1,7 +1,16 @@
 //! What a session makes of rows that an earlier one left behind: after a crash between two
 //! commits, after a change of the profile, after a record was lost.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    dead_code,
+    unreachable_pub
+)]
 
 #[path = "support/rows.rs"]
 mod rows;
