@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    missing_docs
+    missing_docs,
+    unreachable_pub
 )]
 
 #[path = "support/memory_store.rs"]
@@ -188,6 +189,27 @@ async fn a_recipient_goes_on_to_the_next_match_and_then_to_a_report() {
         assert_eq!(store.reports[0].recipients[0].0.address, "123");
         assert_eq!(store.reports[0].recipients.len(), 1);
     });
+}
+
+/// Proves: OB-4, OB-8, AT-3
+#[tokio::test]
+async fn a_recipient_that_was_sent_stays_sent_while_another_transport_defers() {
+    let (mail, log) =
+        (Arc::new(ScriptedTransport::new(&["SMTP"])), Arc::new(ScriptedTransport::new(&["LOG"])));
+    mail.will([Script::Defer]);
+    let house = house(vec![service("mail", &mail), service("log", &log)]).await;
+    let entry =
+        house.store.submit(1, message("ann@mail", &[("SMTP", "bob@there"), ("LOG", "file")]));
+    let deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("one transport defers", deferred).await;
+    mail.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    assert_eq!(log.count("submit"), 1, "the other transport has its recipient once");
+    let again = "submit_deferred bob@there".to_owned();
+    assert!(mail.calls().contains(&again), "only its own is open: {:?}", mail.calls());
 }
 
 #[tokio::test]
@@ -416,4 +438,32 @@ async fn a_spooler_that_is_dropped_or_logged_off_releases_its_logons() {
         let released = tokio::time::timeout(GRACE, released).await;
         assert!(released.is_ok(), "the logon lives on (logged off: {logs_off})");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direction_that_opens_while_messages_are_looked_at_lets_them_all_go() {
+    for _ in 0..50 {
+        let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+        let house = house(vec![service("work", &transport)]).await;
+        let notify = |flags| house.spooler.transport_notify(None, flags, NotifyData::None);
+        notify(TransportNotify::END_OUTBOUND).await.unwrap();
+        (0..50).for_each(|number| drop(house.store.submit(number, smtp("ann@work"))));
+        tokio::task::yield_now().await;
+        notify(TransportNotify::BEGIN_OUTBOUND).await.unwrap();
+        house.store.wait_until("all are finished", |store| store.finished.len() == 50).await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_comes_before_endmessage_has_returned_is_taken_up_at_once() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::DeferBriefly]);
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(1, smtp("ann@work"));
+    // The clock stands still: what is put off never comes.
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    let calls = transport.calls();
+    let of_message: Vec<&String> =
+        calls.iter().filter(|call| call.starts_with("submit") || *call == "end").collect();
+    assert_eq!(of_message, ["submit bob@there", "end", "submit_deferred bob@there", "end"]);
 }

@@ -297,6 +297,11 @@ impl Account {
         self.tick();
     }
 
+    /// Ends a flush that is over; `false` when none is.
+    pub(super) fn end_drained_flush(&self) -> bool {
+        lock(&self.flush).take_if(|flush| flush.drained).is_some()
+    }
+
     /// Whether a flush runs that has not brought everything yet.
     pub(super) fn is_flushing(&self) -> bool {
         lock(&self.flush).is_some_and(|flush| !flush.drained)

@@ -170,6 +170,12 @@ impl Inbound {
         self.account.end_flush();
     }
 
+    /// Leaves flush mode if the flush that runs was announced as drained; says whether it did.
+    /// Never waits.
+    pub(crate) fn end_drained_flush(&self) -> bool {
+        self.account.end_drained_flush()
+    }
+
     /// The inside of StartMessage: takes the next fetched message, fills and saves `message`, and
     /// records that (IB-2, IB-6). Several calls may run at the same time. Dropping the future
     /// does not end the work.
