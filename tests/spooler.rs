@@ -6,7 +6,9 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
-    unreachable_pub
+    unreachable_pub,
+    clippy::string_slice,
+    dead_code
 )]
 
 #[path = "support/memory_store.rs"]

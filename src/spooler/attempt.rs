@@ -90,6 +90,9 @@ async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<
 
 /// A cancelled message is no longer wanted (OB-7); it leaves the table unsent.
 async fn remove_cancelled(shared: &Shared, entry: &EntryId) -> MapiResult<Handed> {
+    // No transport has it any more; should it be handed over again meanwhile, the answer is the
+    // same.
+    shared.store.set_deferred(entry, None).await?;
     unlock(shared, entry).await;
     match shared.store.abort_submit(entry).await {
         Ok(()) => {}
@@ -130,6 +133,11 @@ async fn hand_over_locked(
             Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
+            Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
+                tracing::warn!(%entry, transport = %slot.name, "Lost by its transport");
+                shared.store.set_deferred(entry, None).await?;
+                return Ok(Handed::Deferred);
+            }
             Answer::Error(error) | Answer::Refused(error) => return Err(error),
             Answer::Later(after) => return Ok(Handed::Later(after)),
             Answer::Unavailable | Answer::NotMe => return Ok(Handed::Later(LATER)),
@@ -203,6 +211,13 @@ async fn hand_over_locked(
     }
 
     if worst != Handed::Gone {
+        // What is done is done, however long the others wait.
+        message.save_changes(Repetition::First).await?;
+        if deferred_by.is_some() {
+            // The rest is not with this transport: the submission loop takes it from here.
+            shared.store.set_deferred(entry, None).await?;
+            return Ok(Handed::Deferred);
+        }
         return Ok(worst);
     }
     if let Some(transport) = deferred_to {

@@ -61,9 +61,7 @@ fn by_the_rules(
     };
     let wanted = if begin_flush {
         true
-    } else if end_flush {
-        false
-    } else if end && before.flush == Flush::On {
+    } else if end_flush || (end && before.flush == Flush::On) {
         false
     } else {
         before.flush != Flush::Off

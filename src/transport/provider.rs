@@ -73,6 +73,11 @@ impl SmtpImapProvider {
             .collect()
     }
 
+    /// Whether the transport is logged on and sends.
+    pub(crate) fn sends(&self, transport: &str) -> bool {
+        self.outbound(transport).is_ok()
+    }
+
     /// Keeps a queued message from being sent until it is released.
     ///
     /// # Errors

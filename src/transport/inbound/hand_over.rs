@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Place};
+use super::claim::{Claim, Failed};
 use super::cursor::Ending;
 use super::key::{ContentDigest, content_digest, search_key};
 use super::lane::is_closed;
-use super::mailbox::{Claim, Failed};
 use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};

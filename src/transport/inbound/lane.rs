@@ -34,7 +34,8 @@ pub(super) struct Lane {
     wake: Notify,
     report: Mutex<Report>,
     connected: AtomicBool,
-    hurry_seen: AtomicU64,
+    /// The hurry that was known when the door was passed last.
+    tried: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,7 +55,7 @@ pub(super) fn assign(mailboxes: usize, connections: usize) -> Vec<Arc<Lane>> {
             wake: Notify::new(),
             report: Mutex::default(),
             connected: AtomicBool::new(false),
-            hurry_seen: AtomicU64::new(0),
+            tried: AtomicU64::new(0),
         })
     };
     (0..count).map(lane).collect()
@@ -127,7 +128,6 @@ pub(super) async fn run(account: Arc<Account>, lane: Arc<Lane>) {
             Ok(now) if !now.stopping => {}
             _ => break,
         }
-        let asked = control.borrow().look;
         // In a task of its own: a panic in the parser of what a server sent ends one attempt.
         let life = tokio::spawn(connection(Arc::clone(&account), Arc::clone(&lane)));
         let outcome = match Abort(life).wait().await {
@@ -137,7 +137,7 @@ pub(super) async fn run(account: Arc<Account>, lane: Arc<Lane>) {
         lane.connected.store(false, Ordering::SeqCst);
         lane.watch_nothing(&account);
         if let Err(fault) = outcome {
-            lane.stumble(&account, &fault, asked, &mut control).await;
+            lane.stumble(&account, &fault, &mut control).await;
         }
     }
     lane.drained(&account, u64::MAX);
@@ -162,13 +162,11 @@ impl Lane {
         }
     }
 
-    /// Shows a fault and sees to it that nobody tries again too soon. `asked` is the look that
-    /// was asked for before the try: what was asked for since is worth another.
+    /// Shows a fault and sees to it that nobody tries again too soon.
     async fn stumble(
         &self,
         account: &Account,
         fault: &LaneFault,
-        asked: u64,
         control: &mut watch::Receiver<Control>,
     ) {
         if fault.wants_fewer_connections()
@@ -183,9 +181,15 @@ impl Lane {
         }
         let failures = account.door.failed();
         let pause = fault.pause(&account.settings.tuning, failures);
-        account.door.close(account.clock.now().saturating_add(pause), fault.kind());
+        let until = account.clock.now().saturating_add(pause);
+        let tried = self.tried.load(Ordering::SeqCst);
+        account.door.close(until, fault.kind(), tried);
         account.lane_fault(self.number, fault, pause);
-        self.drained(account, asked);
+        let now = *control.borrow();
+        if now.hurry == tried {
+            self.drained(account, now.look);
+        }
+        // Else another attempt follows at once; what it finds is what counts.
     }
 
     /// The server has too many connections of this account: another lane serves the mailboxes of
@@ -243,12 +247,11 @@ impl Lane {
             if is_closed(&now) {
                 return None;
             }
-            if self.hurry_seen.swap(now.hurry, Ordering::SeqCst) != now.hurry {
-                account.door.hurry();
-            }
+            account.door.hurry(now.hurry);
             let until = account.door.not_before();
             let open = until <= account.clock.now();
             if open && mine.is_some() {
+                self.tried.store(now.hurry, Ordering::SeqCst);
                 return mine;
             }
             if !open {

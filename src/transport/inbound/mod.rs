@@ -14,6 +14,7 @@
 
 mod account;
 mod after;
+mod claim;
 mod cursor;
 mod door;
 mod fault;
@@ -26,6 +27,7 @@ mod pieces;
 mod plan;
 mod probe;
 mod queue;
+mod responses;
 mod session;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
