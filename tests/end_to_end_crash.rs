@@ -1,0 +1,163 @@
+//! The daemon is killed at bad moments: what was accepted is sent, what is on the server is
+//! fetched, and nothing is there twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    dead_code
+)]
+
+#[path = "support/house.rs"]
+mod house;
+#[path = "support/maildir.rs"]
+mod maildir;
+#[path = "support/office.rs"]
+mod office;
+#[path = "support/program.rs"]
+mod program;
+
+use std::collections::BTreeMap;
+
+use house::PATIENCE;
+use maildir::{await_messages, contains, messages};
+use office::office;
+use postoffice::{Action, Fault, ImapPhase, PostOffice, SmtpPhase};
+use program::Program;
+use realservers::wait;
+use rustix::process::Signal;
+
+/// How often each subject was accepted.
+fn accepted(office: &PostOffice) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for message in office.accepted() {
+        let text = String::from_utf8_lossy(message.bytes().unwrap()).into_owned();
+        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap();
+        *counts.entry(subject.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn once(subjects: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    subjects.map(|subject| (subject, 1)).collect()
+}
+
+async fn await_empty_queue(program: &Program) {
+    let waited = wait::until_async("an empty queue", PATIENCE, async || {
+        program.json(&["queue"]).await.as_array().unwrap().is_empty().then_some(())
+    });
+    waited.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_before_a_crash_is_sent_once_after_it() {
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    // Killed at each phase before the server has the message.
+    for phase in [SmtpPhase::Connect, SmtpPhase::Mail, SmtpPhase::Rcpt, SmtpPhase::Data] {
+        let daemon = program.daemon().await;
+        office.disconnect_all();
+        let hang = office.inject(Fault::smtp(phase, Action::Hang));
+        for number in 0..5 {
+            program.send(&format!("{phase:?} {number}"), "bob@example.org").await;
+        }
+        hang.reached(PATIENCE).await.unwrap();
+        daemon.crash().await;
+        hang.remove();
+    }
+    assert_eq!(office.accepted_count(), 0);
+    let daemon = program.daemon().await;
+    await_empty_queue(&program).await;
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    let phases = ["Connect", "Mail", "Rcpt", "Data"].into_iter();
+    let wanted =
+        once(phases.flat_map(|phase| (0..5).map(move |number| format!("{phase} {number}"))));
+    assert_eq!(accepted(&office), wanted);
+    assert_eq!(messages(&program.maildir(), "Sent").len(), 20);
+    assert!(messages(&program.maildir(), "INBOX").is_empty(), "a report of a crash");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_commands_submit_loses_none_that_was_accepted() {
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let daemon = program.daemon().await;
+    let submit = async |number: usize| {
+        let subject = format!("number {number}");
+        let arguments = ["send", "-t", "bob@example.org", "-s", &subject, "--body", "x"];
+        let said = program.run(&arguments).await;
+        // Who is told no has to try again, who is told yes must not.
+        (said.code == 0).then_some(subject)
+    };
+    let submissions = (0..12).map(submit);
+    let (submitted, ()) = tokio::join!(futures_util::future::join_all(submissions), async {
+        office.wait_accepted(3, PATIENCE).await.unwrap();
+        daemon.crash().await;
+    });
+    let daemon = program.daemon().await;
+    await_empty_queue(&program).await;
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    let accepted = accepted(&office);
+    let submitted: Vec<String> = submitted.into_iter().flatten().collect();
+    assert!(submitted.len() >= 3, "{submitted:?}");
+    for subject in &submitted {
+        // The reply to the final dot may have come when nobody was there to note it.
+        let copies = accepted.get(subject).copied().unwrap_or(0);
+        assert!((1..=2).contains(&copies), "{copies} of {subject}: {accepted:?}");
+    }
+    let twice = accepted.values().filter(|copies| **copies > 1).count();
+    assert!(twice <= 4, "more came twice than there are connections: {accepted:?}");
+    assert_eq!(messages(&program.maildir(), "Sent").len(), accepted.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_daemon_behind_the_final_dot_sends_by_the_policy() {
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let daemon = program.daemon().await;
+    let hang = office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).after_effect().once());
+    program.send("twice at most", "bob@example.org").await;
+    hang.reached(PATIENCE).await.unwrap();
+    daemon.crash().await;
+    hang.remove();
+    let daemon = program.daemon().await;
+    await_empty_queue(&program).await;
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    assert_eq!(accepted(&office)["twice at most"], 2);
+    assert_eq!(messages(&program.maildir(), "Sent").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_messages_are_fetched_once_over_crashes() {
+    const COUNT: usize = 200;
+    let office = office().await;
+    let program = Program::new(&office, &["after = \"seen\""]);
+    let mail = |number| format!("Subject: number {number}\r\n\r\n{}\r\n", "x".repeat(500));
+    office.deliver_all("ann", "INBOX", (0..COUNT).map(|number| mail(number).into_bytes())).unwrap();
+    // Each life gets some messages further.
+    for life in 1..=4_u32 {
+        let uid = format!("UID {} ", life * 40);
+        let hang = office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Hang).matching(uid));
+        let daemon = program.daemon().await;
+        hang.reached(PATIENCE).await.unwrap();
+        daemon.crash().await;
+        hang.remove();
+        assert!(messages(&program.maildir(), "INBOX").len() < COUNT, "the crash came too late");
+    }
+    let daemon = program.daemon().await;
+    let fetched = await_messages(&program.maildir(), "INBOX", COUNT).await;
+    let waited = wait::until_async("every message to be flagged", PATIENCE, async || {
+        let all = office.messages("ann", "INBOX").unwrap();
+        all.iter().all(|message| message.has_flag("\\Seen")).then_some(())
+    });
+    waited.await.unwrap();
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    for number in 0..COUNT {
+        let line = format!("Subject: number {number}\r\n");
+        let copies = fetched.iter().filter(|one| contains(one, line.as_bytes())).count();
+        assert_eq!(copies, 1, "number {number}");
+    }
+    assert_eq!(messages(&program.maildir(), "INBOX").len(), COUNT);
+}
