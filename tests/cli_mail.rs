@@ -1,5 +1,14 @@
 //! The program with real mail: the same commands with a daemon and without one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    missing_docs,
+    dead_code,
+    unreachable_pub
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;

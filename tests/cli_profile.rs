@@ -1,5 +1,14 @@
 //! The program's `profile` commands, its usage errors and its exit codes, as a user meets them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    missing_docs,
+    dead_code,
+    unreachable_pub
+)]
 
 use std::fs;
 use std::io::Write;

@@ -7,7 +7,10 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    missing_docs
+    missing_docs,
+    clippy::string_slice,
+    dead_code,
+    unreachable_pub
 )]
 
 #[path = "support/foreign_host.rs"]

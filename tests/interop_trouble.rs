@@ -7,7 +7,9 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
-    dead_code
+    dead_code,
+    clippy::string_slice,
+    unreachable_pub
 )]
 
 #[path = "support/house.rs"]

@@ -10,6 +10,7 @@ mod queue_view;
 mod service;
 mod status_view;
 mod submit;
+mod upkeep;
 
 pub use check::check_profile;
 pub use options::{Logon, SessionOptions};
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use futures_util::Stream;
 use tokio::io::AsyncRead;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 use crate::mapi::{
@@ -58,6 +60,9 @@ pub struct Session {
     spool: Arc<dyn Spool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
+    /// Cancelled when the session ends or is dropped.
+    ending: CancellationToken,
+    _ends_with_us: DropGuard,
 }
 
 /// What exists when transports are logged on.
@@ -97,6 +102,10 @@ impl Session {
             runtime.clone(),
         )
         .await?;
+        upkeep::reconcile(spool.as_ref(), profile).await?;
+        let ending = CancellationToken::new();
+        let forget = upkeep::forget(Arc::clone(&spool), Arc::clone(&options.clock), ending.clone());
+        drop(runtime.spawn(forget));
         let mut session = Session {
             profile: profile.clone(),
             sections: sections(profile),
@@ -106,6 +115,8 @@ impl Session {
             spool,
             store,
             running: None,
+            _ends_with_us: ending.clone().drop_guard(),
+            ending,
         };
         if options.logon != Logon::None {
             session.running = Some(session.log_on(runtime).await?);
@@ -165,6 +176,7 @@ impl Session {
             }
             Some(running) => running.spooler.logoff(grace).await,
         };
+        self.ending.cancel();
         self.spool.close().await;
         answer
     }
@@ -188,6 +200,16 @@ impl Session {
     /// The transport that has a message, if one has.
     async fn transport_of(&self, entry: &EntryId) -> MapiResult<Option<String>> {
         Ok(self.spool.queue(entry).await?.map(|record| record.transport))
+    }
+
+    /// Whether the transport that has a message, if one has, is logged on.
+    async fn can_be_asked(&self, entry: &EntryId) -> MapiResult<bool> {
+        let transport = self.transport_of(entry).await?;
+        Ok(match (&self.running, transport) {
+            (Some(running), Some(transport)) => running.provider.sends(&transport),
+            (Some(_), None) => true,
+            (None, _) => false,
+        })
     }
 
     /// The row of a message that is in the outgoing queue table.
@@ -217,7 +239,11 @@ impl Session {
                 }
             }
             loop {
-                match ended.recv().await {
+                let heard = tokio::select! {
+                    heard = ended.recv() => heard,
+                    () = self.ending.cancelled() => return Err(MapiCode::END_OF_SESSION.into()),
+                };
+                match heard {
                     Ok(other) if other != *entry => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return Err(MapiCode::END_OF_SESSION.into()),
@@ -228,18 +254,27 @@ impl Session {
 
     async fn flush_flags(&self, flags: FlushFlags) -> MapiResult<()> {
         let spooler = &self.running()?.spooler;
-        let (mut begin, mut end) = (TransportNotify::empty(), TransportNotify::empty());
-        if self.logon == Logon::Closed {
-            // Nobody else opens the directions of a session that exists for this flush only.
-            begin.set(TransportNotify::BEGIN_OUTBOUND, flags.contains(FlushFlags::UPLOAD));
-            begin.set(TransportNotify::BEGIN_INBOUND, flags.contains(FlushFlags::DOWNLOAD));
-            end.set(TransportNotify::END_OUTBOUND, flags.contains(FlushFlags::UPLOAD));
-            end.set(TransportNotify::END_INBOUND, flags.contains(FlushFlags::DOWNLOAD));
+        if self.logon != Logon::Closed {
+            return spooler.flush(None, flags).await;
         }
-        spooler.transport_notify(None, begin, NotifyData::None).await?;
-        let flushed = spooler.flush(None, flags).await;
-        spooler.transport_notify(None, end, NotifyData::None).await?;
-        flushed
+        // Nobody else opens the directions of a session that exists for this flush only: each is
+        // open while it is its turn (FL-4).
+        let (mut done, mut failure) = (false, None);
+        for transport in &self.profile.transports {
+            for direction in [FlushFlags::UPLOAD, FlushFlags::DOWNLOAD] {
+                if flags.contains(direction) {
+                    let both = FlushFlags::UPLOAD | FlushFlags::DOWNLOAD;
+                    match flush_closed(spooler, &transport.name, flags - both, direction).await {
+                        Ok(()) => done = true,
+                        Err(error) => failure = Some(error),
+                    }
+                }
+            }
+        }
+        match failure {
+            Some(error) if !done => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -254,6 +289,23 @@ fn check_names(profile: &Profile, others: &[TransportService]) -> MapiResult<()>
         names.push(&other.name);
     }
     Ok(())
+}
+
+/// Opens one direction of a transport for the time of its flush.
+async fn flush_closed(
+    spooler: &Spooler,
+    transport: &str,
+    flags: FlushFlags,
+    direction: FlushFlags,
+) -> MapiResult<()> {
+    let (begin, end) = match direction {
+        FlushFlags::UPLOAD => (TransportNotify::BEGIN_OUTBOUND, TransportNotify::END_OUTBOUND),
+        _ => (TransportNotify::BEGIN_INBOUND, TransportNotify::END_INBOUND),
+    };
+    spooler.transport_notify(Some(transport), begin, NotifyData::None).await?;
+    let flushed = spooler.flush(Some(transport), flags | direction).await;
+    spooler.transport_notify(Some(transport), end, NotifyData::None).await?;
+    flushed
 }
 
 #[async_trait]
@@ -316,13 +368,11 @@ impl Service for Session {
     }
 
     async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
-        match &self.running {
-            Some(running) => running.spooler.cancel(entry).await,
-            None if self.spool.queue(entry).await?.is_none() => {
-                self.store.abort_submit(entry).await
-            }
-            None => self.running().map(|_| ()),
+        if let (Some(running), true) = (&self.running, self.can_be_asked(entry).await?) {
+            return running.spooler.cancel(entry).await;
         }
+        let store = self.store.as_ref();
+        upkeep::cancel_unowned(self.spool.as_ref(), store, self.clock.now(), entry).await
     }
 
     async fn hold(&self, entry: &EntryId) -> MapiResult<()> {

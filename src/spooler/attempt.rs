@@ -68,6 +68,7 @@ pub(crate) async fn finish_deferred(
 }
 
 async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<Slot>>) -> Handed {
+    let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
         Ok(()) => {}
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
@@ -89,6 +90,9 @@ async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<
 
 /// A cancelled message is no longer wanted (OB-7); it leaves the table unsent.
 async fn remove_cancelled(shared: &Shared, entry: &EntryId) -> MapiResult<Handed> {
+    // No transport has it any more; should it be handed over again meanwhile, the answer is the
+    // same.
+    shared.store.set_deferred(entry, None).await?;
     unlock(shared, entry).await;
     match shared.store.abort_submit(entry).await {
         Ok(()) => {}
@@ -124,11 +128,16 @@ async fn hand_over_locked(
     if let Some(slot) = deferred_by {
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
-        let view = RoutedMessage::new(Arc::clone(&message), rows);
+        let view = RoutedMessage::view(Arc::clone(&message), rows);
         match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED).await {
             Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
+            Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
+                tracing::warn!(%entry, transport = %slot.name, "Lost by its transport");
+                shared.store.set_deferred(entry, None).await?;
+                return Ok(Handed::Deferred);
+            }
             Answer::Error(error) | Answer::Refused(error) => return Err(error),
             Answer::Later(after) => return Ok(Handed::Later(after)),
             Answer::Unavailable | Answer::NotMe => return Ok(Handed::Later(LATER)),
@@ -166,7 +175,7 @@ async fn hand_over_locked(
         }
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
-            let view = RoutedMessage::new(Arc::clone(&message), rows.clone());
+            let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
             let answer = submit(shared, slot, view, SubmitMessageFlags::empty()).await;
             match answer {
                 Answer::Sent => {
@@ -202,6 +211,13 @@ async fn hand_over_locked(
     }
 
     if worst != Handed::Gone {
+        // What is done is done, however long the others wait.
+        message.save_changes(Repetition::First).await?;
+        if deferred_by.is_some() {
+            // The rest is not with this transport: the submission loop takes it from here.
+            shared.store.set_deferred(entry, None).await?;
+            return Ok(Handed::Deferred);
+        }
         return Ok(worst);
     }
     if let Some(transport) = deferred_to {

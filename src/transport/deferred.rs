@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::calls::Outcome;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient};
 use crate::spi::{Message, RecipientReport, Repetition, ReportKind, Support};
-use crate::spool::{Envelope, QueueRecord, QueueState, RecipientState, Reply, Spool};
+use crate::spool::{Envelope, HistoryEnd, QueueRecord, QueueState, RecipientState, Reply, Spool};
 
 /// Reports every recipient that has its outcome and was not reported before, and takes
 /// responsibility for it. A message with recipients left stays deferred.
@@ -23,6 +23,10 @@ pub(crate) async fn report(
         let history = spool.history(&entry).await?.ok_or_else(|| {
             MapiError::new(MapiCode::NOT_FOUND, format!("{entry} was not deferred here"))
         })?;
+        if history.end == HistoryEnd::Cancelled {
+            // It was cancelled behind the signal: no copy is to be kept (TN-17).
+            return Err(MapiCode::CANCEL.into());
+        }
         mark_finished(message, &history.envelope).await?;
         return Ok(Outcome::Finished);
     };

@@ -73,6 +73,11 @@ impl SmtpImapProvider {
             .collect()
     }
 
+    /// Whether the transport is logged on and sends.
+    pub(crate) fn sends(&self, transport: &str) -> bool {
+        self.outbound(transport).is_ok()
+    }
+
     /// Keeps a queued message from being sent until it is released.
     ///
     /// # Errors
@@ -196,6 +201,7 @@ impl XpProvider for SmtpImapProvider {
             StatusRowKeeper::create(Arc::clone(&support), &settings.name, &identity, situation);
         let hub = Hub::new(support, row);
         let halves = self.halves(&settings, &hub);
+        hub.attach(&halves);
         if let Some(outbound) = &halves.outbound {
             outbound.set_gate(Gate::Closed);
         }

@@ -145,7 +145,7 @@ impl Draft {
         self
     }
 
-    fn to_named(mut self, name: &str) -> Self {
+    fn with_recipient_named(mut self, name: &str) -> Self {
         self.message.recipients.push(Recipient::smtp(0, RecipientType::To, "").named(name));
         self
     }
@@ -205,7 +205,7 @@ fn headers() -> Vec<Draft> {
         draft("long subject beyond ASCII", &"übermäßig lang ".repeat(60), "x\n"),
         draft("subject without blanks", &"x".repeat(900), "x\n"),
         draft("sender's name", "Name", "x\n").with(tags::SENDER_NAME, "Änne \"A.\" Example, Ph.D."),
-        draft("recipient's name", "Name", "x\n").to_named("Ex, Ample (\"Böb\") @home"),
+        draft("recipient's name", "Name", "x\n").with_recipient_named("Ex, Ample (\"Böb\") @home"),
         draft("an answer", "Re: Plain", "yes\n")
             .with(tags::IN_REPLY_TO_ID, "<one@example.test>")
             .with(tags::INTERNET_REFERENCES, "<zero@example.test> <one@example.test>"),

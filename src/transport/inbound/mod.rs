@@ -14,6 +14,7 @@
 
 mod account;
 mod after;
+mod claim;
 mod cursor;
 mod door;
 mod fault;
@@ -26,6 +27,7 @@ mod pieces;
 mod plan;
 mod probe;
 mod queue;
+mod responses;
 mod session;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -168,6 +170,12 @@ impl Inbound {
         self.account.end_flush();
     }
 
+    /// Leaves flush mode if the flush that runs was announced as drained; says whether it did.
+    /// Never waits.
+    pub(crate) fn end_drained_flush(&self) -> bool {
+        self.account.end_drained_flush()
+    }
+
     /// The inside of StartMessage: takes the next fetched message, fills and saves `message`, and
     /// records that (IB-2, IB-6). Several calls may run at the same time. Dropping the future
     /// does not end the work.
@@ -205,6 +213,7 @@ impl Inbound {
         self.account.push_expected()
     }
 
+    #[cfg(test)]
     /// The most bytes that were fetched and not yet handed over at one time.
     pub(crate) fn peak_buffered(&self) -> u64 {
         self.account.budget.peak()

@@ -35,11 +35,15 @@ pub(super) struct Lane<F> {
     moving: usize,
     /// More was due than could be claimed.
     backlog: bool,
+    /// Grows with everything that makes an earlier look at the queue worth nothing.
+    asked: u64,
 }
 
 #[derive(Debug, Default)]
 struct Flush {
     tried: HashSet<EntryId>,
+    /// Their attempts began before the flush: if those fail, they are tried again.
+    under_way: HashSet<EntryId>,
     /// Nothing was left to move when last looked.
     announced: bool,
     /// Trouble is not waited for before the first look.
@@ -50,6 +54,7 @@ struct Flush {
 struct Paused {
     failures: u32,
     until: SysTime,
+    why: Failure,
 }
 
 /// What follows from a failure.
@@ -77,6 +82,7 @@ impl<F> Lane<F> {
             connected: 0,
             moving: 0,
             backlog: false,
+            asked: 0,
         }
     }
 
@@ -98,12 +104,25 @@ impl<F> Lane<F> {
     }
 
     pub(super) fn begin_flush(&mut self) {
+        self.asked += 1;
         self.flush = Some(Flush::default());
         self.cap = None;
     }
 
+    /// Notes whose attempts began before the flush that has just begun.
+    pub(super) fn not_tried_yet(&mut self, under_way: impl Iterator<Item = EntryId>) {
+        if let Some(flush) = &mut self.flush {
+            flush.under_way.extend(under_way);
+        }
+    }
+
     pub(super) fn end_flush(&mut self) {
         self.flush = None;
+    }
+
+    /// Ends a flush that is over; `false` when none is, or it has something to do again.
+    pub(super) fn end_drained_flush(&mut self) -> bool {
+        self.flush.take_if(|flush| flush.announced).is_some()
     }
 
     /// Whether retry times are ignored (TN-12).
@@ -119,6 +138,11 @@ impl<F> Lane<F> {
         self.cap = None;
     }
 
+    /// What a look at the queue is an answer to; when it differs afterwards, look again.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked
+    }
+
     /// Whether a new transaction may start (TN-8, TN-9).
     pub(super) fn is_open(&self) -> bool {
         self.gate == Gate::Open && !self.stopping
@@ -127,6 +151,11 @@ impl<F> Lane<F> {
     fn is_paused(&self, now: SysTime) -> bool {
         let probe = self.flush.as_ref().is_some_and(|flush| !flush.probed);
         self.trouble.as_ref().is_some_and(|paused| now < paused.until) && !probe
+    }
+
+    /// The trouble there is, and until when it is waited for.
+    pub(super) fn trouble(&self) -> Option<(&Failure, SysTime)> {
+        self.trouble.as_ref().map(|paused| (&paused.why, paused.until))
     }
 
     /// Until when trouble is waited for.
@@ -265,7 +294,7 @@ impl<F> Lane<F> {
         }
         let failures = self.trouble.as_ref().map_or(0, |paused| paused.failures).saturating_add(1);
         let until = now.saturating_add(pause(failures));
-        self.trouble = Some(Paused { failures, until });
+        self.trouble = Some(Paused { failures, until, why: failure.clone() });
         if failure.verdict.cause == Cause::Throttled && self.connected > 0 {
             self.cap = Some((1, until.saturating_add(CAP_LASTS)));
         }
@@ -275,6 +304,7 @@ impl<F> Lane<F> {
     /// A message was tried in flush mode and is still in the queue.
     pub(super) fn tried(&mut self, entry: &EntryId) {
         if let Some(flush) = &mut self.flush
+            && !flush.under_way.remove(entry)
             && flush.tried.len() < MAX_TRIED
         {
             flush.tried.insert(entry.clone());
@@ -292,6 +322,7 @@ impl<F> Lane<F> {
 
     /// New work has come: a flush that had ended has something to do again.
     pub(super) fn new_work(&mut self) {
+        self.asked += 1;
         if let Some(flush) = &mut self.flush {
             flush.announced = false;
         }
