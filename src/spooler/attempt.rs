@@ -84,7 +84,22 @@ async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<
     if handed != Handed::Gone {
         unlock(shared, entry).await;
     }
-    handed
+    // Looked at behind the unlock: whoever cancels it from now on can remove it as well.
+    if handed == Handed::Gone {
+        shared.cancelled().remove(entry);
+        return handed;
+    }
+    if !shared.cancelled().contains(entry) {
+        return handed;
+    }
+    match shared.remove_cancelled(entry).await {
+        Ok(true) => Handed::Gone,
+        Ok(false) => handed,
+        Err(error) => {
+            tracing::error!(%entry, %error, "A cancelled message could not be removed");
+            Handed::Error
+        }
+    }
 }
 
 /// A cancelled message is no longer wanted (OB-7); it leaves the table unsent.

@@ -86,6 +86,9 @@ pub(crate) struct Shared {
     barriers: mpsc::Sender<oneshot::Sender<()>>,
     /// Messages that a transport gave back (TN-18); not handed over again in this session.
     given_back: Mutex<BTreeSet<EntryId>>,
+    /// Messages a transport has cancelled while a call about them ran: whoever made the call
+    /// removes them when it has returned.
+    cancelled: Mutex<BTreeSet<EntryId>>,
     /// Entry ids of messages that left the table.
     ended: broadcast::Sender<EntryId>,
     pub(crate) sent: AtomicU64,
@@ -125,6 +128,7 @@ impl Spooler {
             finish: Arc::new(Semaphore::new(AT_ONCE)),
             barriers,
             given_back: Mutex::default(),
+            cancelled: Mutex::default(),
             ended: broadcast::Sender::new(4096),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -257,20 +261,12 @@ impl Spooler {
             return Ok(());
         };
         if flags.contains(TransportNotify::CANCEL_MESSAGE) {
-            return self.remove(entry).await;
+            // Noted before the try, so that a call that ends between the two finds it.
+            self.shared.cancelled().insert(entry.clone());
+            return self.shared.remove_cancelled(entry).await.map(drop);
         }
         self.shared.given_back().insert(entry.clone());
         self.shared.store.set_deferred(entry, None).await
-    }
-
-    /// Removes a message that no transport has from the table.
-    async fn remove(&self, entry: &EntryId) -> MapiResult<()> {
-        match self.shared.store.abort_submit(entry).await {
-            Err(error) if error.code() != MapiCode::NOT_IN_QUEUE => return Err(error),
-            _ => {}
-        }
-        self.shared.ended(entry);
-        Ok(())
     }
 
     /// Flushes all transports, or one (FL-4, FL-7); returns when it is done.
@@ -372,8 +368,27 @@ impl Shared {
         self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn cancelled(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn reconsider(&self) {
         self.reconsider.notify_one();
+    }
+
+    /// Removes a message noted as cancelled from the table; `false` while a call about it runs,
+    /// which then does the same at its end.
+    pub(crate) async fn remove_cancelled(&self, entry: &EntryId) -> MapiResult<bool> {
+        let removed = match self.store.abort_submit(entry).await {
+            Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => return Ok(false),
+            Err(error) if error.code() != MapiCode::NOT_IN_QUEUE => Err(error),
+            _ => Ok(true),
+        };
+        self.cancelled().remove(entry);
+        if removed.is_ok() {
+            self.ended(entry);
+        }
+        removed
     }
 
     /// Announces that a message left the table.

@@ -60,7 +60,8 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
             () = timer => look = Look::All,
             Some(asked) = barriers.recv() => {
                 settled.push(asked);
-                look = Look::New;
+                // Also what was skipped: a direction may have opened just before.
+                look = Look::All;
             }
             Some((entry, handed)) = reports.recv() => {
                 settle(&shared, &mut memory, &mut busy, entry, handed);
