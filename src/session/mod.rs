@@ -34,7 +34,7 @@ use crate::mapi::{
 };
 use crate::profile::{Profile, sections};
 use crate::spi::{MessageStore, NotifyData, ProfileSection};
-use crate::spool::{SledSpool, Spool, SpoolOptions};
+use crate::spool::{QueueState, SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
 use crate::transport::SmtpImapProvider;
@@ -135,9 +135,30 @@ impl Session {
             .unwrap_or(Duration::from_secs(60));
         let options =
             SpoolerOptions { logon: self.logon.flags(), begin: self.logon.begin(), poll_interval };
+        self.reunite().await?;
         let store = Arc::clone(&self.store) as Arc<dyn MessageStore>;
         let spooler = Spooler::start(store, Arc::clone(&self.clock), services, options).await?;
         Ok(Running { provider, spooler })
+    }
+
+    /// A message that is given back is parked by its transport first and noted as waiting by the
+    /// store second. After a crash between the two nobody would hand it over again (TN-18).
+    async fn reunite(&self) -> MapiResult<()> {
+        let mut left = self.spool.counts().parked;
+        let mut after: Option<EntryId> = None;
+        while left > 0 {
+            let page = self.spool.queue_page(after.as_ref(), PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (entry, _) in page.iter().filter(|(_, row)| row.state == QueueState::Parked) {
+                left = left.saturating_sub(1);
+                match self.store.set_deferred(entry, None).await {
+                    Err(error) if error.code() != MapiCode::NOT_IN_QUEUE => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The status table while transports are logged on; subscribe to see every change (ST-5).

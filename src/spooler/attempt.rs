@@ -2,8 +2,10 @@
 //! their answers (OB-7, OB-10, OB-11, SP-3).
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::Shared;
@@ -11,6 +13,7 @@ use super::reports;
 use super::routed_message::RoutedMessage;
 use super::routing::{RouteRequest, RouteTarget, Routing, route};
 use super::slot::Slot;
+use super::turn::Turn;
 use crate::mapi::{
     EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, StatusCode,
     SubmitFlags, SubmitMessageFlags, tags,
@@ -54,8 +57,10 @@ enum Answer {
 }
 
 /// Hands a waiting message to its transports.
-pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
-    locked(shared, entry, None).await
+///
+/// Its calls begin when it is its `turn`, behind those of older messages (OB-14).
+pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId, turn: Turn) -> Handed {
+    locked(shared, entry, None, turn).await
 }
 
 /// Carries on with a message whose transport signalled NOTIFY_SENTDEFERRED (OB-11).
@@ -64,16 +69,21 @@ pub(crate) async fn finish_deferred(
     slot: &Arc<Slot>,
     entry: &EntryId,
 ) -> Handed {
-    locked(shared, entry, Some(slot)).await
+    locked(shared, entry, Some(slot), Turn::default()).await
 }
 
-async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<Slot>>) -> Handed {
+async fn locked(
+    shared: &Arc<Shared>,
+    entry: &EntryId,
+    deferred_by: Option<&Arc<Slot>>,
+    turn: Turn,
+) -> Handed {
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
         Ok(()) => {}
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
         Err(_) => return Handed::Later(LATER),
     }
-    let handed = match hand_over_locked(shared, entry, deferred_by).await {
+    let handed = match hand_over_locked(shared, entry, deferred_by, turn).await {
         Ok(handed) => handed,
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
         Err(error) => {
@@ -125,6 +135,7 @@ async fn hand_over_locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
+    mut turn: Turn,
 ) -> MapiResult<Handed> {
     let message = shared.store.open_message(entry).await?;
     let props = message.props().await?;
@@ -140,7 +151,7 @@ async fn hand_over_locked(
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::new(Arc::clone(&message), rows);
-        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED).await {
+        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut turn).await {
             Answer::Sent => {}
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
@@ -182,7 +193,7 @@ async fn hand_over_locked(
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
             let view = RoutedMessage::new(Arc::clone(&message), rows.clone());
-            let answer = submit(shared, slot, view, SubmitMessageFlags::empty()).await;
+            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut turn).await;
             match answer {
                 Answer::Sent => {
                     let left = message.recipients().await?;
@@ -263,6 +274,7 @@ async fn submit(
     slot: &Slot,
     message: Arc<dyn Message>,
     flags: SubmitMessageFlags,
+    turn: &mut Turn,
 ) -> Answer {
     let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
     let code = shared.table.status_code(slot.row_id).unwrap_or_default();
@@ -273,7 +285,16 @@ async fn submit(
     for _ in 0..RESEND_NOW_LIMIT {
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
         let cell = MessageRefCell::outbound();
-        if let Err(error) = logon.submit_message(flags, Arc::clone(&message), &cell).await {
+        turn.come().await;
+        let mut call = logon.submit_message(flags, Arc::clone(&message), &cell);
+        // A call that waits has begun; the next one need not wait for its end.
+        let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+        turn.pass();
+        let submitted = match begun {
+            Poll::Ready(submitted) => submitted,
+            Poll::Pending => call.await,
+        };
+        if let Err(error) = submitted {
             return refusal(error);
         }
         let end = match logon.end_message(cell.reference()).await {

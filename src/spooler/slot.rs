@@ -1,7 +1,7 @@
 //! One logon as the spooler keeps it, and the support object the logon calls back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
@@ -26,8 +26,11 @@ pub(crate) struct Slot {
     pub(crate) section: ProfileSection,
     pub(crate) row_id: u32,
     pub(crate) host: HostColumns,
-    /// Set once TransportLogon has succeeded.
-    logon: OnceLock<(Arc<dyn XpLogon>, LogonOutFlags)>,
+    /// From TransportLogon to the release. The logon keeps the support object and that keeps the
+    /// slot, so nothing but the release ends this circle.
+    logon: Mutex<Option<Arc<dyn XpLogon>>>,
+    out_flags: OnceLock<LogonOutFlags>,
+    released: AtomicBool,
     types: Mutex<Option<AddressTypes>>,
     /// NOTIFY_NEWMAIL, coalesced (IB-1).
     pub(crate) new_mail: Notify,
@@ -60,7 +63,9 @@ impl Slot {
             section,
             row_id,
             host,
-            logon: OnceLock::new(),
+            logon: Mutex::new(None),
+            out_flags: OnceLock::new(),
+            released: AtomicBool::new(false),
             types: Mutex::new(None),
             new_mail: Notify::new(),
             sent_deferred,
@@ -75,16 +80,30 @@ impl Slot {
 
     pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
         // A slot logs on once; a second logon would be a second slot.
-        let _ = self.logon.set((logon, flags));
+        let _ = self.out_flags.set(flags);
+        *self.lock_logon() = Some(logon);
+    }
+
+    /// Releases the logon: it is called no more, and its row changes no more (LG-9, SP-2). Calls
+    /// that still run keep it until they return.
+    pub(crate) fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+        let logon = self.lock_logon().take();
+        // Without the lock: a logon that goes may call back.
+        drop(logon);
+    }
+
+    fn lock_logon(&self) -> MutexGuard<'_, Option<Arc<dyn XpLogon>>> {
+        self.logon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The logon while it may be called.
     ///
     /// # Errors
     /// `MAPI_E_END_OF_SESSION` when it never came about or reported a critical error (SP-2).
-    pub(crate) fn logon(&self) -> MapiResult<&Arc<dyn XpLogon>> {
-        match self.logon.get() {
-            Some((logon, _)) if !self.critical_error.is_cancelled() => Ok(logon),
+    pub(crate) fn logon(&self) -> MapiResult<Arc<dyn XpLogon>> {
+        match self.lock_logon().as_ref() {
+            Some(logon) if !self.critical_error.is_cancelled() => Ok(Arc::clone(logon)),
             _ => Err(MapiError::new(
                 MapiCode::END_OF_SESSION,
                 format!("the transport {} is not logged on", self.name),
@@ -93,7 +112,7 @@ impl Slot {
     }
 
     pub(crate) fn wants(&self, flag: LogonOutFlags) -> bool {
-        self.logon.get().is_some_and(|(_, flags)| flags.contains(flag))
+        self.out_flags.get().is_some_and(|flags| flags.contains(flag))
     }
 
     /// Queues the end of a deferred message to be taken up.
@@ -181,7 +200,7 @@ impl Support for SlotSupport {
         if flags.contains(SpoolerNotify::READYTOSEND)
             && let Some(shared) = self.shared.upgrade()
         {
-            shared.reconsider();
+            shared.resume();
         }
     }
 
@@ -199,6 +218,9 @@ impl Support for SlotSupport {
         flags: ModifyStatusFlags,
     ) -> MapiResult<()> {
         let shared = self.shared.upgrade().ok_or(MapiCode::END_OF_SESSION)?;
+        if self.slot.released.load(Ordering::SeqCst) {
+            return Err(MapiCode::END_OF_SESSION.into());
+        }
         let before = shared.table.status_code(self.slot.row_id).unwrap_or_default();
         shared.table.modify(self.slot.row_id, &self.slot.host, columns, flags);
         let after = shared.table.status_code(self.slot.row_id).unwrap_or_default();

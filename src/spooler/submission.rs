@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
 use super::attempt::{self, Handed};
+use super::turn::Turns;
 use crate::mapi::{EntryId, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
 
@@ -26,6 +28,7 @@ struct Memory {
     seen: Option<EntryId>,
     /// Messages not to be handed over before a time.
     later: BTreeMap<EntryId, SysTime>,
+    turns: Turns,
 }
 
 /// Runs until the session ends.
@@ -41,6 +44,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
         added.mark_unchanged();
         if look == Look::All {
             memory.seen = None;
+        }
+        if shared.resume.swap(false, Ordering::SeqCst) {
+            // Times from the message itself are read again from its row.
+            memory.later.clear();
         }
         look_through(&shared, &mut memory, &mut busy, &report).await;
         if busy.is_empty() {
@@ -150,9 +157,10 @@ async fn look_through(
             };
             let Ok(permit) = permit else { return };
             busy.insert(entry.clone());
+            let turn = memory.turns.next();
             let (shared, report) = (Arc::clone(shared), report.clone());
             shared.clone().tasks.spawn(async move {
-                let handed = attempt::hand_over(&shared, &entry).await;
+                let handed = attempt::hand_over(&shared, &entry, turn).await;
                 drop(permit);
                 // An error means that the loop has ended with the session.
                 let _ = report.send((entry, handed));

@@ -31,6 +31,8 @@ pub enum Script {
     Refuse(MapiCode, Option<Duration>),
     /// An error of EndMessage.
     RefuseAtEnd(MapiCode),
+    /// SubmitMessage never returns.
+    Hang,
 }
 
 /// The provider and its only logon.
@@ -154,6 +156,12 @@ impl XpProvider for ScriptedProvider {
 
 struct ScriptedLogon(Arc<ScriptedTransport>);
 
+impl Drop for ScriptedLogon {
+    fn drop(&mut self) {
+        self.0.note("release");
+    }
+}
+
 #[async_trait]
 impl XpLogon for ScriptedLogon {
     async fn address_types(&self) -> MapiResult<AddressTypes> {
@@ -232,6 +240,7 @@ impl XpLogon for ScriptedLogon {
             Script::Refuse(code, retry_after) => {
                 return Err(SubmitError { error: code.into(), retry_after });
             }
+            Script::Hang => std::future::pending().await,
             Script::Send => {
                 recipients.iter_mut().for_each(|recipient| recipient.responsibility = true);
                 message.modify_recipients(recipients).await?;
@@ -251,7 +260,9 @@ impl XpLogon for ScriptedLogon {
             Script::ResendLater => Ok(EndMessageFlags::RESEND_LATER),
             Script::ResendNow => Ok(EndMessageFlags::RESEND_NOW),
             Script::RefuseAtEnd(code) => Err((*code).into()),
-            Script::Refuse(..) => panic!("EndMessage after a refused SubmitMessage"),
+            Script::Refuse(..) | Script::Hang => {
+                panic!("EndMessage after a SubmitMessage that did not succeed")
+            }
         }
     }
 
