@@ -23,8 +23,8 @@ use std::collections::HashSet;
 
 use house::{Account, GRACE, House, PATIENCE, Server, assert_all, await_queue_row, await_row};
 use letters::letter;
-use maildir::{await_messages, contains, messages, one_with};
 use mail_parser::MessageParser;
+use maildir::{await_messages, contains, messages, one_with};
 use postrider::mapi::{StatusCode, TransportNotify, tags};
 use postrider::session::{
     FlushRequest, Logon, NotifyRequest, QueueRowState, RecipientRowState, Service, Session,

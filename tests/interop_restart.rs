@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use house::{Account, GRACE, House, PATIENCE, Server};
 use letters::{letter, letter_from};
-use maildir::{await_messages, messages};
 use mail_parser::MessageParser;
+use maildir::{await_messages, messages};
 use postrider::session::{FlushRequest, Logon, QueueRowState, Service};
 use real::{Provider, await_delivered, dovecot, on_server, receiver};
 use realservers::{Dump, SinkOptions, SmtpSink, wait};

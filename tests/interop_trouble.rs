@@ -22,15 +22,11 @@ mod real;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use house::{
-    Account, GRACE, House, PATIENCE, Server, assert_all, await_queue_row, await_row,
-};
+use house::{Account, GRACE, House, PATIENCE, Server, assert_all, await_queue_row, await_row};
 use letters::letter;
 use maildir::{await_messages, messages};
 use postrider::mapi::StatusCode;
-use postrider::session::{
-    FlushRequest, Logon, QueueRowState, RecipientRowState, Service, Session,
-};
+use postrider::session::{FlushRequest, Logon, QueueRowState, RecipientRowState, Service, Session};
 use postrider::spi::StatusRow;
 use real::{Provider, await_delivered, dovecot, imaps, on_server};
 use realservers::Dovecot;
@@ -60,7 +56,8 @@ fn write_password(file: &Path, password: &str) {
     use std::io::Write as _;
     let fresh = file.with_extension("new");
     let mut options = std::fs::OpenOptions::new();
-    let mut open = options.create(true).write(true).truncate(true).mode(0o600).open(&fresh).unwrap();
+    let mut open =
+        options.create(true).write(true).truncate(true).mode(0o600).open(&fresh).unwrap();
     writeln!(open, "{password}").unwrap();
     drop(open);
     std::fs::rename(&fresh, file).unwrap();

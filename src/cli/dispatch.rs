@@ -78,13 +78,12 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Unp
 }
 
 /// What every command needs to know.
-struct Context<'a> {
+struct Context {
     globals: Globals,
     catalog: Catalog,
-    environment: &'a Environment,
 }
 
-impl Context<'_> {
+impl Context {
     fn profile_name(&self, named: Option<&str>) -> Result<ProfileName, Failure> {
         let asked = named.or(self.globals.profile.as_deref()).filter(|name| !name.is_empty());
         match asked {
@@ -97,10 +96,14 @@ impl Context<'_> {
         Ok(self.catalog.load(&self.profile_name(named)?)?)
     }
 
+    /// Where the session of a profile is to be found. A profile that cannot be used matters only
+    /// once the spool has to be opened: a daemon that runs can be asked all the same.
     fn place_of(&self, name: &ProfileName) -> Result<Place, Failure> {
-        let profile = Profile::load(self.catalog.dirs(), name, self.environment)?;
-        let dirs = self.catalog.dirs();
-        let state_folder = dirs.make_state_folder(name)?;
+        let (profile, dirs) = (self.catalog.load(name), self.catalog.dirs());
+        let state_folder = match &profile {
+            Ok(_) => dirs.make_state_folder(name)?,
+            Err(_) => dirs.state_folder(name),
+        };
         Ok(Place {
             socket: dirs.socket(name),
             opener: Box::new(SpoolOpener { profile, state_folder }),
@@ -125,13 +128,16 @@ async fn dispatch(
     let dirs = Dirs::resolve(config, state, environment, &current);
     let dirs = dirs.map_err(|why| Failure::new(Exit::Config, why))?;
     let catalog = Catalog::new(dirs, environment.clone());
-    let context = Context { globals, catalog, environment };
+    let context = Context { globals, catalog };
     match command {
         Command::Profile(command) => profile(&context, console, command).await,
         Command::Send(arguments) => send::send(&context.place()?, console, &arguments).await,
         Command::Run => {
             let name = context.profile_name(None)?;
-            let reread = || context.place_of(&name);
+            let reread = || {
+                context.catalog.load(&name)?;
+                context.place_of(&name)
+            };
             run::run(reread()?, console, name.as_str(), &reread).await
         }
         Command::Fetch => flush::fetch(&context.place()?, console).await,
@@ -156,7 +162,7 @@ async fn dispatch(
 }
 
 async fn profile(
-    context: &Context<'_>,
+    context: &Context,
     console: &mut Console<'_>,
     command: ProfileCommand,
 ) -> Result<(), Failure> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::access::{Opener, OwnSession};
-use crate::mapi::MapiResult;
-use crate::profile::Profile;
+use crate::mapi::{MapiError, MapiResult};
+use crate::profile::{Profile, ProfileError};
 use crate::session::{Logon, Service, Session, SessionOptions};
 
 /// How long a message on the wire may take when a command or the daemon ends.
@@ -16,7 +16,8 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Opens the spool of a profile in this process.
 pub(crate) struct SpoolOpener {
-    pub(crate) profile: Profile,
+    /// The profile, or why it cannot be used.
+    pub(crate) profile: Result<Profile, ProfileError>,
     pub(crate) state_folder: PathBuf,
 }
 
@@ -25,7 +26,8 @@ impl Opener for SpoolOpener {
     async fn open(&self, logon: Logon, lock_wait: Duration) -> MapiResult<Box<dyn OwnSession>> {
         let options =
             SessionOptions { lock_wait, ..SessionOptions::new(&self.state_folder).logon(logon) };
-        let session = Session::open(&self.profile, options).await?;
+        let profile = self.profile.as_ref().map_err(|error| MapiError::from(error.clone()))?;
+        let session = Session::open(profile, options).await?;
         Ok(Box::new(Opened(Arc::new(session))))
     }
 }

@@ -10,6 +10,7 @@ mod queue_view;
 mod service;
 mod status_view;
 mod submit;
+mod upkeep;
 
 pub use check::check_profile;
 pub use options::{Logon, SessionOptions};
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use futures_util::Stream;
 use tokio::io::AsyncRead;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 use crate::mapi::{
@@ -34,7 +36,7 @@ use crate::mapi::{
 };
 use crate::profile::{Profile, sections};
 use crate::spi::{MessageStore, NotifyData, ProfileSection};
-use crate::spool::{QueueState, SledSpool, Spool, SpoolOptions};
+use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
 use crate::transport::SmtpImapProvider;
@@ -53,9 +55,14 @@ pub struct Session {
     sections: Vec<ProfileSection>,
     logon: Logon,
     clock: Arc<dyn Clock>,
+    /// Transports of other providers.
+    transports: Vec<TransportService>,
     spool: Arc<dyn Spool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
+    /// Cancelled when the session ends or is dropped.
+    ending: CancellationToken,
+    _ends_with_us: DropGuard,
 }
 
 /// What exists when transports are logged on.
@@ -71,8 +78,10 @@ impl Session {
     /// # Errors
     /// `MAPI_E_BUSY` when another process has the spool for longer than the wait allows,
     /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`, `MAPI_E_VERSION` for a spool of a newer
-    /// version. A transport that cannot be logged on is no error: its status row says why.
+    /// version, `MAPI_E_INVALID_PARAMETER` for two transports of one name. A transport that cannot
+    /// be logged on is no error: its status row says why.
     pub async fn open(profile: &Profile, options: SessionOptions) -> MapiResult<Session> {
+        check_names(profile, &options.transports)?;
         let runtime = tokio::runtime::Handle::current();
         let (folder, wait) = (options.state_folder.join("spool"), options.lock_wait);
         let spool_options = SpoolOptions { lock_wait: wait, ..SpoolOptions::default() };
@@ -93,14 +102,21 @@ impl Session {
             runtime.clone(),
         )
         .await?;
+        upkeep::reconcile(spool.as_ref(), profile).await?;
+        let ending = CancellationToken::new();
+        let forget = upkeep::forget(Arc::clone(&spool), Arc::clone(&options.clock), ending.clone());
+        drop(runtime.spawn(forget));
         let mut session = Session {
             profile: profile.clone(),
             sections: sections(profile),
             logon: options.logon,
             clock: options.clock,
+            transports: options.transports,
             spool,
             store,
             running: None,
+            _ends_with_us: ending.clone().drop_guard(),
+            ending,
         };
         if options.logon != Logon::None {
             session.running = Some(session.log_on(runtime).await?);
@@ -125,6 +141,7 @@ impl Session {
                     .chain(transport.aliases.iter().cloned())
                     .collect(),
             })
+            .chain(self.transports.iter().cloned())
             .collect();
         let poll_interval = self
             .profile
@@ -135,30 +152,9 @@ impl Session {
             .unwrap_or(Duration::from_secs(60));
         let options =
             SpoolerOptions { logon: self.logon.flags(), begin: self.logon.begin(), poll_interval };
-        self.reunite().await?;
         let store = Arc::clone(&self.store) as Arc<dyn MessageStore>;
         let spooler = Spooler::start(store, Arc::clone(&self.clock), services, options).await?;
         Ok(Running { provider, spooler })
-    }
-
-    /// A message that is given back is parked by its transport first and noted as waiting by the
-    /// store second. After a crash between the two nobody would hand it over again (TN-18).
-    async fn reunite(&self) -> MapiResult<()> {
-        let mut left = self.spool.counts().parked;
-        let mut after: Option<EntryId> = None;
-        while left > 0 {
-            let page = self.spool.queue_page(after.as_ref(), PAGE).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (entry, _) in page.iter().filter(|(_, row)| row.state == QueueState::Parked) {
-                left = left.saturating_sub(1);
-                match self.store.set_deferred(entry, None).await {
-                    Err(error) if error.code() != MapiCode::NOT_IN_QUEUE => return Err(error),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The status table while transports are logged on; subscribe to see every change (ST-5).
@@ -180,6 +176,7 @@ impl Session {
             }
             Some(running) => running.spooler.logoff(grace).await,
         };
+        self.ending.cancel();
         self.spool.close().await;
         answer
     }
@@ -203,6 +200,16 @@ impl Session {
     /// The transport that has a message, if one has.
     async fn transport_of(&self, entry: &EntryId) -> MapiResult<Option<String>> {
         Ok(self.spool.queue(entry).await?.map(|record| record.transport))
+    }
+
+    /// Whether the transport that has a message, if one has, is logged on.
+    async fn can_be_asked(&self, entry: &EntryId) -> MapiResult<bool> {
+        let transport = self.transport_of(entry).await?;
+        Ok(match (&self.running, transport) {
+            (Some(running), Some(transport)) => running.provider.sends(&transport),
+            (Some(_), None) => true,
+            (None, _) => false,
+        })
     }
 
     /// The row of a message that is in the outgoing queue table.
@@ -232,7 +239,11 @@ impl Session {
                 }
             }
             loop {
-                match ended.recv().await {
+                let heard = tokio::select! {
+                    heard = ended.recv() => heard,
+                    () = self.ending.cancelled() => return Err(MapiCode::END_OF_SESSION.into()),
+                };
+                match heard {
                     Ok(other) if other != *entry => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return Err(MapiCode::END_OF_SESSION.into()),
@@ -265,6 +276,19 @@ impl Session {
             _ => Ok(()),
         }
     }
+}
+
+/// Calls name a transport by its name alone, so no two may share one.
+fn check_names(profile: &Profile, others: &[TransportService]) -> MapiResult<()> {
+    let mut names: Vec<&str> = profile.transports.iter().map(|one| one.name.as_str()).collect();
+    for other in others {
+        if names.contains(&other.name.as_str()) {
+            let words = format!("there is a transport called {} already", other.name);
+            return Err(MapiError::new(MapiCode::INVALID_PARAMETER, words));
+        }
+        names.push(&other.name);
+    }
+    Ok(())
 }
 
 /// Opens one direction of a transport for the time of its flush.
@@ -344,13 +368,11 @@ impl Service for Session {
     }
 
     async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
-        match &self.running {
-            Some(running) => running.spooler.cancel(entry).await,
-            None if self.spool.queue(entry).await?.is_none() => {
-                self.store.abort_submit(entry).await
-            }
-            None => self.running().map(|_| ()),
+        if let (Some(running), true) = (&self.running, self.can_be_asked(entry).await?) {
+            return running.spooler.cancel(entry).await;
         }
+        let store = self.store.as_ref();
+        upkeep::cancel_unowned(self.spool.as_ref(), store, self.clock.now(), entry).await
     }
 
     async fn hold(&self, entry: &EntryId) -> MapiResult<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use super::{Message, RecipientReport};
 use crate::mapi::{EntryId, MapiResult, PropList, Recipient, SubmitFlags, SysTime};
@@ -78,8 +78,10 @@ pub trait MessageStore: Send + Sync {
     /// `MAPI_E_NOT_IN_QUEUE` when it is not there (any more).
     async fn outgoing_row(&self, entry: &EntryId) -> MapiResult<OutgoingRow>;
 
-    /// Changes whenever a message was added to the outgoing queue table.
-    fn outgoing_changes(&self) -> watch::Receiver<u64>;
+    /// Announces messages that wait in the outgoing queue table from now on: added, released, or
+    /// no longer deferred. A message is announced after it can be read, in any order. A receiver
+    /// that falls behind is told so, and looks at the whole table.
+    fn outgoing_added(&self) -> broadcast::Receiver<EntryId>;
 
     /// Opens a message of the outgoing queue table.
     ///
@@ -107,10 +109,10 @@ pub trait MessageStore: Send + Sync {
     /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`; the message then stays in the table.
     async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()>;
 
-    /// Removes a message that was not processed (OB-15).
+    /// Removes a message that no transport has (OB-15).
     ///
     /// # Errors
-    /// `MAPI_E_UNABLE_TO_ABORT` while locked, `MAPI_E_NOT_IN_QUEUE` once gone.
+    /// `MAPI_E_UNABLE_TO_ABORT` while locked or deferred, `MAPI_E_NOT_IN_QUEUE` once gone.
     async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()>;
 
     /// A new, empty message for StartMessage to fill (IB-2).

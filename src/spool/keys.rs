@@ -181,6 +181,13 @@ pub(super) fn quarantine(original: &[u8]) -> Vec<u8> {
     key(QUARANTINE, &[original])
 }
 
+/// The key as it was of a row in quarantine; a key that was damaged again stands there with its
+/// table byte repeated.
+pub(super) fn parse_quarantine(key: &[u8]) -> &[u8] {
+    let start = key.iter().position(|byte| *byte != QUARANTINE).unwrap_or(key.len());
+    key.get(start..).unwrap_or_default()
+}
+
 /// All keys of one table.
 pub(super) fn table(table: u8) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     prefix(vec![table])

@@ -2,6 +2,13 @@
 //!
 //! Everything that must survive a crash goes through [`Spool::commit`]: a [`Batch`] is applied
 //! whole or not at all, and when the call returns `Ok` it survives a power loss.
+//!
+//! [`SledSpool`] keeps it on sled. The way of a batch through the files of this folder: `writer`
+//! (one thread, forms groups) asks `plan` and `users` (pure: which rows change) over `keys` and
+//! `codec` (what rows look like), has `store` apply and sync the group, answers, and leaves what
+//! is to be unlinked to `janitor`. Bodies are written and read by `body_io` in the files of
+//! `bodies`. At open, `lock` keeps other processes out, `migrations` brings the schema to today's
+//! and `recover` finishes what a crash interrupted; `repair` sets aside what cannot be read.
 
 mod batch;
 mod bodies;
@@ -56,10 +63,12 @@ pub struct BodyReader {
 /// Takes the bytes of a new body. Dropping it discards them.
 #[async_trait]
 pub trait BodyWriter: Send {
-    /// Appends bytes.
+    /// Appends bytes. When the future is dropped before it is done, the body is lost and every
+    /// later call fails.
     ///
     /// # Errors
-    /// [`SpoolError::DiskFull`] before the reserve of free space is touched; I/O errors.
+    /// [`SpoolError::DiskFull`] before the lower half of the reserve of free space is touched; I/O
+    /// errors. After an error every later call fails.
     async fn write(&mut self, bytes: &[u8]) -> Result<(), SpoolError>;
 
     /// Makes the bytes durable and gives them a name. They are kept only if a committed batch
@@ -75,7 +84,8 @@ pub trait BodyWriter: Send {
 pub struct DuePage {
     /// Due now, urgent first, then by due time.
     pub entries: Vec<EntryId>,
-    /// When the next one not listed will be due; `None` when there is none.
+    /// When the next one neither listed nor skipped will be due, a time that has passed when more
+    /// is due than was asked for; `None` when there is none.
     pub next: Option<SysTime>,
 }
 
@@ -121,15 +131,20 @@ pub trait Spool: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`SpoolError::Conflict`] when an [`Expect`] of the batch is not met, nothing was changed;
-    /// [`SpoolError::DiskFull`] for batches that add messages while the reserve is touched;
+    /// [`SpoolError::Corrupt`] when a record names a body that is neither there nor in the batch,
+    /// nothing was changed; [`SpoolError::DiskFull`] for a new Outbox row while the reserve of free
+    /// space is touched, and for a new queue row or body while half of it is (what was accepted
+    /// must get on, and outcomes, cursors and removals always pass), nothing was changed;
     /// [`SpoolError::Unknown`] when the flush failed: whether the batch is kept is not known, and
-    /// the spool takes no more batches.
+    /// the spool takes no more batches. The bodies of a batch that was refused are gone and must be
+    /// staged again.
     async fn commit(&self, batch: Batch) -> Result<Durable, SpoolError>;
 
     /// A message of the Outbox.
     async fn outbox(&self, entry: &EntryId) -> Result<Option<OutboxRecord>, SpoolError>;
 
-    /// Messages of the Outbox after `after`, in order of entry id, whatever their state.
+    /// Messages of the Outbox after `after`, in order of entry id, whatever their state. A page
+    /// shorter than `limit` is the last.
     async fn outbox_page(
         &self,
         after: Option<&EntryId>,
@@ -147,14 +162,16 @@ pub trait Spool: Send + Sync + 'static {
     /// A message of the queue.
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError>;
 
-    /// Messages of the queue after `after`, in order of entry id.
+    /// Messages of the queue after `after`, in order of entry id. A page shorter than `limit` is
+    /// the last.
     async fn queue_page(
         &self,
         after: Option<&EntryId>,
         limit: usize,
     ) -> Result<Vec<(EntryId, QueueRecord)>, SpoolError>;
 
-    /// What is due for `account` at `now`: at most `limit` entries, those in `skip` left out.
+    /// What is due for `account` at `now`: at most `limit` entries. Those in `skip` are left out,
+    /// of [`DuePage::next`] too. Costs the rows listed and skipped, however long the queue is.
     async fn due(
         &self,
         account: AccountKey,
@@ -217,7 +234,9 @@ pub trait Spool: Send + Sync + 'static {
     /// How many messages are in which state; kept as rows change, never counted by a walk.
     fn counts(&self) -> QueueCounts;
 
-    /// Records that could not be read, at most `limit`.
+    /// Records that could not be read, at most `limit`. A read that meets such a record sets it
+    /// aside and answers as if it were not there; it is never deleted, and neither are the bodies
+    /// it may have named.
     async fn quarantine(&self, limit: usize) -> Result<Vec<QuarantinedRecord>, SpoolError>;
 
     /// Ends the spool: what was sent to [`Spool::commit`] before is finished first. Later calls

@@ -1,6 +1,7 @@
 //! What happens when a row is met that cannot be read: every such row goes to quarantine, the
 //! indexes are made to fit the rows again, and the messages are counted anew. This walks the whole
-//! spool; it runs only when there is damage, or no counters.
+//! spool; it runs only when there is damage, or no counters. Users of bodies are left as they are:
+//! what a record in quarantine named stays.
 
 use sled::IVec;
 
@@ -115,7 +116,11 @@ fn set_aside(mending: &mut Mending<'_>, table: u8) -> Result<(), SpoolError> {
         }
         mending.remove(&key);
         let row = codec::encode(&QuarantineRow { reason, bytes })?;
-        for (key, value) in codec::split(&keys::quarantine(&key), row) {
+        let mut aside = keys::quarantine(&key);
+        while store.value(&aside)?.is_some() {
+            aside = keys::quarantine(&aside);
+        }
+        for (key, value) in codec::split(&aside, row) {
             mending.put(key, value);
         }
         mending.apply_if_many()?;

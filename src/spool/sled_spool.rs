@@ -26,7 +26,7 @@ use super::{
 };
 use crate::mapi::{EntryId, SysTime};
 
-/// How often a read is repeated that met a row while it was changed.
+/// How often a read is repeated that met a row which went meanwhile, or to quarantine.
 const READ_ATTEMPTS: usize = 4;
 
 /// How much of a body file is read at once.
@@ -65,6 +65,10 @@ impl SledSpool {
         std::fs::create_dir_all(dir).map_err(at)?;
         let dir = &dir.canonicalize().map_err(at)?;
         make_private_dir(dir)?;
+        if let Some(parent) = dir.parent() {
+            // Folders above need not be ours to open.
+            let _ = sync_dir(parent);
+        }
         let lock = lock::acquire(dir, options.lock_wait)?;
         let (ending, ended) = watch::channel(());
         let tree = dir.join("db");

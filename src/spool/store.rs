@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{fmt, io};
 
 use serde::de::DeserializeOwned;
@@ -40,6 +40,9 @@ pub(super) struct Store {
     tree: sled::Db,
     /// The file of the tree once more, to be synced by ourselves.
     log: File,
+    /// Held by whoever applies a batch, and shared by those who read a record of several rows:
+    /// sled has no snapshot in which they would belong together.
+    applying: RwLock<()>,
     fault: Option<Fault>,
     /// How many rows were read.
     #[cfg(test)]
@@ -97,6 +100,7 @@ impl Store {
         Ok(Store {
             tree,
             log,
+            applying: RwLock::new(()),
             fault,
             #[cfg(test)]
             reads: Arc::default(),
@@ -108,6 +112,7 @@ impl Store {
     /// Applies a batch; it is durable after [`Store::sync`].
     pub(super) fn apply(&self, batch: sled::Batch) -> Result<(), SpoolError> {
         self.fault(FaultPoint::Apply)?;
+        let _applying = self.applying.write().unwrap_or_else(PoisonError::into_inner);
         self.tree.apply_batch(batch).map_err(|error| failed("write", error))
     }
 
@@ -153,6 +158,22 @@ impl Store {
 
     /// A record.
     pub(super) fn record<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, ReadError> {
+        match self.value(key)? {
+            Some(head) => self.record_from(key, head),
+            None => Ok(None),
+        }
+    }
+
+    /// The record at `key` that had this head an instant ago.
+    fn record_from<T: DeserializeOwned>(
+        &self,
+        key: &[u8],
+        head: IVec,
+    ) -> Result<Option<T>, ReadError> {
+        if codec::overflow_rows(&head) == 0 {
+            return codec::load_from(self, key, head).map(Some);
+        }
+        let _quiet = self.applying.read().unwrap_or_else(PoisonError::into_inner);
         codec::load(self, key)
     }
 
@@ -164,10 +185,15 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<(EntryId, T)>, ReadError> {
         let mut page = Vec::new();
-        for row in self.range(keys::prefix_after(vec![table], after)).take(limit) {
+        for row in self.range(keys::prefix_after(vec![table], after)) {
+            if page.len() >= limit {
+                break;
+            }
             let (key, head) = row?;
-            if let Some(entry) = keys::parse_entry(&key) {
-                page.push((entry, codec::load_from(self, &key, head)?));
+            if let Some(entry) = keys::parse_entry(&key)
+                && let Some(record) = self.record_from(&key, head)?
+            {
+                page.push((entry, record));
             }
         }
         Ok(page)
@@ -280,8 +306,7 @@ impl Store {
         let mut page = Vec::new();
         for row in self.range(keys::table(keys::QUARANTINE)).take(limit) {
             let (key, head) = row?;
-            let original = key.get(1..).unwrap_or_default();
-            let key_text = keys::describe(original);
+            let key_text = keys::describe(keys::parse_quarantine(&key));
             page.push(match codec::load_from::<QuarantineRow>(self, &key, head.clone()) {
                 Ok(QuarantineRow { reason, bytes }) => {
                     QuarantinedRecord { key: key_text, reason, bytes }

@@ -9,11 +9,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Shared;
+use super::calling_order::Place;
 use super::reports;
 use super::routed_message::RoutedMessage;
 use super::routing::{RouteRequest, RouteTarget, Routing, route};
 use super::slot::Slot;
-use super::turn::Turn;
 use crate::mapi::{
     EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, StatusCode,
     SubmitFlags, SubmitMessageFlags, tags,
@@ -58,9 +58,9 @@ enum Answer {
 
 /// Hands a waiting message to its transports.
 ///
-/// Its calls begin when it is its `turn`, behind those of older messages (OB-14).
-pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId, turn: Turn) -> Handed {
-    locked(shared, entry, None, turn).await
+/// Its first call begins at its `place`, behind those of older messages (OB-14).
+pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId, place: Place) -> Handed {
+    locked(shared, entry, None, place).await
 }
 
 /// Carries on with a message whose transport signalled NOTIFY_SENTDEFERRED (OB-11).
@@ -69,21 +69,22 @@ pub(crate) async fn finish_deferred(
     slot: &Arc<Slot>,
     entry: &EntryId,
 ) -> Handed {
-    locked(shared, entry, Some(slot), Turn::default()).await
+    locked(shared, entry, Some(slot), Place::default()).await
 }
 
 async fn locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
-    turn: Turn,
+    place: Place,
 ) -> Handed {
+    let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
         Ok(()) => {}
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
         Err(_) => return Handed::Later(LATER),
     }
-    let handed = match hand_over_locked(shared, entry, deferred_by, turn).await {
+    let handed = match hand_over_locked(shared, entry, deferred_by, place).await {
         Ok(handed) => handed,
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
         Err(error) => {
@@ -94,26 +95,14 @@ async fn locked(
     if handed != Handed::Gone {
         unlock(shared, entry).await;
     }
-    // Looked at behind the unlock: whoever cancels it from now on can remove it as well.
-    if handed == Handed::Gone {
-        shared.cancelled().remove(entry);
-        return handed;
-    }
-    if !shared.cancelled().contains(entry) {
-        return handed;
-    }
-    match shared.remove_cancelled(entry).await {
-        Ok(true) => Handed::Gone,
-        Ok(false) => handed,
-        Err(error) => {
-            tracing::error!(%entry, %error, "A cancelled message could not be removed");
-            Handed::Error
-        }
-    }
+    handed
 }
 
 /// A cancelled message is no longer wanted (OB-7); it leaves the table unsent.
 async fn remove_cancelled(shared: &Shared, entry: &EntryId) -> MapiResult<Handed> {
+    // No transport has it any more; should it be handed over again meanwhile, the answer is the
+    // same.
+    shared.store.set_deferred(entry, None).await?;
     unlock(shared, entry).await;
     match shared.store.abort_submit(entry).await {
         Ok(()) => {}
@@ -135,7 +124,7 @@ async fn hand_over_locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
-    mut turn: Turn,
+    mut place: Place,
 ) -> MapiResult<Handed> {
     let message = shared.store.open_message(entry).await?;
     let props = message.props().await?;
@@ -150,11 +139,16 @@ async fn hand_over_locked(
     if let Some(slot) = deferred_by {
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
-        let view = RoutedMessage::new(Arc::clone(&message), rows);
-        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut turn).await {
-            Answer::Sent => {}
+        let view = RoutedMessage::view(Arc::clone(&message), rows);
+        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut place).await {
+            Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
+            Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
+                tracing::warn!(%entry, transport = %slot.name, "Lost by its transport");
+                shared.store.set_deferred(entry, None).await?;
+                return Ok(Handed::Deferred);
+            }
             Answer::Error(error) | Answer::Refused(error) => return Err(error),
             Answer::Later(after) => return Ok(Handed::Later(after)),
             Answer::Unavailable | Answer::NotMe => return Ok(Handed::Later(LATER)),
@@ -192,10 +186,11 @@ async fn hand_over_locked(
         }
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
-            let view = RoutedMessage::new(Arc::clone(&message), rows.clone());
-            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut turn).await;
+            let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
+            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut place).await;
             match answer {
                 Answer::Sent => {
+                    keep_outcomes(&message).await?;
                     let left = message.recipients().await?;
                     let left = open_rows(&left).filter(|row| rows.contains(row));
                     refused.extend(left.map(|row| (index, row)));
@@ -227,6 +222,13 @@ async fn hand_over_locked(
     }
 
     if worst != Handed::Gone {
+        // What is done is done, however long the others wait.
+        message.save_changes(Repetition::First).await?;
+        if deferred_by.is_some() {
+            // The rest is not with this transport: the submission loop takes it from here.
+            shared.store.set_deferred(entry, None).await?;
+            return Ok(Handed::Deferred);
+        }
         return Ok(worst);
     }
     if let Some(transport) = deferred_to {
@@ -241,6 +243,15 @@ async fn hand_over_locked(
     shared.sent.fetch_add(1, Ordering::Relaxed);
     shared.ended(entry);
     Ok(Handed::Gone)
+}
+
+/// What a transport has ended must stay so while others still work on the message; a message
+/// without open recipients is about to leave the table and need not be written again.
+async fn keep_outcomes(message: &Arc<dyn Message>) -> MapiResult<()> {
+    if open_rows(&message.recipients().await?).next().is_none() {
+        return Ok(());
+    }
+    message.save_changes(Repetition::First).await
 }
 
 fn open_rows(recipients: &[Recipient]) -> impl Iterator<Item = u32> {
@@ -274,7 +285,7 @@ async fn submit(
     slot: &Slot,
     message: Arc<dyn Message>,
     flags: SubmitMessageFlags,
-    turn: &mut Turn,
+    place: &mut Place,
 ) -> Answer {
     let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
     let code = shared.table.status_code(slot.row_id).unwrap_or_default();
@@ -285,11 +296,11 @@ async fn submit(
     for _ in 0..RESEND_NOW_LIMIT {
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
         let cell = MessageRefCell::outbound();
-        turn.come().await;
+        place.comes().await;
         let mut call = logon.submit_message(flags, Arc::clone(&message), &cell);
         // A call that waits has begun; the next one need not wait for its end.
         let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-        turn.pass();
+        place.leave();
         let submitted = match begun {
             Poll::Ready(submitted) => submitted,
             Poll::Pending => call.await,

@@ -64,16 +64,19 @@ async fn flush_one(
         // FL-2: the queue is empty, so nobody else will end it.
         logon.transport_notify(TransportNotify::END_OUTBOUND_FLUSH, NotifyData::None).await?;
     }
+    let flushed = async {
+        shared.table.wait_for(slot.row_id, |code| !code.contains(bit)).await;
+        // What the transport has finished leaves the table, and what it has handed over is in the
+        // store, before the flush is over.
+        match upload {
+            true => slot.ends.zero().await,
+            false => slot.starts.zero().await,
+        }
+    };
     tokio::select! {
-        _ = shared.table.wait_for(slot.row_id, |code| !code.contains(bit)) => {}
+        () = flushed => {}
         () = slot.critical_error.cancelled() => {}
         () = shared.ending.cancelled() => {}
-    }
-    // What the transport has finished leaves the table, and what it has handed over is in the
-    // store, before the flush is over.
-    match upload {
-        true => slot.ends.zero().await,
-        false => slot.starts.zero().await,
     }
     Ok(())
 }

@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 use super::Shared;
 use super::flush::END_FLUSHES;
 use super::slot::Slot;
-use crate::mapi::{DeinitFlags, EntryId, LogoffFlags, MapiCode, MapiResult, TransportNotify};
+use crate::mapi::{
+    DeinitFlags, EntryId, LogoffFlags, MapiCode, MapiResult, StatusCode, TransportNotify,
+};
 use crate::spi::{NotifyData, OutgoingState, XpProvider};
 
 /// How many messages are given back at a time; their commits share flushes.
@@ -32,11 +34,17 @@ pub(crate) async fn run(
             let _ = logon.transport_notify(end, NotifyData::None).await;
         }
     }
+    // TN-9: what is on the wire is completed, and what became of it is heard.
+    let deadline = tokio::time::Instant::now() + grace;
+    if !hurry {
+        let quiet = slots.iter().map(|slot| quiet(shared, slot));
+        let _ = tokio::time::timeout_at(deadline, join_all(quiet)).await;
+    }
     // No new calls from here on; those that run are given their time, then cancelled below by
     // the logoff itself.
     shared.ending.cancel();
     shared.tasks.close();
-    if tokio::time::timeout(grace, shared.tasks.wait()).await.is_err() && !hurry {
+    if tokio::time::timeout_at(deadline, shared.tasks.wait()).await.is_err() && !hurry {
         tracing::warn!("Some calls did not end in time and are cancelled");
     }
     if !hurry && tokio::time::timeout(GIVE_BACK, give_back(shared, &slots)).await.is_err() {
@@ -62,6 +70,19 @@ pub(crate) async fn run(
         tracing::error!("Some calls did not return after the logoff and are abandoned");
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// Waits until no message of a logon moves outwards and its ends are recorded.
+async fn quiet(shared: &Shared, slot: &Slot) {
+    let still = |code: StatusCode| !code.contains(StatusCode::OUTBOUND_ACTIVE);
+    let ended = async {
+        shared.table.wait_for(slot.row_id, still).await;
+        slot.ends.zero().await;
+    };
+    tokio::select! {
+        () = ended => {}
+        () = slot.critical_error.cancelled() => {}
+    }
 }
 
 /// ABORT_DEFERRED for every message a transport still has (TN-18).

@@ -4,6 +4,7 @@
 //! It knows transports and the store only through [`spi`](crate::spi).
 
 mod attempt;
+mod calling_order;
 mod deferred;
 mod flush;
 mod logoff;
@@ -14,7 +15,7 @@ mod routing;
 mod slot;
 mod status_table;
 mod submission;
-mod turn;
+mod turns;
 
 pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 
@@ -30,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::mapi::{
     EntryId, FlushFlags, LogonFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags,
-    ResourceFlags, ResourceMethods, SPI_VERSION, StatusCode, TransportNotify,
+    ResourceFlags, ResourceMethods, SPI_VERSION, StatusCode, SubmitFlags, TransportNotify,
 };
 use crate::spi::{
     LogonOutcome, MessageStore, NotifyData, OutgoingState, ProfileSection, StatusColumns,
@@ -38,8 +39,10 @@ use crate::spi::{
 };
 use slot::{Slot, SlotSupport};
 use status_table::HostColumns;
+use turns::Turns;
 
 /// A transport of the profile, to be logged on.
+#[derive(Clone)]
 pub struct TransportService {
     /// Name in the profile.
     pub name: String,
@@ -85,13 +88,12 @@ pub(crate) struct Shared {
     pub(crate) hand_over: Arc<Semaphore>,
     /// The same for the ends of deferred messages, apart, so that ends never wait for beginnings.
     pub(crate) finish: Arc<Semaphore>,
+    /// Keeps calls about one message apart.
+    pub(crate) turns: Turns,
     /// Answered once everything that waits in the outgoing queue table has been looked at.
     barriers: mpsc::Sender<oneshot::Sender<()>>,
     /// Messages that a transport gave back (TN-18); not handed over again in this session.
     given_back: Mutex<BTreeSet<EntryId>>,
-    /// Messages a transport has cancelled while a call about them ran: whoever made the call
-    /// removes them when it has returned.
-    cancelled: Mutex<BTreeSet<EntryId>>,
     /// Entry ids of messages that left the table.
     ended: broadcast::Sender<EntryId>,
     pub(crate) sent: AtomicU64,
@@ -130,9 +132,9 @@ impl Spooler {
             resume: AtomicBool::new(false),
             hand_over: Arc::new(Semaphore::new(AT_ONCE)),
             finish: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Turns::default(),
             barriers,
             given_back: Mutex::default(),
-            cancelled: Mutex::default(),
             ended: broadcast::Sender::new(4096),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -265,9 +267,10 @@ impl Spooler {
             return Ok(());
         };
         if flags.contains(TransportNotify::CANCEL_MESSAGE) {
-            // Noted before the try, so that a call that ends between the two finds it.
-            self.shared.cancelled().insert(entry.clone());
-            return self.shared.remove_cancelled(entry).await.map(drop);
+            return match self.cancel(entry).await {
+                Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Ok(()),
+                answer => answer,
+            };
         }
         self.shared.given_back().insert(entry.clone());
         self.shared.store.set_deferred(entry, None).await
@@ -301,39 +304,90 @@ impl Spooler {
     /// Cancels a message for good, wherever it is (OB-15, TN-17).
     ///
     /// # Errors
-    /// `MAPI_E_UNABLE_TO_ABORT` when it is too late, `MAPI_E_NOT_IN_QUEUE` when it is gone.
+    /// `MAPI_E_UNABLE_TO_ABORT` when it is too late, `MAPI_E_NOT_IN_QUEUE` when it is gone;
+    /// `MAPI_E_END_OF_SESSION` when the transport that has it is not logged on.
     pub async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
+        let answer = self.cancel_in_time(entry).await;
+        self.shared.given_back().remove(entry);
+        match &answer {
+            Ok(()) => self.shared.ended(entry),
+            // Whatever was tried, it is not to be forgotten.
+            Err(_) => self.shared.reconsider(),
+        }
+        answer
+    }
+
+    async fn cancel_in_time(&self, entry: &EntryId) -> MapiResult<()> {
+        // Once a transport has cancelled it, the message is gone for good however that comes.
+        let mut cancelled = false;
         for _ in 0..CANCEL_TRIES {
-            self.abort_deferred(entry).await?;
-            match self.shared.store.abort_submit(entry).await {
+            match self.try_cancel(entry, &mut cancelled).await {
                 // Locked: a call about it runs. It is short, and then the message is either gone
                 // or with its transport, which can be asked.
-                Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => {
+                Err(error) if error.code() == MapiCode::BUSY => {
                     let _ = tokio::time::timeout(CANCEL_WAIT, self.shared.settled()).await;
                 }
-                answer => {
-                    answer?;
-                    self.shared.ended(entry);
-                    return Ok(());
-                }
+                Err(error) if cancelled && error.code() == MapiCode::NOT_IN_QUEUE => return Ok(()),
+                answer => return answer,
             }
         }
         Err(MapiCode::UNABLE_TO_ABORT.into())
     }
 
-    /// Asks the transport that has the message, if one has.
-    async fn abort_deferred(&self, entry: &EntryId) -> MapiResult<()> {
-        let row = self.shared.store.outgoing_row(entry).await?;
-        let OutgoingState::Deferred { transport } = row.state else { return Ok(()) };
-        let flags = TransportNotify::ABORT_DEFERRED | TransportNotify::CANCEL_MESSAGE;
-        let slots = self.shared.slots();
-        let slot = slots.iter().find(|slot| slot.name == transport);
-        let Some(logon) = slot.and_then(|slot| slot.logon().ok()) else { return Ok(()) };
-        match logon.transport_notify(flags, NotifyData::EntryId(entry)).await {
-            // The transport has nothing of it any more; the store decides.
-            Err(error) if error.code() == MapiCode::NOT_FOUND => Ok(()),
-            answer => answer,
+    /// One try; `MAPI_E_BUSY` when a call about the message runs.
+    async fn try_cancel(&self, entry: &EntryId, cancelled: &mut bool) -> MapiResult<()> {
+        let store = &self.shared.store;
+        match store.set_lock_state(entry, SubmitFlags::LOCKED).await {
+            // Under the lock nobody hands it over while its transports are asked.
+            Ok(()) => {
+                let asked = self.abort_deferred(entry).await;
+                let freed = match &asked {
+                    Ok(_) => {
+                        // Not to be handed over in the moment between lock and removal.
+                        self.shared.given_back().insert(entry.clone());
+                        store.set_deferred(entry, None).await
+                    }
+                    Err(_) => Ok(()),
+                };
+                store.set_lock_state(entry, SubmitFlags::empty()).await?;
+                *cancelled |= asked?;
+                freed?;
+            }
+            // On hold, or locked by a call that runs: the store knows.
+            Err(error) if error.code() == MapiCode::BUSY => {}
+            Err(error) => return Err(error),
         }
+        store.abort_submit(entry).await.map_err(|error| match error.code() {
+            MapiCode::UNABLE_TO_ABORT => MapiError::new(MapiCode::BUSY, error.detail().to_owned()),
+            _ => error,
+        })
+    }
+
+    /// Asks the transport that has the message, or while nobody is known to have it, every one:
+    /// after a crash or a logoff one may have it all the same. `true` when one cancelled it.
+    async fn abort_deferred(&self, entry: &EntryId) -> MapiResult<bool> {
+        let row = self.shared.store.outgoing_row(entry).await?;
+        let slots = match &row.state {
+            OutgoingState::Deferred { transport } => self.shared.slots_named(Some(transport))?,
+            OutgoingState::Waiting { .. } => self.shared.slots(),
+        };
+        let deferred = matches!(row.state, OutgoingState::Deferred { .. });
+        let flags = TransportNotify::ABORT_DEFERRED | TransportNotify::CANCEL_MESSAGE;
+        let mut cancelled = false;
+        for slot in slots {
+            let logon = match slot.logon() {
+                Ok(logon) => logon,
+                Err(error) if deferred => return Err(error),
+                Err(_) => continue,
+            };
+            match logon.transport_notify(flags, NotifyData::EntryId(entry)).await {
+                Ok(()) => cancelled = true,
+                // The transport has nothing of it; the store decides.
+                Err(error) if error.code() == MapiCode::NOT_FOUND => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(cancelled)
     }
 
     /// Looks at the whole outgoing queue table again: for changes the store does not announce,
@@ -389,10 +443,6 @@ impl Shared {
         self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn cancelled(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
-        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn reconsider(&self) {
         self.reconsider.notify_one();
     }
@@ -401,21 +451,6 @@ impl Shared {
     pub(crate) fn resume(&self) {
         self.resume.store(true, Ordering::SeqCst);
         self.reconsider();
-    }
-
-    /// Removes a message noted as cancelled from the table; `false` while a call about it runs,
-    /// which then does the same at its end.
-    pub(crate) async fn remove_cancelled(&self, entry: &EntryId) -> MapiResult<bool> {
-        let removed = match self.store.abort_submit(entry).await {
-            Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => return Ok(false),
-            Err(error) if error.code() != MapiCode::NOT_IN_QUEUE => Err(error),
-            _ => Ok(true),
-        };
-        self.cancelled().remove(entry);
-        if removed.is_ok() {
-            self.ended(entry);
-        }
-        removed
     }
 
     /// Announces that a message left the table.

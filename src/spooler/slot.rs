@@ -1,7 +1,7 @@
 //! One logon as the spooler keeps it, and the support object the logon calls back.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
@@ -26,11 +26,9 @@ pub(crate) struct Slot {
     pub(crate) section: ProfileSection,
     pub(crate) row_id: u32,
     pub(crate) host: HostColumns,
-    /// From TransportLogon to the release. The logon keeps the support object and that keeps the
-    /// slot, so nothing but the release ends this circle.
-    logon: Mutex<Option<Arc<dyn XpLogon>>>,
-    out_flags: OnceLock<LogonOutFlags>,
-    released: AtomicBool,
+    /// From the success of TransportLogon to the release. The logon holds its support object and
+    /// that this slot: only the release breaks the circle.
+    logon: Mutex<Option<(Arc<dyn XpLogon>, LogonOutFlags)>>,
     types: Mutex<Option<AddressTypes>>,
     /// NOTIFY_NEWMAIL, coalesced (IB-1).
     pub(crate) new_mail: Notify,
@@ -42,8 +40,12 @@ pub(crate) struct Slot {
     pub(crate) starts: Backlog,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
+    /// How often STATUS_INBOUND_FLUSH was set: tells one flush from the next.
+    pub(crate) inbound_flushes: AtomicU64,
     /// Inside NOTIFY_CRITSEC (IB-9).
     critical_section: AtomicBool,
+    /// The row changes no more: a logon may have something to say while it goes.
+    released: AtomicBool,
     /// Cancelled by NOTIFY_CRITICAL_ERROR: nothing is called any more but the release (SP-2).
     pub(crate) critical_error: CancellationToken,
 }
@@ -64,46 +66,44 @@ impl Slot {
             row_id,
             host,
             logon: Mutex::new(None),
-            out_flags: OnceLock::new(),
-            released: AtomicBool::new(false),
             types: Mutex::new(None),
             new_mail: Notify::new(),
             sent_deferred,
             ends: Backlog::default(),
             starts: Backlog::default(),
             config_change: Notify::new(),
+            inbound_flushes: AtomicU64::new(0),
             critical_section: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             critical_error: CancellationToken::new(),
         };
         (Arc::new(slot), receiver)
     }
 
     pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
-        // A slot logs on once; a second logon would be a second slot.
-        let _ = self.out_flags.set(flags);
-        *self.lock_logon() = Some(logon);
+        *self.lock_logon() = Some((logon, flags));
     }
 
-    /// Releases the logon: it is called no more, and its row changes no more (LG-9, SP-2). Calls
-    /// that still run keep it until they return.
+    /// Releases the logon (LG-1); calls that run keep it until they return.
     pub(crate) fn release(&self) {
         self.released.store(true, Ordering::SeqCst);
-        let logon = self.lock_logon().take();
-        // Without the lock: a logon that goes may call back.
-        drop(logon);
+        let released = self.lock_logon().take();
+        // Not under the lock: the logon's own end may call back.
+        drop(released);
     }
 
-    fn lock_logon(&self) -> MutexGuard<'_, Option<Arc<dyn XpLogon>>> {
+    fn lock_logon(&self) -> MutexGuard<'_, Option<(Arc<dyn XpLogon>, LogonOutFlags)>> {
         self.logon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The logon while it may be called.
     ///
     /// # Errors
-    /// `MAPI_E_END_OF_SESSION` when it never came about or reported a critical error (SP-2).
+    /// `MAPI_E_END_OF_SESSION` when it never came about, reported a critical error (SP-2) or was
+    /// released.
     pub(crate) fn logon(&self) -> MapiResult<Arc<dyn XpLogon>> {
         match self.lock_logon().as_ref() {
-            Some(logon) if !self.critical_error.is_cancelled() => Ok(Arc::clone(logon)),
+            Some((logon, _)) if !self.critical_error.is_cancelled() => Ok(Arc::clone(logon)),
             _ => Err(MapiError::new(
                 MapiCode::END_OF_SESSION,
                 format!("the transport {} is not logged on", self.name),
@@ -112,7 +112,7 @@ impl Slot {
     }
 
     pub(crate) fn wants(&self, flag: LogonOutFlags) -> bool {
-        self.out_flags.get().is_some_and(|flags| flags.contains(flag))
+        self.lock_logon().as_ref().is_some_and(|(_, flags)| flags.contains(flag))
     }
 
     /// Queues the end of a deferred message to be taken up.
@@ -227,6 +227,9 @@ impl Support for SlotSupport {
         let begun = after - before;
         if begun.intersects(StatusCode::OUTBOUND_ENABLED | StatusCode::OUTBOUND_FLUSH) {
             shared.reconsider();
+        }
+        if begun.contains(StatusCode::INBOUND_FLUSH) {
+            self.slot.inbound_flushes.fetch_add(1, Ordering::SeqCst);
         }
         if begun.intersects(StatusCode::INBOUND_ENABLED | StatusCode::INBOUND_FLUSH) {
             self.slot.new_mail.notify_one();

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Shared;
 use super::attempt::{self, Handed};
-use super::turn::Turns;
-use crate::mapi::{EntryId, SysTime};
+use super::calling_order::CallingOrder;
+use crate::mapi::{EntryId, MapiCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
+
+/// How the handling of a message ended, for the loop.
+type Report = mpsc::UnboundedSender<(EntryId, Handed)>;
 
 /// Rows read at a time.
 const PAGE: usize = 256;
@@ -20,74 +24,113 @@ const PAGE: usize = 256;
 /// When a message whose handling failed by our own fault (a disk error, say) is tried again.
 const AFTER_ERROR: Duration = Duration::from_secs(30);
 
-/// What the loop remembers between two looks at the table. Bounded by the number of messages
-/// that wait for a time of their own.
+/// What the loop knows between two looks at the table. Bounded by the number of messages that are
+/// being handed over or wait for a time of their own.
 #[derive(Default)]
 struct Memory {
-    /// Everything up to here was looked at.
-    seen: Option<EntryId>,
+    /// Messages being handed over.
+    busy: BTreeSet<EntryId>,
+    /// Those of them that something happened to meanwhile: to be looked at once more.
+    again: BTreeSet<EntryId>,
     /// Messages not to be handed over before a time.
     later: BTreeMap<EntryId, SysTime>,
-    turns: Turns,
+    /// The table could not be read; when to try again.
+    unread: Option<SysTime>,
+    order: CallingOrder,
+}
+
+/// How much of the table is to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Look {
+    /// All of it: something that was skipped may be possible now.
+    All,
+    /// These messages.
+    These(BTreeSet<EntryId>),
+}
+
+/// Someone who waits until everything that waited when he asked was offered to its transport.
+struct Barrier {
+    left: BTreeSet<EntryId>,
+    asked: oneshot::Sender<()>,
 }
 
 /// Runs until the session ends.
 pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<oneshot::Sender<()>>) {
-    let mut added = shared.store.outgoing_changes();
+    let mut added = shared.store.outgoing_added();
     let (report, mut reports) = mpsc::unbounded_channel::<(EntryId, Handed)>();
     let mut memory = Memory::default();
-    let mut busy: BTreeSet<EntryId> = BTreeSet::new();
-    let mut settled: Vec<oneshot::Sender<()>> = Vec::new();
+    let mut waiting: Vec<Barrier> = Vec::new();
     let mut look = Look::All;
     loop {
-        // Noted before the look, so that what comes while looking is not missed.
-        added.mark_unchanged();
-        if look == Look::All {
-            memory.seen = None;
+        match std::mem::replace(&mut look, Look::These(BTreeSet::new())) {
+            Look::All => look_at_all(&shared, &mut memory, &report).await,
+            Look::These(entries) => look_at(&shared, &mut memory, &report, entries).await,
         }
-        if shared.resume.swap(false, Ordering::SeqCst) {
-            // Times from the message itself are read again from its row.
-            memory.later.clear();
-        }
-        look_through(&shared, &mut memory, &mut busy, &report).await;
-        if busy.is_empty() {
-            // An error means that whoever asked has gone.
-            settled.drain(..).for_each(|asked| drop(asked.send(())));
-        }
-        let timer = wait_until(&shared, memory.later.values().min().copied());
+        waiting = still_waiting(waiting, &memory.busy);
         tokio::select! {
             () = shared.ending.cancelled() => return,
-            changed = added.changed() => {
-                if changed.is_err() {
-                    return;
+            heard = added.recv() => match heard {
+                Ok(entry) => look = drain(&mut added, &mut memory, entry),
+                Err(RecvError::Lagged(_)) => look = Look::All,
+                Err(RecvError::Closed) => return,
+            },
+            () = shared.reconsider.notified() => {
+                if shared.resume.swap(false, Ordering::SeqCst) {
+                    // Times from the messages themselves are read again from their rows.
+                    memory.later.clear();
                 }
-                look = Look::New;
-            }
-            () = shared.reconsider.notified() => look = Look::All,
-            () = timer => look = Look::All,
-            Some(asked) = barriers.recv() => {
-                settled.push(asked);
-                // Also what was skipped: a direction may have opened just before.
                 look = Look::All;
             }
+            () = wait_until(&shared, memory.next_time()) => look = memory.due(shared.clock.now()),
+            Some(asked) = barriers.recv() => {
+                // All of it, because what made messages possible may not have been heard yet.
+                look_at_all(&shared, &mut memory, &report).await;
+                waiting.push(Barrier { left: memory.busy.clone(), asked });
+            }
             Some((entry, handed)) = reports.recv() => {
-                settle(&shared, &mut memory, &mut busy, entry, handed);
-                while let Ok((entry, handed)) = reports.try_recv() {
-                    settle(&shared, &mut memory, &mut busy, entry, handed);
+                let mut entries = BTreeSet::new();
+                let mut next = Some((entry, handed));
+                while let Some((entry, handed)) = next {
+                    if memory.handed(entry.clone(), handed, shared.clock.now()) {
+                        entries.insert(entry);
+                    }
+                    next = reports.try_recv().ok();
                 }
-                look = Look::New;
+                look = Look::These(entries);
             }
         }
     }
 }
 
-/// How much of the table is to be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// All of it: something that was skipped may be possible now.
-    All,
-    /// What was added since.
-    New,
+/// Answers those who need not wait any more: nothing they wait for is being handed over.
+fn still_waiting(mut barriers: Vec<Barrier>, busy: &BTreeSet<EntryId>) -> Vec<Barrier> {
+    barriers.iter_mut().for_each(|barrier| barrier.left.retain(|entry| busy.contains(entry)));
+    let (left, through): (Vec<_>, Vec<_>) =
+        barriers.into_iter().partition(|barrier| !barrier.left.is_empty());
+    for Barrier { asked, .. } in through {
+        // An error means that whoever asked has gone.
+        let _ = asked.send(());
+    }
+    left
+}
+
+/// Everything that was announced up to now.
+fn drain(added: &mut broadcast::Receiver<EntryId>, memory: &mut Memory, first: EntryId) -> Look {
+    let mut entries = BTreeSet::from([first]);
+    loop {
+        match added.try_recv() {
+            Ok(entry) => {
+                entries.insert(entry);
+            }
+            Err(TryRecvError::Lagged(_)) => return Look::All,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+        }
+    }
+    // What is announced is new, or was changed by someone who wants it to go.
+    for entry in &entries {
+        memory.later.remove(entry);
+    }
+    Look::These(entries)
 }
 
 async fn wait_until(shared: &Shared, time: Option<SysTime>) {
@@ -97,77 +140,121 @@ async fn wait_until(shared: &Shared, time: Option<SysTime>) {
     }
 }
 
-/// Notes how the handling of a message ended.
-fn settle(
-    shared: &Shared,
-    memory: &mut Memory,
-    busy: &mut BTreeSet<EntryId>,
-    entry: EntryId,
-    handed: Handed,
-) {
-    busy.remove(&entry);
-    match handed {
-        Handed::Gone | Handed::Deferred | Handed::Unavailable => {
-            memory.later.remove(&entry);
+impl Memory {
+    fn next_time(&self) -> Option<SysTime> {
+        self.later.values().copied().chain(self.unread).min()
+    }
+
+    /// What the timer was set for.
+    fn due(&self, now: SysTime) -> Look {
+        if self.unread.is_some_and(|time| time <= now) {
+            return Look::All;
         }
-        Handed::Later(after) => {
-            memory.later.insert(entry, shared.clock.now().saturating_add(after));
+        let due = self.later.iter().filter(|(_, time)| **time <= now);
+        Look::These(due.map(|(entry, _)| entry.clone()).collect())
+    }
+
+    /// Notes how the handling of a message ended; `true` when it is to be looked at once more.
+    fn handed(&mut self, entry: EntryId, handed: Handed, now: SysTime) -> bool {
+        self.busy.remove(&entry);
+        let again = self.again.remove(&entry);
+        match handed {
+            Handed::Gone | Handed::Deferred | Handed::Unavailable => {
+                self.later.remove(&entry);
+            }
+            Handed::Later(after) => {
+                self.later.insert(entry, now.saturating_add(after));
+            }
+            Handed::Error => {
+                self.later.insert(entry, now.saturating_add(AFTER_ERROR));
+            }
         }
-        Handed::Error => {
-            memory.later.insert(entry, shared.clock.now().saturating_add(AFTER_ERROR));
-        }
+        again
     }
 }
 
-/// Hands over every message that is ready, as many at once as there are permits.
-async fn look_through(
-    shared: &Arc<Shared>,
-    memory: &mut Memory,
-    busy: &mut BTreeSet<EntryId>,
-    report: &mpsc::UnboundedSender<(EntryId, Handed)>,
-) {
-    let now = shared.clock.now();
+/// Hands over every message that is ready.
+async fn look_at_all(shared: &Arc<Shared>, memory: &mut Memory, report: &Report) {
+    memory.unread = None;
+    let mut after = None;
     loop {
-        let rows = match shared.store.outgoing_queue(memory.seen.as_ref(), PAGE).await {
+        let rows = match shared.store.outgoing_queue(after.as_ref(), PAGE).await {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::error!(%error, "The outgoing queue table cannot be read");
+                memory.unread = Some(shared.clock.now().saturating_add(AFTER_ERROR));
                 return;
             }
         };
+        let Some(last) = rows.last() else { return };
+        after = Some(last.entry.clone());
         let full_page = rows.len() >= PAGE;
-        for OutgoingRow { entry, state, .. } in rows {
-            memory.seen = Some(entry.clone());
-            let not_before = match state {
-                OutgoingState::Waiting { not_before } => not_before,
-                OutgoingState::Deferred { .. } => continue,
-            };
-            let due = memory.later.get(&entry).copied().unwrap_or(SysTime::EPOCH).max(not_before);
-            if due > now {
-                memory.later.insert(entry, due);
-                continue;
-            }
-            memory.later.remove(&entry);
-            if busy.contains(&entry) || shared.given_back().contains(&entry) {
-                continue;
-            }
-            let permit = tokio::select! {
-                permit = Arc::clone(&shared.hand_over).acquire_owned() => permit,
-                () = shared.ending.cancelled() => return,
-            };
-            let Ok(permit) = permit else { return };
-            busy.insert(entry.clone());
-            let turn = memory.turns.next();
-            let (shared, report) = (Arc::clone(shared), report.clone());
-            shared.clone().tasks.spawn(async move {
-                let handed = attempt::hand_over(&shared, &entry, turn).await;
-                drop(permit);
-                // An error means that the loop has ended with the session.
-                let _ = report.send((entry, handed));
-            });
+        for row in rows {
+            consider(shared, memory, report, row).await;
         }
         if !full_page {
             return;
         }
     }
+}
+
+/// Hands over those of some messages that are ready.
+async fn look_at(
+    shared: &Arc<Shared>,
+    memory: &mut Memory,
+    report: &Report,
+    entries: BTreeSet<EntryId>,
+) {
+    for entry in entries {
+        match shared.store.outgoing_row(&entry).await {
+            Ok(row) => consider(shared, memory, report, row).await,
+            Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => {
+                memory.later.remove(&entry);
+            }
+            Err(error) => {
+                tracing::error!(%entry, %error, "A row of the outgoing queue cannot be read");
+                memory.later.insert(entry, shared.clock.now().saturating_add(AFTER_ERROR));
+            }
+        }
+    }
+}
+
+/// Hands a message over when it is ready, waiting for a permit.
+async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, row: OutgoingRow) {
+    let OutgoingRow { entry, state, .. } = row;
+    let not_before = match state {
+        OutgoingState::Waiting { not_before } if not_before < SysTime::MAX => not_before,
+        // With a transport, or on hold.
+        OutgoingState::Waiting { .. } | OutgoingState::Deferred { .. } => {
+            memory.later.remove(&entry);
+            return;
+        }
+    };
+    let due = memory.later.get(&entry).copied().unwrap_or(SysTime::EPOCH).max(not_before);
+    if due > shared.clock.now() {
+        memory.later.insert(entry, due);
+        return;
+    }
+    memory.later.remove(&entry);
+    if memory.busy.contains(&entry) {
+        memory.again.insert(entry);
+        return;
+    }
+    if shared.given_back().contains(&entry) {
+        return;
+    }
+    let permit = tokio::select! {
+        permit = Arc::clone(&shared.hand_over).acquire_owned() => permit,
+        () = shared.ending.cancelled() => return,
+    };
+    let Ok(permit) = permit else { return };
+    memory.busy.insert(entry.clone());
+    let place = memory.order.next();
+    let (task_shared, report) = (Arc::clone(shared), report.clone());
+    shared.tasks.spawn(async move {
+        let handed = attempt::hand_over(&task_shared, &entry, place).await;
+        drop(permit);
+        // An error means that the loop has ended with the session.
+        let _ = report.send((entry, handed));
+    });
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
@@ -187,8 +187,8 @@ impl MessageStore for LocalStore {
         self.outbox.row(entry).await
     }
 
-    fn outgoing_changes(&self) -> watch::Receiver<u64> {
-        self.outbox.changes()
+    fn outgoing_added(&self) -> broadcast::Receiver<EntryId> {
+        self.outbox.added()
     }
 
     async fn open_message(&self, entry: &EntryId) -> MapiResult<Arc<dyn Message>> {
@@ -208,7 +208,7 @@ impl MessageStore for LocalStore {
     }
 
     async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
-        self.outbox.abort_submit(entry).await
+        self.outbox.abort_submit(entry, self.clock.now()).await
     }
 
     async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use super::object;
 use super::outbox_message::OutboxMessage;
@@ -12,33 +12,38 @@ use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, SubmitFlag
 use crate::mime::{Defaults, compose};
 use crate::spi::{Content, Message, OutgoingRow, OutgoingState};
 use crate::spool::{
-    Batch, Durable, Expect, Op, OutboxRecord, OutboxState, Spool, SpoolError, StagedBody,
+    Batch, Durable, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
+    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody,
 };
 
 /// How often a change is tried again that met another one.
 const TRIES: usize = 8;
+
+/// Announcements kept for who is slow to hear them.
+const ANNOUNCED: usize = 4096;
 
 /// Rows read at a time where there is no index.
 const PAGE: usize = 256;
 
 pub(super) struct Outbox {
     spool: Arc<dyn Spool>,
-    changes: watch::Sender<u64>,
+    added: broadcast::Sender<EntryId>,
     /// Messages some transport works on; gone with the process (OB-14).
     locked: Mutex<HashSet<EntryId>>,
 }
 
 impl Outbox {
     pub(super) fn new(spool: Arc<dyn Spool>) -> Self {
-        Outbox { spool, changes: watch::Sender::new(0), locked: Mutex::default() }
+        Outbox { spool, added: broadcast::Sender::new(ANNOUNCED), locked: Mutex::default() }
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    pub(super) fn added(&self) -> broadcast::Receiver<EntryId> {
+        self.added.subscribe()
     }
 
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    fn announce(&self, entry: &EntryId) {
+        // An error means that nobody listens.
+        let _ = self.added.send(entry.clone());
     }
 
     /// Puts a new message; when this returns it is durable (SP-1).
@@ -54,7 +59,7 @@ impl Outbox {
             expect: Expect::Absent,
         });
         let durable = self.spool.commit(batch).await?;
-        self.changed();
+        self.announce(entry);
         Ok(durable)
     }
 
@@ -162,7 +167,7 @@ impl Outbox {
         };
         self.change_state(entry, |record| Ok(state(record))).await?;
         if transport.is_none() {
-            self.changed();
+            self.announce(entry);
         }
         Ok(())
     }
@@ -185,14 +190,25 @@ impl Outbox {
             })
         })
         .await?;
-        self.changed();
+        self.announce(entry);
         Ok(())
     }
 
-    pub(super) async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
+    /// Removes a message no transport has, and keeps in mind that it was cancelled.
+    pub(super) async fn abort_submit(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
         self.guarded(entry, async {
-            self.record(entry).await?;
-            self.delete(entry).await
+            let record = self.record(entry).await?;
+            if let OutboxState::Deferred { transport } = &record.state {
+                return Err(unable(entry, &format!("is with the transport {transport}")));
+            }
+            let delete = Op::DeleteOutbox { entry: entry.clone(), expect: Expect::Any };
+            let mut batch = Batch::new().with(delete);
+            if self.spool.history(entry).await?.is_none() {
+                let record = Box::new(cancelled(&record, now));
+                batch.push(Op::PutHistory { entry: entry.clone(), record });
+            }
+            self.spool.commit(batch).await?;
+            Ok(())
         })
         .await
     }
@@ -269,6 +285,34 @@ pub(super) async fn update(
         }
     }
     Err(busy(entry, "is changed by others all the time"))
+}
+
+/// The history of a message that was cancelled before a transport had it.
+fn cancelled(record: &OutboxRecord, now: SysTime) -> HistoryRecord {
+    let text = |tag| record.props.text(tag).map(str::to_owned);
+    let recipients = record.recipients.iter().map(|recipient| QueueRecipient {
+        row: recipient.row,
+        address: recipient.address.clone(),
+        state: RecipientState::Pending,
+        notify: None,
+    });
+    HistoryRecord {
+        transport: String::new(),
+        end: HistoryEnd::Cancelled,
+        ended: now,
+        submitted: record.submitted,
+        attempts: 0,
+        envelope: Envelope {
+            from: text(tags::ENVELOPE_SENDER)
+                .or(text(tags::SENDER_EMAIL_ADDRESS))
+                .unwrap_or_default(),
+            recipients: recipients.collect(),
+            ..Envelope::default()
+        },
+        subject: text(tags::SUBJECT).unwrap_or_default(),
+        message_id: text(tags::INTERNET_MESSAGE_ID).unwrap_or_default(),
+        size: record.size,
+    }
 }
 
 fn row(entry: &EntryId, record: &OutboxRecord) -> OutgoingRow {

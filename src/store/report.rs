@@ -6,12 +6,12 @@ use tokio::io::AsyncReadExt;
 
 use super::LocalStore;
 use super::maildir::{FileState, Look, Origin, Place, Token};
-use crate::mapi::{MapiCode, MapiResult, PropList, SysTime, tags};
+use crate::mapi::{MapiCode, MapiResult, PropList, Recipient, SysTime, tags};
 use crate::mime::report::{
     MAX_RETURNED, Original, ReportAction, ReportFields, ReportedRecipient, report,
 };
 use crate::mime::{MAX_HEADER, Mailbox};
-use crate::spi::{Report, ReportKind};
+use crate::spi::{RecipientReport, Report, ReportKind};
 
 /// The original as far as it is returned.
 enum Returned {
@@ -28,28 +28,16 @@ impl LocalStore {
             return Ok(());
         }
         for kind in [ReportKind::Failure, ReportKind::Delivery] {
-            let recipients: Vec<ReportedRecipient> = report
-                .recipients
-                .iter()
-                .filter(|(row, one)| {
-                    one.kind == kind
-                        && match kind {
-                            ReportKind::Failure => row.wants_failure_report(&report.original_props),
-                            ReportKind::Delivery => {
-                                row.wants_delivery_report(&report.original_props)
-                            }
-                        }
-                })
-                .map(|(row, one)| ReportedRecipient {
-                    mailbox: Mailbox::new(&row.display_name, &row.address),
-                    status: one.status.clone(),
-                    diagnostic: one.diagnostic.clone(),
-                    remote_mta: one.remote_mta.clone(),
-                    time: one.time,
-                })
-                .collect();
+            let wanted = |(row, one): &&(Recipient, RecipientReport)| {
+                one.kind == kind
+                    && match kind {
+                        ReportKind::Failure => row.wants_failure_report(&report.original_props),
+                        ReportKind::Delivery => row.wants_delivery_report(&report.original_props),
+                    }
+            };
+            let recipients: Vec<_> = report.recipients.iter().filter(wanted).collect();
             if !recipients.is_empty() {
-                self.put_one(&report, kind, recipients).await?;
+                self.put_one(&report, kind, &recipients).await?;
             }
         }
         Ok(())
@@ -59,18 +47,14 @@ impl LocalStore {
         &self,
         about: &Report,
         kind: ReportKind,
-        recipients: Vec<ReportedRecipient>,
+        recipients: &[&(Recipient, RecipientReport)],
     ) -> MapiResult<()> {
-        let letter = match kind {
-            ReportKind::Failure => "ndr",
-            ReportKind::Delivery => "dr",
-        };
-        let mut key = format!("{letter} {} ", about.attempt).into_bytes();
-        key.extend_from_slice(about.original.as_bytes());
+        let key = key(about, kind, recipients);
         let token = Token::of(Origin::Report, &key);
         // From what happened and not from the clock, so that a repeat has the same name.
-        let time = recipients.iter().map(|one| one.time).max().unwrap_or(SysTime::EPOCH);
+        let time = recipients.iter().map(|(_, one)| one.time).max().unwrap_or(SysTime::EPOCH);
         let submitted = about.original_props.time(tags::CLIENT_SUBMIT_TIME).unwrap_or(time);
+        let recipients = recipients.iter().map(|(row, one)| reported(row, one)).collect();
         let fields = self.fields(about, kind, recipients, &key, submitted);
         let original = self.returned(about).await?;
         let place = Place {
@@ -150,6 +134,31 @@ impl LocalStore {
             return Ok(Returned::Missing);
         }
         Ok(if whole { Returned::Whole(bytes) } else { Returned::Beginning(bytes) })
+    }
+}
+
+/// What makes it the same report: the message, the attempt, and whom it is about. An attempt that
+/// was taken back has its number used again, and the host has failures of its own, so that the
+/// number alone would hide the second report behind the first.
+fn key(about: &Report, kind: ReportKind, recipients: &[&(Recipient, RecipientReport)]) -> Vec<u8> {
+    let letter = match kind {
+        ReportKind::Failure => "ndr",
+        ReportKind::Delivery => "dr",
+    };
+    let mut rows: Vec<u32> = recipients.iter().map(|(row, _)| row.row).collect();
+    rows.sort_unstable();
+    let mut key = format!("{letter} {} {rows:?} ", about.attempt).into_bytes();
+    key.extend_from_slice(about.original.as_bytes());
+    key
+}
+
+fn reported(row: &Recipient, one: &RecipientReport) -> ReportedRecipient {
+    ReportedRecipient {
+        mailbox: Mailbox::new(&row.display_name, &row.address),
+        status: one.status.clone(),
+        diagnostic: one.diagnostic.clone(),
+        remote_mta: one.remote_mta.clone(),
+        time: one.time,
     }
 }
 

@@ -111,10 +111,9 @@ async fn read(mut reader: Pin<Box<dyn AsyncRead + Send>>) -> Vec<u8> {
 #[tokio::test]
 async fn a_submitted_object_is_in_the_table_with_all_it_needs() {
     let house = House::new().await;
-    let mut changes = house.store.outgoing_changes();
+    let mut added = house.store.outgoing_added();
     let (first, _) = house.store.submit(note()).await.unwrap();
-    assert!(changes.has_changed().unwrap());
-    changes.mark_unchanged();
+    assert_eq!(added.try_recv().unwrap(), first);
     let (second, _) = house.store.submit(note()).await.unwrap();
     let rows = house.rows().await;
     assert_eq!(rows.iter().map(|row| &row.entry).collect::<Vec<_>>(), [&first, &second]);
@@ -311,14 +310,14 @@ async fn locks_guard_against_abort_hold_and_each_other() {
     assert_eq!(code(store.set_lock_state(&entry, SubmitFlags::LOCKED).await), MapiCode::BUSY);
     let row = store.outgoing_row(&entry).await.unwrap();
     assert_eq!(row.state, OutgoingState::Waiting { not_before: SysTime::MAX });
-    let mut changes = store.outgoing_changes();
+    let mut added = store.outgoing_added();
     store.release(&entry).await.unwrap();
-    assert!(changes.has_changed().unwrap());
-    changes.mark_unchanged();
+    assert_eq!(added.try_recv().unwrap(), entry);
     assert_eq!(house.rows().await.len(), 1);
     store.set_deferred(&entry, Some("work")).await.unwrap();
     assert!(house.rows().await.is_empty());
     assert_eq!(code(store.hold(&entry).await), MapiCode::UNABLE_TO_ABORT);
+    assert_eq!(code(store.abort_submit(&entry).await), MapiCode::UNABLE_TO_ABORT);
     let deferred = store.deferred_queue(None, 10).await.unwrap();
     assert_eq!(deferred[0].state, OutgoingState::Deferred { transport: "work".into() });
     store.set_deferred(&entry, None).await.unwrap();

@@ -49,7 +49,7 @@ impl Hub {
 
 impl OutboundEvents for Hub {
     fn sent_deferred(&self, entry: &EntryId) {
-        self.support.spooler_notify(SpoolerNotify::SENTDEFERRED, Some(entry));
+        self.row.notify(SpoolerNotify::SENTDEFERRED, Some(entry));
     }
 
     fn activity(&self, activity: Activity) {
@@ -61,7 +61,7 @@ impl OutboundEvents for Hub {
     }
 
     fn ready_to_send(&self) {
-        self.support.spooler_notify(SpoolerNotify::READYTOSEND, None);
+        self.row.notify(SpoolerNotify::READYTOSEND, None);
     }
 
     /// The half and the row leave flush mode in one step. News of a flush that was begun again
@@ -79,7 +79,7 @@ impl OutboundEvents for Hub {
 impl InboundEvents for Hub {
     fn new_mail(&self) {
         self.arrivals.notify_waiters();
-        self.support.spooler_notify(SpoolerNotify::NEWMAIL, None);
+        self.row.notify(SpoolerNotify::NEWMAIL, None);
     }
 
     fn activity(&self, activity: Activity) {

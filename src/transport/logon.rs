@@ -24,7 +24,7 @@ use crate::mapi::{
 use crate::spi::{
     AddressTypes, Incoming, Message, MessageRefCell, NotifyData, StatusObject, SubmitError, XpLogon,
 };
-use crate::spool::Spool;
+use crate::spool::{HistoryEnd, Spool};
 
 /// How long a message on the wire may take after an orderly TransportLogoff (LG-9).
 const LOGOFF_GRACE: Duration = Duration::from_secs(10);
@@ -111,7 +111,28 @@ impl Logon {
 
     async fn abort(&self, entry: &EntryId, how: Abort) -> MapiResult<()> {
         let outbound = self.halves.outbound.as_ref().ok_or(MapiCode::NOT_FOUND)?;
-        outbound.abort(entry, how).await
+        match outbound.abort(entry, how).await {
+            Err(error) if how == Abort::Cancel && error.code() == MapiCode::NOT_FOUND => {
+                self.cancelled_before(entry).await.unwrap_or(Err(error))
+            }
+            answer => answer,
+        }
+    }
+
+    /// What to answer to a cancel of a message that has left the queue: it was sent, or it was
+    /// cancelled before. `None` when this account never had it.
+    async fn cancelled_before(&self, entry: &EntryId) -> Option<MapiResult<()>> {
+        let history = match self.spool.history(entry).await {
+            Ok(history) => history.filter(|history| history.transport == self.settings.name)?,
+            Err(error) => return Some(Err(error.into())),
+        };
+        Some(match history.end {
+            HistoryEnd::Cancelled => Ok(()),
+            HistoryEnd::Finished => {
+                let words = format!("{entry} was sent already");
+                Err(MapiError::new(MapiCode::UNABLE_TO_ABORT, words))
+            }
+        })
     }
 
     /// Sets gates and flush modes of both halves; never waits (TN-2).
@@ -199,6 +220,8 @@ impl Logon {
         if let Err(error) = stopped.await {
             tracing::error!(transport = %self.settings.name, %error, "The logoff failed");
         }
+        // What they had still to say is told again at the next logon (S3).
+        self.hub.row.silence();
         self.calls.cancel_all();
         self.hub.arrivals.notify_waiters();
     }
@@ -353,7 +376,7 @@ impl XpLogon for Logon {
             ));
         }
         if flags.contains(ValidateFlags::CONFIG_CHANGED) {
-            self.hub.support.spooler_notify(SpoolerNotify::CONFIG_CHANGE, None);
+            self.hub.row.notify(SpoolerNotify::CONFIG_CHANGE, None);
         }
         Ok(())
     }
@@ -388,6 +411,7 @@ impl Drop for Logon {
         if self.ended.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.hub.row.silence();
         self.calls.cancel_all();
         let (outbound, inbound) = (self.halves.outbound.take(), self.halves.inbound.take());
         self.runtime.spawn(async move {

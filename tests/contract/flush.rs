@@ -138,10 +138,9 @@ async fn a_download_is_over_when_all_that_was_there_is_in_the_store() {
 async fn closing_a_direction_ends_its_flush() {
     use postrider::mapi::TransportNotify;
     let post = Post::start().await;
-    let hang = post.office.inject(postoffice::Fault::smtp(
-        postoffice::SmtpPhase::Greeting,
-        postoffice::Action::Hang,
-    ));
+    let hang = post
+        .office
+        .inject(postoffice::Fault::smtp(postoffice::SmtpPhase::Greeting, postoffice::Action::Hang));
     let session = post.open(Logon::Full).await;
     let entry = send(&session, "held up").await;
     let watcher = Watcher::of(&session, "work");

@@ -213,7 +213,8 @@ async fn after_a_critical_error_a_logon_is_released_and_the_others_go_on() {
     let finished = |store: &crate::memory_store::Contents| store.finished.contains(&entry);
     host.store.wait_until("the other goes on", finished).await;
     assert_eq!(broken.calls(), calls);
-    host.store.with(|store| assert!(store.outgoing.contains_key(&kept) && store.reports.is_empty()));
+    host.store
+        .with(|store| assert!(store.outgoing.contains_key(&kept) && store.reports.is_empty()));
     host.spooler.logoff(GRACE).await.unwrap();
     assert_eq!(broken.count("logoff"), 0, "only the release was left");
     assert_eq!(fine.count("logoff"), 1);
@@ -325,10 +326,14 @@ async fn a_later_message_passes_one_whose_transport_is_unavailable() {
     host.notify(TransportNotify::END_OUTBOUND).await;
     let oldest = host.submit(1);
     let later = host.submit_from(2, "ann@home");
-    host.store.wait_until("the later one is finished", |store| store.finished == [later.clone()]).await;
+    host.store
+        .wait_until("the later one is finished", |store| store.finished == [later.clone()])
+        .await;
     host.store.with(|store| assert!(store.locked.is_empty()));
     host.notify(TransportNotify::BEGIN_OUTBOUND).await;
-    host.store.wait_until("the oldest too", |store| store.finished == [later.clone(), oldest.clone()]).await;
+    host.store
+        .wait_until("the oldest too", |store| store.finished == [later.clone(), oldest.clone()])
+        .await;
 }
 
 /// Proves: TN-1, TN-3
@@ -339,5 +344,8 @@ async fn flags_reach_the_transport_as_they_were_given() {
     let flags = TransportNotify::END_INBOUND | TransportNotify::BEGIN_OUTBOUND_FLUSH;
     host.notify(flags).await;
     let calls = transport.calls();
-    assert!(calls.iter().any(|call| call == "notify BEGIN_OUTBOUND_FLUSH|END_INBOUND"), "{calls:?}");
+    assert!(
+        calls.iter().any(|call| call == "notify BEGIN_OUTBOUND_FLUSH|END_INBOUND"),
+        "{calls:?}"
+    );
 }

@@ -9,8 +9,7 @@ use crate::maildir::{await_messages, messages, one_with};
 use crate::post::{Post, Shape, code, ended, notify, notify_with, send, send_put_off, soon};
 use crate::watcher::{Watcher, times_set};
 
-const BOTH: TransportNotify =
-    TransportNotify::BEGIN_INBOUND.union(TransportNotify::BEGIN_OUTBOUND);
+const BOTH: TransportNotify = TransportNotify::BEGIN_INBOUND.union(TransportNotify::BEGIN_OUTBOUND);
 
 /// Proves: TN-6, IB-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,8 +167,7 @@ async fn an_outbound_flush_ignores_retry_times_and_ends_by_itself() {
     let post = Post::start().await;
     let busy = post.busy();
     let session = post.open(Logon::Full).await;
-    let entries =
-        [send_put_off(&session, "one").await, send_put_off(&session, "two").await];
+    let entries = [send_put_off(&session, "one").await, send_put_off(&session, "two").await];
     busy.remove();
     let watcher = Watcher::of(&session, "work");
     notify(&session, TransportNotify::BEGIN_OUTBOUND_FLUSH).await.unwrap();
@@ -216,8 +214,7 @@ async fn end_outbound_flush_leaves_what_was_not_reached_to_its_retry_time() {
     let post = Post::start().await;
     let busy = post.busy();
     let session = post.open(Logon::Full).await;
-    let entries =
-        [send_put_off(&session, "one").await, send_put_off(&session, "two").await];
+    let entries = [send_put_off(&session, "one").await, send_put_off(&session, "two").await];
     busy.remove();
     let hang = post.office.inject(Fault::smtp(SmtpPhase::Mail, Action::Hang).once());
     let attempts = session.queue_row(&entries[1]).await.unwrap().attempts;
@@ -317,9 +314,7 @@ async fn several_flags_are_one_step_and_one_change_of_the_row() {
     let session = post.open(Logon::Closed).await;
     send(&session, "one").await;
     let watcher = Watcher::of(&session, "work");
-    let flags = BOTH
-        | TransportNotify::BEGIN_INBOUND_FLUSH
-        | TransportNotify::BEGIN_OUTBOUND_FLUSH;
+    let flags = BOTH | TransportNotify::BEGIN_INBOUND_FLUSH | TransportNotify::BEGIN_OUTBOUND_FLUSH;
     notify(&session, flags).await.unwrap();
     let all = StatusCode::INBOUND_ENABLED
         | StatusCode::OUTBOUND_ENABLED

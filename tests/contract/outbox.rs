@@ -2,9 +2,7 @@
 
 use postoffice::{Action, Fault, SmtpPhase};
 use postrider::mapi::{MapiCode, RecipientType, SysTime, tags};
-use postrider::session::{
-    FlushRequest, Logon, QueueRowState, RecipientRowState, Service, Session,
-};
+use postrider::session::{FlushRequest, Logon, QueueRowState, RecipientRowState, Service, Session};
 use postrider::spool::{Batch, Expect, Op, QueueState, SledSpool, Spool, SpoolOptions};
 
 use crate::house::{GRACE, PATIENCE, assert_all};

@@ -17,8 +17,13 @@ const IN: StatusCode = StatusCode::INBOUND_ACTIVE;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outbound_is_active_exactly_while_a_message_moves() {
     let post = Post::start().await;
-    let phases =
-        [SmtpPhase::Greeting, SmtpPhase::Ehlo, SmtpPhase::Mail, SmtpPhase::Rcpt, SmtpPhase::FinalDot];
+    let phases = [
+        SmtpPhase::Greeting,
+        SmtpPhase::Ehlo,
+        SmtpPhase::Mail,
+        SmtpPhase::Rcpt,
+        SmtpPhase::FinalDot,
+    ];
     let hangs = phases.map(|phase| post.office.inject(Fault::smtp(phase, Action::Hang).once()));
     let session = post.open(Logon::Full).await;
     let watcher = Watcher::of(&session, "work");
@@ -120,16 +125,13 @@ async fn every_subscriber_sees_every_change_in_order() {
 async fn availability_follows_the_servers() {
     let post = Post::start().await;
     let session = post.open(Logon::Full).await;
-    await_row(&session, "work", "available", |row| {
-        row.status_code.contains(StatusCode::AVAILABLE)
-    })
-    .await;
+    await_row(&session, "work", "available", |row| row.status_code.contains(StatusCode::AVAILABLE))
+        .await;
     post.office.stop().await;
     let entry = send(&session, "nobody there").await;
-    let away = await_row(&session, "work", "offline", |row| {
-        row.status_code.contains(StatusCode::OFFLINE)
-    })
-    .await;
+    let away =
+        await_row(&session, "work", "offline", |row| row.status_code.contains(StatusCode::OFFLINE))
+            .await;
     let wrong = StatusCode::AVAILABLE | StatusCode::FAILURE;
     assert!(!away.status_code.intersects(wrong), "{away:?}");
     post.office.restart().await.unwrap();

@@ -116,6 +116,25 @@ async fn a_batch_that_meets_a_damaged_row_sets_it_aside_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_record_that_is_damaged_again_does_not_replace_the_first() {
+    let bench = Bench::new();
+    for size in [1, 2] {
+        let spool = bench.open();
+        let record = OutboxRecord { size, ..outbox(None) };
+        spool.commit(Batch::new().with(put_outbox(1, record, Expect::Absent))).await.unwrap();
+        spool.close().await;
+        tamper(&bench, |key, value| (key[0] == b'o').then(|| cut(value)));
+        let spool = bench.open();
+        assert_eq!(spool.outbox(&entry(1)).await.unwrap(), None);
+        assert_eq!(spool.counts().quarantined, size);
+        let listed = spool.quarantine(9).await.unwrap();
+        assert!(listed.iter().all(|record| record.key == format!("outbox/{}", entry(1))));
+        assert_eq!(listed.len() as u64, size);
+        spool.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_long_record_that_lost_a_part_goes_to_quarantine_with_the_rest() {
     let bench = Bench::new();
     let spool = bench.open();

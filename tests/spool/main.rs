@@ -9,3 +9,4 @@ mod damage;
 mod model;
 mod rows;
 mod schema;
+mod traffic;

@@ -11,7 +11,7 @@ use postrider::mapi::{
 use postrider::spi::{
     Content, ContentSink, Message, MessageStore, OutgoingRow, OutgoingState, Repetition, Report,
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// What the store holds; tests look into it.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub struct Contents {
 /// The store.
 pub struct MemoryStore {
     pub contents: Arc<Mutex<Contents>>,
-    changes: watch::Sender<u64>,
+    added: broadcast::Sender<EntryId>,
     /// Changes whenever the contents do; for tests that wait.
     pub touched: Arc<watch::Sender<u64>>,
 }
@@ -36,7 +36,7 @@ impl MemoryStore {
     pub fn new() -> Arc<Self> {
         Arc::new(MemoryStore {
             contents: Arc::default(),
-            changes: watch::Sender::new(0),
+            added: broadcast::Sender::new(64),
             touched: Arc::new(watch::Sender::new(0)),
         })
     }
@@ -51,7 +51,7 @@ impl MemoryStore {
         let entry = EntryId::from_bytes(&[number; 16]).unwrap();
         let state = OutgoingState::Waiting { not_before };
         self.with(|contents| contents.outgoing.insert(entry.clone(), (state, message)));
-        self.changes.send_modify(|version| *version += 1);
+        let _ = self.added.send(entry.clone());
         entry
     }
 
@@ -95,8 +95,8 @@ impl MessageStore for MemoryStore {
         Ok(row(entry, state))
     }
 
-    fn outgoing_changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    fn outgoing_added(&self) -> broadcast::Receiver<EntryId> {
+        self.added.subscribe()
     }
 
     async fn open_message(&self, entry: &EntryId) -> MapiResult<Arc<dyn Message>> {

@@ -1,9 +1,7 @@
 //! Messages of every shape a user's programs make: as message objects and, in `shapes_raw`, as
 //! bytes.
 
-use postrider::mapi::{
-    Attachment, MessageData, PropList, PropTag, Recipient, RecipientType, tags,
-};
+use postrider::mapi::{Attachment, MessageData, PropList, PropTag, Recipient, RecipientType, tags};
 use postrider::session::RawEnvelope;
 
 use crate::shapes_raw;

@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Place};
+use super::claim::{Claim, Failed};
 use super::cursor::Ending;
 use super::key::{ContentDigest, content_digest, search_key};
 use super::lane::is_closed;
-use super::mailbox::{Claim, Failed};
 use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};
@@ -99,15 +99,16 @@ async fn hand_over(
     };
     let digest = match filled {
         Ok(digest) => digest,
-        Err(undone) => return Err(undo(account, claim, undone)),
+        Err(undone) => return Err(undo(account, claim, undone).await),
     };
     // From here on the outcome stands: a save that was begun may have happened.
     let repetition = claim.repetition;
     claim.may_be_saved();
     if let Err(error) = message.save_changes(repetition).await {
-        return Err(undo(account, claim, Undone::Message(error)));
+        return Err(undo(account, claim, Undone::Message(error)).await);
     }
-    claim.end(Ending::Delivered(digest));
+    // On its way until the cursor is on disk.
+    let _ended = claim.end(Ending::Delivered(digest));
     if let Err(error) = mailbox.commit().await {
         // It is in the store; the next step of the cursor, or the next run, finds that out.
         let error = MapiError::from(error);
@@ -121,7 +122,7 @@ async fn hand_over(
 }
 
 /// Sees to a message that was not handed over.
-fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError {
+async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError {
     let tuning = &account.settings.tuning;
     let now = account.clock.now();
     let mailbox = Arc::clone(claim.mailbox());
@@ -133,7 +134,10 @@ fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError {
                 format!("the store does not take mail: {error}"),
                 tuning.storage_pause,
             );
-            claim.back_at(now.saturating_add(tuning.storage_pause));
+            // What is waiting would fare no better.
+            let again = now.saturating_add(tuning.storage_pause);
+            claim.back_at(again);
+            account.queue.withdraw_all().into_iter().for_each(|it| it.claim.back_at(again));
             return error;
         }
         Undone::Message(error) => {
@@ -150,6 +154,11 @@ fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError {
             let again = now.saturating_add(tuning.retry_pause);
             if claim.fail(again, tuning.tries, &words) == Failed::SetAside {
                 account.show_set_aside(&mailbox);
+                // Those behind it may have waited for this.
+                if let Err(error) = mailbox.commit().await {
+                    let words = format!("the spool takes no cursor: {}", MapiError::from(error));
+                    account.storage_fault(words, tuning.storage_pause);
+                }
             }
         }
     }
@@ -182,7 +191,7 @@ async fn fill(
         search_key(&account.settings.transport, &mailbox.name, claim.uid_validity(), claim.uid);
     let props = PropList::new()
         .with(tags::SEARCH_KEY, key)
-        .with(tags::SOURCE_MAILBOX, mailbox.name.as_str())
+        .with(tags::SOURCE_MAILBOX, account.name_for_host(&mailbox.name))
         .with(tags::MESSAGE_DELIVERY_TIME, claim.date.unwrap_or_else(|| account.clock.now()))
         .with(tags::MESSAGE_SIZE, long(u64::from(claim.size)));
     message.set_props(props).await.map_err(object)?;

@@ -14,6 +14,7 @@
 
 mod account;
 mod after;
+mod claim;
 mod cursor;
 mod door;
 mod fault;
@@ -26,6 +27,7 @@ mod pieces;
 mod plan;
 mod probe;
 mod queue;
+mod responses;
 mod session;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -211,6 +213,7 @@ impl Inbound {
         self.account.push_expected()
     }
 
+    #[cfg(test)]
     /// The most bytes that were fetched and not yet handed over at one time.
     pub(crate) fn peak_buffered(&self) -> u64 {
         self.account.budget.peak()

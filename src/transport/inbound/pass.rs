@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::claim::{Claim, Failed, Manner};
 use super::cursor::Ending;
 use super::fault::LaneFault;
 use super::key::content_digest;
-use super::mailbox::{Claim, Failed, Mailbox, Manner, Match};
+use super::mailbox::{Mailbox, Match};
 use super::plan::{Listing, uid_sets};
 use super::queue::{Body, Fetched};
-use super::session::{Access, Listed, Opened};
+use super::responses::Listed;
+use super::session::{Access, Opened};
 use super::work::{Look, Work};
 use crate::mapi::MapiError;
 use crate::net::{ImapReply, ReplyStatus};
@@ -200,6 +202,13 @@ impl Work {
         let tuning = self.account.settings.tuning;
         let most = usize::try_from(tuning.window).unwrap_or(usize::MAX);
         let (listed, more) = self.session.list(from, to, most).await?;
+        if let (true, Some(to)) = (listed.is_empty(), to)
+            && !self.session.search(from, to).await?.is_empty()
+        {
+            // OK without a list is no empty list: the cursor would pass over what is there.
+            let words = "it answers UID FETCH with OK and lists nothing of what is there";
+            return Err(LaneFault::Protocol(words.into()));
+        }
         let highest = listed.last().map(|last| last.uid);
         let covered = match (more, to) {
             (true, _) | (false, None) => highest,

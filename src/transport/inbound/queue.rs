@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::mailbox::{Claim, Mailbox};
+use super::claim::Claim;
+use super::mailbox::Mailbox;
 
 /// A message on its way from the server to the host.
 pub(super) struct Fetched {
@@ -105,6 +106,7 @@ impl Budget {
         Held { bytes, meter: Arc::clone(&self.meter), _permit: permit }
     }
 
+    #[cfg(test)]
     /// The most bytes that were held at one time.
     pub(super) fn peak(&self) -> u64 {
         self.meter.peak.load(Ordering::Relaxed)
@@ -132,6 +134,11 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// Takes out everything.
+    pub(super) fn withdraw_all(&self) -> Vec<Fetched> {
+        std::mem::take(&mut *self.lock()).into()
     }
 
     /// Takes out what of a mailbox nobody has taken yet; dropping it gives it back.

@@ -6,19 +6,18 @@
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use async_imap::imap_proto::{
-    AttributeValue, MailboxDatum, Outcome, Response, ResponseCode, Status,
-};
+use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status};
 use bytes::Bytes;
 use secrecy::SecretString;
 
 use super::fault::LaneFault;
+use super::responses::{
+    Listed, body, broken, bye, completion, expect_ok, is_news, listed, lost, quoted,
+};
 use super::tuning::Tuning;
 use super::wire::Wire;
-use crate::mapi::SysTime;
 use crate::net::{
-    Capabilities, Connector, ImapOpened, ImapReply, LoginMemory, ReplyStatus, Stream, for_people,
-    split_code,
+    Capabilities, Connector, ImapOpened, ImapReply, LoginMemory, ReplyStatus, Stream,
 };
 
 /// Room for what stands beside the body in a FETCH response, and for a size that is a little off.
@@ -30,6 +29,8 @@ pub(super) struct ImapSession {
     inner: async_imap::Session<Wire<Stream>>,
     capabilities: Capabilities,
     tuning: Tuning,
+    /// The open mailbox has grown since it was listed last. Servers say so whenever they like.
+    news: bool,
 }
 
 /// Whether a mailbox is opened to be changed.
@@ -48,14 +49,6 @@ pub(super) struct Opened {
     pub(super) uid_next: Option<u32>,
     pub(super) exists: u32,
     pub(super) read_only: bool,
-}
-
-/// A message of a mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Listed {
-    pub(super) uid: u32,
-    pub(super) size: u32,
-    pub(super) date: Option<SysTime>,
 }
 
 /// Login data of one attempt.
@@ -92,7 +85,8 @@ impl ImapSession {
             .login("-", "-")
             .await
             .map_err(|(error, _)| LaneFault::Protocol(error.to_string()))?;
-        let mut session = ImapSession { inner, capabilities: logged_in.capabilities, tuning };
+        let mut session =
+            ImapSession { inner, capabilities: logged_in.capabilities, tuning, news: false };
         if session.capabilities.has("ID") {
             // Some providers open no mailbox for who has not said what it is.
             let command = concat!(
@@ -144,7 +138,10 @@ impl ImapSession {
                     Response::Data { status: Status::Bye, outcome } if command != "LOGOUT" => {
                         return Err(bye(outcome));
                     }
-                    response => on(response),
+                    response => {
+                        self.news |= is_news(response)?;
+                        on(response);
+                    }
                 }
             }
         };
@@ -184,6 +181,7 @@ impl ImapSession {
             };
         }
         opened.read_only = reply.has_code("READ-ONLY");
+        self.news = false;
         Ok(Ok(opened))
     }
 
@@ -198,6 +196,7 @@ impl ImapSession {
         let to_text = to.map_or("*".to_owned(), |to| to.to_string());
         let command = format!("UID FETCH {from}:{to_text} (UID RFC822.SIZE INTERNALDATE)");
         let mut lowest: BinaryHeap<Listed> = BinaryHeap::new();
+        self.news = false;
         let mut more = false;
         let reply = self
             .run(&command, &mut |response| {
@@ -296,9 +295,23 @@ impl ImapSession {
 
     /// UIDs flagged `\Deleted`.
     pub(super) async fn deleted(&mut self) -> Result<Vec<u32>, LaneFault> {
+        self.find("UID SEARCH DELETED").await
+    }
+
+    /// Which of these UIDs are flagged `\Deleted`.
+    pub(super) async fn deleted_among(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
+        self.find(&format!("UID SEARCH UID {set} DELETED")).await
+    }
+
+    /// UIDs between these two, both included.
+    pub(super) async fn search(&mut self, from: u32, to: u32) -> Result<Vec<u32>, LaneFault> {
+        self.find(&format!("UID SEARCH UID {from}:{to}")).await
+    }
+
+    async fn find(&mut self, command: &str) -> Result<Vec<u32>, LaneFault> {
         let mut found = Vec::new();
         let reply = self
-            .run("UID SEARCH DELETED", &mut |response| {
+            .run(command, &mut |response| {
                 if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
                     found.extend_from_slice(uids);
                 }
@@ -308,17 +321,23 @@ impl ImapSession {
         Ok(found)
     }
 
-    /// Which of these UIDs are flagged `\Deleted`.
-    pub(super) async fn deleted_among(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
-        let mut found = Vec::new();
+    /// Whether the open mailbox has grown since it was listed last.
+    pub(super) fn has_news(&self) -> bool {
+        self.news
+    }
+
+    /// What stands between the levels of a mailbox name (RFC 3501 section 6.3.8); `None` when
+    /// there are no levels.
+    pub(super) async fn delimiter(&mut self) -> Result<Option<char>, LaneFault> {
+        let mut found = None;
         let reply = self
-            .run(&format!("UID SEARCH UID {set} DELETED"), &mut |response| {
-                if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
-                    found.extend_from_slice(uids);
+            .run("LIST \"\" \"\"", &mut |response| {
+                if let Response::MailboxData(MailboxDatum::List(list)) = response {
+                    found = list.delimiter.as_deref().and_then(|text| text.chars().next());
                 }
             })
             .await?;
-        expect_ok("UID SEARCH", reply)?;
+        expect_ok("LIST", reply)?;
         Ok(found)
     }
 
@@ -333,21 +352,20 @@ impl ImapSession {
         let _ = tokio::time::timeout(within, self.run("LOGOUT", &mut |_| {})).await;
     }
 
-    /// Begins IDLE (RFC 2177). False when the server refuses it.
+    /// Begins IDLE (RFC 2177). `None` when the server refuses it.
     pub(super) async fn idle_begin(&mut self) -> Result<Option<Idling>, LaneFault> {
         self.inner.as_mut().expect_literals(LITERAL_SLACK);
         self.inner.as_mut().expect_within(Some(self.tuning.silence));
         let work = async {
             let tag = self.inner.run_command("IDLE").await.map_err(lost)?;
-            let mut news = false;
             loop {
                 let Some(data) = self.inner.read_response().await.map_err(broken)? else {
                     return Err(LaneFault::Lost("closed by the server".into()));
                 };
                 match data.parsed() {
-                    Response::Continue(_) => return Ok(Some(Idling { tag, news })),
+                    Response::Continue(_) => return Ok(Some(Idling { tag })),
                     Response::Done { .. } => return Ok(None),
-                    response => news |= is_news(response)?,
+                    response => self.news |= is_news(response)?,
                 }
             }
         };
@@ -357,13 +375,13 @@ impl ImapSession {
 
     /// Waits until the server says that the mailbox has changed. Cancel-safe; the silence of the
     /// server has no bound here, the caller renews.
-    pub(super) async fn idle_wait(&mut self, idling: &mut Idling) -> Result<(), LaneFault> {
+    pub(super) async fn idle_wait(&mut self) -> Result<(), LaneFault> {
         self.inner.as_mut().expect_within(None);
-        while !idling.news {
+        while !self.news {
             let Some(data) = self.inner.read_response().await.map_err(broken)? else {
                 return Err(LaneFault::Lost("closed by the server during IDLE".into()));
             };
-            idling.news = is_news(data.parsed())?;
+            self.news = is_news(data.parsed())?;
         }
         Ok(())
     }
@@ -378,9 +396,7 @@ impl ImapSession {
                 };
                 match data.parsed() {
                     Response::Done { tag, .. } if *tag == idling.tag => return Ok(()),
-                    response => {
-                        is_news(response)?;
-                    }
+                    response => self.news |= is_news(response)?,
                 }
             }
         };
@@ -395,146 +411,4 @@ impl ImapSession {
 #[derive(Debug)]
 pub(super) struct Idling {
     tag: async_imap::imap_proto::RequestId,
-    news: bool,
-}
-
-/// Whether a response during IDLE may mean new mail. "Still here" does not.
-fn is_news(response: &Response<'_>) -> Result<bool, LaneFault> {
-    match response {
-        Response::Data { status: Status::Bye, outcome } => Err(bye(outcome)),
-        Response::MailboxData(MailboxDatum::Exists(_) | MailboxDatum::Recent(_)) => Ok(true),
-        _ => Ok(false),
-    }
-}
-
-fn completion(status: &Status, outcome: &Outcome<'_>) -> Result<ImapReply, LaneFault> {
-    let status = match status {
-        Status::Ok => ReplyStatus::Ok,
-        Status::No => ReplyStatus::No,
-        Status::Bad => ReplyStatus::Bad,
-        Status::PreAuth | Status::Bye => {
-            return Err(LaneFault::Protocol("a command ends with PREAUTH or BYE".into()));
-        }
-    };
-    let text = outcome.information.as_deref().unwrap_or_default();
-    // Codes the library does not know stand in the text.
-    let (code, text) = match &outcome.code {
-        None => split_code(text),
-        Some(ResponseCode::Alert) => ("ALERT", text),
-        Some(ResponseCode::TryCreate) => ("TRYCREATE", text),
-        Some(ResponseCode::ReadOnly) => ("READ-ONLY", text),
-        Some(_) => ("", text),
-    };
-    Ok(ImapReply { status, code: code.to_owned(), text: text.to_owned() })
-}
-
-fn bye(outcome: &Outcome<'_>) -> LaneFault {
-    let text = outcome.information.as_deref().unwrap_or_default();
-    let (code, words) = split_code(text);
-    match crate::net::throttle(code, words) {
-        Some(throttle) => LaneFault::Throttled { words: for_people(text), throttle },
-        None => LaneFault::Bye(for_people(text)),
-    }
-}
-
-fn lost(error: async_imap::error::Error) -> LaneFault {
-    LaneFault::Lost(error.to_string())
-}
-
-fn broken(error: std::io::Error) -> LaneFault {
-    use std::io::ErrorKind::{InvalidData, Other};
-    let words = for_people(&error.to_string());
-    if matches!(error.kind(), InvalidData | Other) {
-        LaneFault::Protocol(words)
-    } else {
-        LaneFault::Lost(words)
-    }
-}
-
-pub(super) fn expect_ok(command: &'static str, reply: ImapReply) -> Result<(), LaneFault> {
-    if reply.status == ReplyStatus::Ok { Ok(()) } else { Err(LaneFault::refused(command, reply)) }
-}
-
-fn listed(response: &Response<'_>) -> Option<Listed> {
-    let Response::Fetch(_, attributes) = response else { return None };
-    let (mut uid, mut size, mut date) = (None, None, None);
-    for attribute in attributes {
-        match attribute {
-            AttributeValue::Uid(number) => uid = Some(*number),
-            AttributeValue::Rfc822Size(number) => size = Some(*number),
-            AttributeValue::InternalDate(text) => date = internal_date(text),
-            _ => {}
-        }
-    }
-    Some(Listed { uid: uid?, size: size?, date })
-}
-
-type Body<'a> = (u32, Option<u32>, Option<&'a [u8]>);
-
-fn body<'a>(response: &'a Response<'_>) -> Option<Body<'a>> {
-    let Response::Fetch(_, attributes) = response else { return None };
-    let (mut uid, mut found) = (None, None);
-    for attribute in attributes {
-        match attribute {
-            AttributeValue::Uid(number) => uid = Some(*number),
-            AttributeValue::BodySection { section: None, index, data } => {
-                found = Some((*index, data.as_deref()));
-            }
-            _ => {}
-        }
-    }
-    let (index, data) = found?;
-    Some((uid?, index, data))
-}
-
-/// RFC 3501 `date-time`, the day padded with a blank or not.
-fn internal_date(text: &str) -> Option<SysTime> {
-    let moment = jiff::fmt::strtime::parse("%d-%b-%Y %H:%M:%S %z", text.trim()).ok()?;
-    moment.to_timestamp().ok().map(SysTime::from)
-}
-
-/// A name as a quoted string. Names with what cannot be quoted are no mailbox names in modified
-/// UTF-7.
-pub(super) fn quoted(name: &str) -> String {
-    let mut text = String::with_capacity(name.len() + 2);
-    text.push('"');
-    for sign in name.chars().filter(|sign| !sign.is_control()) {
-        if matches!(sign, '"' | '\\') {
-            text.push('\\');
-        }
-        text.push(sign);
-    }
-    text.push('"');
-    text
-}
-
-/// A mailbox name as the wire has it (RFC 3501 section 5.1.3).
-pub(super) fn wire_name(name: &str) -> String {
-    utf7_imap::encode_utf7_imap(name.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn internal_dates_are_read() {
-        // The example of RFC 3501 section 7.4.2 is 1996-07-17T09:44:25Z.
-        let wanted = Some(SysTime::from_millis(837_596_665_000));
-        assert_eq!(internal_date("17-Jul-1996 02:44:25 -0700"), wanted);
-        assert_eq!(
-            internal_date(" 7-Jul-1996 09:30:05 +0000"),
-            internal_date("07-Jul-1996 09:30:05 +0000")
-        );
-        assert!(internal_date(" 7-Jul-1996 09:30:05 +0000").is_some());
-        assert_eq!(internal_date("yesterday"), None);
-    }
-
-    #[test]
-    fn names_are_quoted_and_encoded() {
-        assert_eq!(quoted("INBOX"), "\"INBOX\"");
-        assert_eq!(quoted("a\"b\\c\r\n"), "\"a\\\"b\\\\c\"");
-        assert_eq!(wire_name("Entw\u{fc}rfe"), "Entw&APw-rfe");
-        assert_eq!(wire_name("Tom & Jerry"), "Tom &- Jerry");
-    }
 }

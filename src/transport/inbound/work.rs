@@ -34,6 +34,8 @@ pub(super) struct Work {
     /// Looks in a row that were asked for by IDLE and found nothing.
     empty_wakes: u32,
     idle_refused: bool,
+    /// When the last round over all mailboxes ended.
+    round_at: SysTime,
 }
 
 /// How a look at a mailbox begins.
@@ -72,6 +74,7 @@ impl Work {
             after_failed: BTreeSet::new(),
             empty_wakes: 0,
             idle_refused: false,
+            round_at: SysTime::EPOCH,
         }
     }
 
@@ -104,9 +107,9 @@ impl Work {
             self.account.door.succeeded();
             self.account.trouble(Place::Lane(self.lane.number), None);
             self.lane.looked(&self.account, look);
-            let next_round = self.next_round();
+            self.round_at = self.account.clock.now();
             loop {
-                match self.rest(look, next_round).await? {
+                match self.rest(look).await? {
                     Rest::Round => break,
                     Rest::Close => return Ok(()),
                     Rest::News => {
@@ -145,6 +148,7 @@ impl Work {
             && self.session.capabilities().has("IDLE")
     }
 
+    /// When the next round is due; sooner once IDLE turns out not to work.
     fn next_round(&self) -> SysTime {
         let under_push = self.may_idle() && self.lane.mailboxes().len() == 1;
         let pause = if under_push {
@@ -152,16 +156,17 @@ impl Work {
         } else {
             self.account.settings.imap.poll_interval
         };
-        self.account.clock.now().saturating_add(pause)
+        self.round_at.saturating_add(pause)
     }
 
     /// Waits for something to do.
-    async fn rest(&mut self, look: u64, next_round: SysTime) -> Result<Rest, LaneFault> {
+    async fn rest(&mut self, look: u64) -> Result<Rest, LaneFault> {
         let mut idling: Option<(Idling, SysTime)> = None;
         loop {
             let control = *self.control.borrow_and_update();
             let now = self.account.clock.now();
             let retry = self.next_retry();
+            let next_round = self.next_round();
             let due = if is_closed(&control) {
                 Some(Rest::Close)
             } else if control.look != look || now >= next_round || retry.is_some_and(|at| at <= now)
@@ -183,8 +188,13 @@ impl Work {
             }
             self.report_drained(look, now);
             if idling.is_none() {
+                if self.has_news() {
+                    self.calm().await;
+                    return Ok(Rest::News);
+                }
                 idling = self.begin_idle(now).await?;
             }
+            let next_round = self.next_round();
             let renew = match &idling {
                 Some((_, renew)) => *renew,
                 None => now.saturating_add(self.account.settings.tuning.idle_renew),
@@ -200,7 +210,7 @@ impl Work {
                 }
                 () = self.lane.woken() => {}
                 () = self.account.clock.sleep_until(until) => timer = true,
-                heard = wait_idle(&mut self.session, &mut idling) => {
+                heard = wait_idle(&mut self.session, &idling) => {
                     heard?;
                     news = true;
                 }
@@ -217,6 +227,11 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Whether the server has said, beside other answers, that the first mailbox has grown.
+    fn has_news(&self) -> bool {
+        self.session.has_news() && self.selected == self.lane.mailboxes().first().copied()
     }
 
     /// A server that announces the same thing over and over is followed more and more slowly.
@@ -309,7 +324,12 @@ impl Work {
         while let Some(number) = self.owing() {
             self.settle_owed(number).await?;
         }
-        self.lane.drained(&self.account, self.control.borrow().look);
+        let control = *self.control.borrow();
+        if is_closed(&control) {
+            // Who asked meanwhile, with the direction open again, is answered by the next
+            // connection.
+            self.lane.drained(&self.account, control.look);
+        }
         Ok(())
     }
 
@@ -322,10 +342,10 @@ impl Work {
 /// Waits for news; forever when there is no IDLE.
 async fn wait_idle(
     session: &mut ImapSession,
-    idling: &mut Option<(Idling, SysTime)>,
+    idling: &Option<(Idling, SysTime)>,
 ) -> Result<(), LaneFault> {
     match idling {
-        Some((idling, _)) => session.idle_wait(idling).await,
+        Some(_) => session.idle_wait().await,
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::flight::Flight;
 use super::progress::Stage;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
@@ -17,6 +18,8 @@ pub(crate) enum Abort {
     Cancel,
     /// It is given back and waits for its message (TN-18).
     Park,
+    /// The user keeps it from being sent.
+    Hold,
 }
 
 /// How long the recorder may take over an outcome that is decided. It waits for the disk only,
@@ -35,9 +38,8 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
         match flight.progress.stop() {
             Ok(()) => {
                 // Nobody else touches the row any more, but the claim itself may be on its way.
-                let record = flight.record().clone();
                 let result = loop {
-                    match abort_row(shared, entry, how, Some(&record)).await {
+                    match abort_row(shared, entry, how, Some(&flight)).await {
                         Err(SpoolError::Conflict(_)) => tokio::task::yield_now().await,
                         result => break result,
                     }
@@ -58,15 +60,15 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
     }
 }
 
-/// Changes the row. `stopped` is the record of a flight that was stopped: its recipients know
-/// more than the row.
+/// Changes the row. `stopped` is a flight that was stopped: its recipients know more than the row,
+/// and stopping it was no reason to put it off.
 ///
 /// The outer error is the spool's, the inner one the answer.
 async fn abort_row(
     shared: &Shared,
     entry: &EntryId,
     how: Abort,
-    stopped: Option<&QueueRecord>,
+    stopped: Option<&Flight>,
 ) -> Result<MapiResult<()>, SpoolError> {
     let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
         return Ok(Err(MapiError::new(
@@ -75,8 +77,10 @@ async fn abort_row(
         )));
     };
     if let Some(stopped) = stopped {
-        row.envelope = stopped.envelope.clone();
-        row.last_error = stopped.last_error.clone();
+        let record = stopped.record();
+        row.envelope = record.envelope.clone();
+        row.last_error = record.last_error.clone();
+        row.due = stopped.before.due;
     }
     if row.state == QueueState::Done {
         return Ok(Err(too_late(entry)));
@@ -98,6 +102,13 @@ async fn abort_row(
                 | QueueState::Parked
                 | QueueState::Done => return Ok(Ok(())),
             }
+            Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
+        }
+        Abort::Hold => {
+            if matches!(row.state, QueueState::Held | QueueState::Parked) {
+                return Ok(Ok(()));
+            }
+            row.state = QueueState::Held;
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
     };
@@ -131,7 +142,6 @@ pub(super) fn history(row: &QueueRecord, end: HistoryEnd, now: SysTime) -> Histo
 /// What a user may do to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    Hold,
     Release,
     Retry,
 }
@@ -140,14 +150,10 @@ pub(super) enum Wish {
 pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> MapiResult<bool> {
     loop {
         if let Some(flight) = shared.flights.of(entry) {
-            match (wish, flight.progress.stage()) {
-                (Wish::Hold, Stage::Stoppable | Stage::DotOut) => {
-                    let why = format!("{entry} is on its way");
-                    return Err(MapiError::new(MapiCode::UNABLE_TO_ABORT, why));
-                }
+            match flight.progress.stage() {
                 // It is being tried at this moment.
-                (_, Stage::Stoppable | Stage::DotOut) => return Ok(false),
-                (_, Stage::Over | Stage::Stopped) => {
+                Stage::Stoppable | Stage::DotOut => return Ok(false),
+                Stage::Over | Stage::Stopped => {
                     let landed = tokio::time::timeout(RECORDER_PATIENCE, flight.landed());
                     landed.await.map_err(|_| MapiError::from(MapiCode::DISK_ERROR))?;
                     continue;
@@ -160,13 +166,7 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
             return Err(MapiError::new(MapiCode::NOT_IN_QUEUE, why));
         };
         let Some(changed) = granted(&row, wish, shared.clock.now()) else {
-            return match (wish, row.state) {
-                (Wish::Hold, QueueState::Done) => {
-                    let why = format!("{entry} was sent");
-                    Err(MapiError::new(MapiCode::UNABLE_TO_ABORT, why))
-                }
-                _ => Ok(false),
-            };
+            return Ok(false);
         };
         let put = Op::PutQueue {
             entry: entry.clone(),
@@ -184,17 +184,13 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
 /// The row after a wish; `None` when there is nothing to change.
 fn granted(row: &QueueRecord, wish: Wish, now: SysTime) -> Option<QueueRecord> {
     let state = match (wish, &row.state) {
-        (Wish::Hold, QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. }) => {
-            QueueState::Held
-        }
         (Wish::Release, QueueState::Held | QueueState::InDoubt { resend: false, .. })
         | (Wish::Retry, QueueState::Due | QueueState::Claimed(_) | QueueState::InDoubt { .. }) => {
             QueueState::Due
         }
         _ => return None,
     };
-    let due = if wish == Wish::Hold { row.due } else { now };
-    Some(QueueRecord { state, due, ..row.clone() })
+    Some(QueueRecord { state, due: now, ..row.clone() })
 }
 
 /// Rows looked at, and written, at once.

@@ -45,12 +45,19 @@ pub(super) fn claim(shared: &Shared, record: &mut QueueRecord) {
     });
 }
 
+/// Rows looked at while the account is in trouble: one becomes the probe, and those that have
+/// reached the end of their life are given up without each waiting for a probe of its own.
+const PROBE_PAGE: usize = 64;
+
 /// Claims up to `limit` messages and puts them in line.
 ///
 /// # Errors
 /// Those of the spool; nothing is claimed then.
 pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Claimed, SpoolError> {
-    let flushing = shared.lane().is_flushing();
+    let (flushing, trouble) = {
+        let lane = shared.lane();
+        (lane.is_flushing(), lane.trouble().map(|(why, _)| why.words()))
+    };
     let until = if flushing { SysTime::MAX } else { shared.clock.now() };
     let oldest = shared.entering.oldest();
     let held = AtomicBool::new(false);
@@ -62,54 +69,84 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
         held.fetch_or(younger, Ordering::Relaxed);
         younger
     };
-    let page = shared.spool.due(shared.account, until, limit, &skip).await?;
+    let look_at = if trouble.is_some() { limit.max(PROBE_PAGE) } else { limit };
+    let page = shared.spool.due(shared.account, until, look_at, &skip).await?;
     let mut claimed = Claimed {
-        more: page.entries.len() >= limit,
+        more: page.entries.len() >= look_at,
         any: !page.entries.is_empty(),
         held: held.load(Ordering::Relaxed),
         next: page.next,
     };
-    let mut claims = Vec::with_capacity(page.entries.len());
+    let mut claims: Vec<Claim> = Vec::with_capacity(page.entries.len());
     for entry in page.entries {
-        match decide(shared, &entry).await? {
-            Some(claim) => claims.push(claim),
+        let Some(row) = claimable(shared, &entry).await? else {
             // The index knows it and the row does not: looked at again after the next change.
-            None => claimed.more = false,
-        }
+            claimed.more = false;
+            continue;
+        };
+        let sending = claims.iter().filter(|claim| !claim.expired).count();
+        let claim = match (&trouble, sending < limit) {
+            (None, _) | (Some(_), true) => decide(shared, entry, row),
+            (Some(why), false) => give_up(shared, entry, row, why),
+        };
+        claims.extend(claim);
     }
     commit(shared, claims).await?;
     Ok(claimed)
 }
 
-/// Looks at one row and decides what becomes of it.
-async fn decide(shared: &Arc<Shared>, entry: &EntryId) -> Result<Option<Claim>, SpoolError> {
-    let Some(row) = shared.spool.queue(entry).await? else { return Ok(None) };
-    let before = match &row.state {
+/// The row, if it may be claimed, with the state it has without a claim.
+async fn claimable(shared: &Shared, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError> {
+    let Some(mut row) = shared.spool.queue(entry).await? else { return Ok(None) };
+    match &row.state {
         // One process owns the spool, so the lease of another is of one that died: its message is
         // due at the stored time, and the attempt counts.
-        QueueState::Claimed(_) => QueueState::Due,
-        QueueState::Due | QueueState::InDoubt { resend: true, .. } => row.state.clone(),
+        QueueState::Claimed(_) => row.state = QueueState::Due,
+        QueueState::Due | QueueState::InDoubt { resend: true, .. } => {}
         QueueState::InDoubt { resend: false, .. }
         | QueueState::Held
         | QueueState::Parked
         | QueueState::Done => return Ok(None),
-    };
-    let revision = row.revision;
-    let before = Before { state: before, due: row.due };
-    let mut record = row;
+    }
+    Ok(Some(row))
+}
+
+/// Claims a row, or gives it up when it may not be sent any more.
+fn decide(shared: &Shared, entry: EntryId, row: QueueRecord) -> Option<Claim> {
+    let mut record = row.clone();
     let expired = schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now());
     if expired {
-        record.state = before.state.clone();
         schedule::expire(&mut record, shared.rules());
     } else {
         claim(shared, &mut record);
     }
-    record.revision = revision.saturating_add(1);
-    let flight = Flight::new(entry.clone(), before, record);
-    if !shared.flights.add(&flight) {
-        return Ok(None);
+    fly(shared, entry, &row, record, expired)
+}
+
+/// Gives up a row whose life is over while the account does not work.
+fn give_up(shared: &Shared, entry: EntryId, row: QueueRecord, why: &str) -> Option<Claim> {
+    if shared.clock.now() < row.expires {
+        return None;
     }
-    Ok(Some(Claim { flight, revision, expired }))
+    let mut record = row.clone();
+    if record.last_error.is_empty() {
+        record.last_error = why.to_owned();
+    }
+    schedule::expire(&mut record, shared.rules());
+    fly(shared, entry, &row, record, true)
+}
+
+fn fly(
+    shared: &Shared,
+    entry: EntryId,
+    row: &QueueRecord,
+    mut record: QueueRecord,
+    expired: bool,
+) -> Option<Claim> {
+    let before = Before { state: row.state.clone(), due: row.due };
+    record.revision = row.revision.saturating_add(1);
+    let flight = Flight::new(entry, before, record);
+    shared.flights.add(&flight).then_some(Claim { flight, revision: row.revision, expired })
 }
 
 /// Makes claims durable: together, and one by one when a row has changed meanwhile.
@@ -155,8 +192,8 @@ fn put(claim: &Claim) -> Op {
 
 fn line_up(shared: &Shared, claim: Claim) {
     if claim.expired {
-        shared.flights.land(&claim.flight);
         shared.herald.tell(News::SentDeferred(claim.flight.entry.clone()));
+        shared.flights.land(&claim.flight);
     } else {
         shared.lane().push(claim.flight);
         shared.work.notify_waiters();

@@ -10,7 +10,6 @@ use super::shared::Shared;
 use super::worker;
 use crate::mapi::SysTime;
 use crate::spool::SpoolError;
-use crate::transport::events::{Trouble, TroubleKind};
 
 /// How long a spool that cannot be read is left alone.
 const SPOOL_PAUSE: Duration = Duration::from_secs(5);
@@ -26,7 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let wait = match step(&shared).await {
             Ok(wait) => {
                 if std::mem::take(&mut spool_trouble) {
-                    shared.herald.tell(News::Trouble(None));
+                    shared.storage_mended();
                 }
                 wait
             }
@@ -64,9 +63,10 @@ enum Wait {
 
 async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let now = shared.clock.now();
-    let (back, to_claim, paused_until, open) = {
+    let (back, to_claim, paused_until, open, asked) = {
         let mut lane = shared.lane();
-        (lane.take_back(now), lane.to_claim(now), lane.paused_until(now), lane.is_open())
+        let back = lane.take_back(now);
+        (back, lane.to_claim(now), lane.paused_until(now), lane.is_open(), lane.asked())
     };
     shared.give_back(back, None);
     if !open {
@@ -84,12 +84,19 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     staff(shared);
     let looked = to_claim > 0;
     let nothing_due = looked && !claimed.any && !claimed.held;
-    let in_flight = in_flight || under_way();
-    if shared.lane().drained(shared.clock.now(), in_flight, nothing_due) {
-        shared.herald.tell(News::FlushDrained);
+    {
+        let mut lane = shared.lane();
+        let in_flight = in_flight || under_way();
+        // A look from before a flush began says nothing about it.
+        if lane.asked() == asked && lane.drained(shared.clock.now(), in_flight, nothing_due) {
+            shared.herald.tell(News::FlushDrained);
+        }
     }
     let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
-    Ok(match (another_look, paused_until.or(claimed.next)) {
+    // A time that has passed belongs to something that cannot be claimed now; what makes it
+    // claimable is news.
+    let next = claimed.next.filter(|time| *time > shared.clock.now());
+    Ok(match (another_look, paused_until.or(next)) {
         (true, _) => Wait::Not,
         (false, Some(time)) => Wait::Until(time),
         (false, None) => Wait::ForNews,
@@ -108,10 +115,6 @@ fn staff(shared: &Arc<Shared>) {
 fn report(shared: &Shared, error: &SpoolError) -> SysTime {
     let until = shared.clock.now().saturating_add(SPOOL_PAUSE);
     tracing::error!(transport = %shared.settings.transport, %error, "The queue cannot be worked on");
-    shared.herald.tell(News::Trouble(Some(Trouble {
-        kind: TroubleKind::Storage,
-        words: error.to_string(),
-        next_attempt: Some(until),
-    })));
+    shared.storage_trouble(error, until);
     until
 }

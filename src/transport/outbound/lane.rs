@@ -35,6 +35,8 @@ pub(super) struct Lane<F> {
     moving: usize,
     /// Whether messages wait in the queue that nothing new may overtake.
     backlog: Backlog,
+    /// Grows with everything that makes an earlier look at the queue worth nothing.
+    asked: u64,
 }
 
 /// What is known of the messages that are due and not claimed.
@@ -65,6 +67,7 @@ struct Flush {
 struct Paused {
     failures: u32,
     until: SysTime,
+    why: Failure,
 }
 
 /// What follows from a failure.
@@ -92,6 +95,7 @@ impl<F> Lane<F> {
             connected: 0,
             moving: 0,
             backlog: Backlog::default(),
+            asked: 0,
         }
     }
 
@@ -113,6 +117,7 @@ impl<F> Lane<F> {
     }
 
     pub(super) fn begin_flush(&mut self) {
+        self.asked += 1;
         self.flush = Some(Flush::default());
         self.cap = None;
     }
@@ -146,6 +151,11 @@ impl<F> Lane<F> {
         self.cap = None;
     }
 
+    /// What a look at the queue is an answer to; when it differs afterwards, look again.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked
+    }
+
     /// Whether a new transaction may start (TN-8, TN-9).
     pub(super) fn is_open(&self) -> bool {
         self.gate == Gate::Open && !self.stopping
@@ -154,6 +164,11 @@ impl<F> Lane<F> {
     fn is_paused(&self, now: SysTime) -> bool {
         let probe = self.flush.as_ref().is_some_and(|flush| !flush.probed);
         self.trouble.as_ref().is_some_and(|paused| now < paused.until) && !probe
+    }
+
+    /// The trouble there is, and until when it is waited for.
+    pub(super) fn trouble(&self) -> Option<(&Failure, SysTime)> {
+        self.trouble.as_ref().map(|paused| (&paused.why, paused.until))
     }
 
     /// Until when trouble is waited for.
@@ -304,7 +319,7 @@ impl<F> Lane<F> {
         }
         let failures = self.trouble.as_ref().map_or(0, |paused| paused.failures).saturating_add(1);
         let until = now.saturating_add(pause(failures));
-        self.trouble = Some(Paused { failures, until });
+        self.trouble = Some(Paused { failures, until, why: failure.clone() });
         if failure.verdict.cause == Cause::Throttled && self.connected > 0 {
             self.cap = Some((1, until.saturating_add(CAP_LASTS)));
         }
@@ -332,6 +347,7 @@ impl<F> Lane<F> {
 
     /// New work has come: a flush that had ended has something to do again.
     pub(super) fn new_work(&mut self) {
+        self.asked += 1;
         if let Some(flush) = &mut self.flush {
             flush.announced = false;
         }

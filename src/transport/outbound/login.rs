@@ -7,9 +7,7 @@ use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
 use super::reply::{Failure, Fault, Phase};
-use crate::net::{
-    self, Channel, Cleartext, Connector, Mechanism, NetError, NetErrorKind, TlsReason,
-};
+use crate::net::{self, Channel, Connector, Mechanism, NetError, NetErrorKind, TlsReason};
 use crate::transport::{Credentials, SmtpSettings};
 
 /// Makes connections that wait for MAIL.
@@ -51,14 +49,9 @@ const MAX_CHALLENGES: usize = 4;
 
 impl SmtpDialer {
     /// A dialer for the server of `settings`, where we are called `helo`.
-    pub(crate) fn new(
-        settings: &SmtpSettings,
-        helo: &str,
-        cleartext: Cleartext,
-        deadlines: Deadlines,
-    ) -> Self {
+    pub(crate) fn new(settings: &SmtpSettings, helo: &str, deadlines: Deadlines) -> Self {
         SmtpDialer {
-            connector: Connector::new(settings.server.clone(), deadlines.net, cleartext),
+            connector: Connector::new(settings.server.clone(), deadlines.net, settings.cleartext),
             host: settings.server.host.clone(),
             credentials: settings.credentials.clone(),
             auth: settings.auth.clone(),

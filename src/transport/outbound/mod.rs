@@ -46,15 +46,14 @@ use super::events::Gate;
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::spi::{Message, SubmitError};
-use crate::spool::{QueueRecord, QueueState, Spool};
+use crate::spool::Spool;
 use entering::Entrant;
 use herald::{Herald, News};
 use login::SmtpDialer;
 use shared::{Parts, Shared};
 
 pub(crate) use abort::Abort;
-pub(crate) use capabilities::{Capabilities, SizeLimit};
-pub(crate) use deadlines::Deadlines;
+pub(crate) use capabilities::SizeLimit;
 pub(crate) use herald::OutboundEvents;
 pub(crate) use intake::Taken;
 pub(crate) use login::ServerReport;
@@ -88,22 +87,19 @@ impl Outbound {
         runtime: Handle,
         events: Arc<dyn OutboundEvents>,
     ) -> Arc<Self> {
-        let dialer = Arc::new(SmtpDialer::new(
-            &settings.smtp,
-            &settings.helo,
-            settings.cleartext,
-            settings.deadlines.clone(),
-        ));
+        let dialer =
+            Arc::new(SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone()));
         let dice = Box::new(fastrand::f64);
         Self::assemble(Parts { settings, spool, clock, runtime, dialer, dice }, events)
     }
 
     fn assemble(parts: Parts, events: Arc<dyn OutboundEvents>) -> Arc<Self> {
-        let (herald, speak) = Herald::new(events);
+        let end = CancellationToken::new();
+        let (herald, speak) = Herald::new(events, end.clone());
         let (landings, landed) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(parts, herald, landings));
-        // Not ended with the others: it ends when everything was said.
-        drop(shared.runtime.spawn(speak));
+        let shared = Arc::new(Shared::new(parts, herald, landings, end));
+        // Ends by itself, when everything was said.
+        shared.tasks.spawn_on(speak, &shared.runtime);
         shared.spawn(recorder::run(Arc::clone(&shared), landed));
         shared.spawn(dispatcher::run(Arc::clone(&shared)));
         shared.spawn(remind(Arc::clone(&shared)));
@@ -180,19 +176,6 @@ impl Outbound {
         }
     }
 
-    /// The row of a message that has ended, as long as it was not settled (OB-11).
-    ///
-    /// # Errors
-    /// Those of the spool.
-    pub(crate) async fn outcome(&self, entry: &EntryId) -> MapiResult<Option<QueueRecord>> {
-        let entry = entry.clone();
-        self.on_runtime(|shared| async move {
-            let row = shared.spool.queue(&entry).await?;
-            Ok(row.filter(|row| row.state == QueueState::Done))
-        })
-        .await
-    }
-
     /// Ends a message whose outcome the host has: its row becomes history. Idempotent.
     ///
     /// # Errors
@@ -216,12 +199,18 @@ impl Outbound {
         self.on_runtime(move |shared| async move { abort::abort(&shared, &entry, how).await }).await
     }
 
-    /// Keeps a message from being sent until it is released.
+    /// Keeps a message from being sent until it is released. One on the wire whose final dot is
+    /// not out loses its connection.
     ///
     /// # Errors
-    /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_UNABLE_TO_ABORT` while it is on its way or once it was sent.
+    /// `MAPI_E_NOT_IN_QUEUE`; `MAPI_E_UNABLE_TO_ABORT` once its final dot is out.
     pub(crate) async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
-        self.wish(entry, abort::Wish::Hold).await.map(drop)
+        self.abort(entry, Abort::Hold).await.map_err(|error| match error.code() {
+            MapiCode::NOT_FOUND => {
+                MapiError::new(MapiCode::NOT_IN_QUEUE, error.detail().to_owned())
+            }
+            _ => error,
+        })
     }
 
     /// Makes a message that is on hold, or in doubt and kept, due now.
@@ -284,14 +273,6 @@ impl Outbound {
         }
     }
 
-    /// Connects and logs in, and tells what the server offers (ST-7).
-    ///
-    /// # Errors
-    /// `MAPI_E_NETWORK_ERROR`, `MAPI_E_LOGON_FAILED`, `MAPI_E_WAIT` with what went wrong.
-    pub(crate) async fn probe(&self) -> MapiResult<ServerReport> {
-        self.on_runtime(|shared| async move { probe(&shared.settings).await }).await
-    }
-
     /// Does work on our runtime; a dropped future lets it go on.
     async fn on_runtime<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> MapiResult<T>
     where
@@ -307,17 +288,13 @@ fn broken(error: &tokio::task::JoinError) -> MapiError {
     MapiError::new(MapiCode::CALL_FAILED, format!("the sending side broke down: {error}"))
 }
 
-/// Connects to the server of `settings` and logs in, without a queue.
+/// Connects to the server of `settings` and logs in, without a queue, and tells what it offers
+/// (ST-7). Needs a tokio runtime.
 ///
 /// # Errors
-/// As [`Outbound::probe`].
+/// `MAPI_E_NETWORK_ERROR`, `MAPI_E_LOGON_FAILED`, `MAPI_E_WAIT` with what went wrong.
 pub(crate) async fn probe(settings: &OutboundSettings) -> MapiResult<ServerReport> {
-    let dialer = SmtpDialer::new(
-        &settings.smtp,
-        &settings.helo,
-        settings.cleartext,
-        settings.deadlines.clone(),
-    );
+    let dialer = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
     match dialer.connect().await {
         Ok((connection, report)) => {
             connection.quit().await;

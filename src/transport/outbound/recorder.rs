@@ -12,7 +12,6 @@ use super::schedule::{self, AttemptEnd};
 use super::shared::Shared;
 use crate::mapi::SysTime;
 use crate::spool::{Batch, Expect, Op, QueueRecord, QueueState, RecipientState, SpoolError};
-use crate::transport::events::{Trouble, TroubleKind};
 
 /// An attempt that is over.
 #[derive(Debug)]
@@ -36,6 +35,8 @@ struct Outcome {
     record: QueueRecord,
     /// Whether somebody should be told: the message ended, or some of its recipients failed.
     news: bool,
+    /// Whether a server heard of it, so that a flush has done its part.
+    tried: bool,
 }
 
 /// Records outcomes until every sender is gone.
@@ -50,6 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut landings: mpsc::UnboundedReceiv
 
 fn outcome(shared: &Shared, landing: Landing) -> Outcome {
     let Landing { flight, end, behind } = landing;
+    let tried = !matches!(end, AttemptEnd::Untried(_)) && behind.is_none();
     let mut record = flight.record().clone();
     schedule::conclude(&mut record, &flight.before, &end, shared.rules());
     if let Some(until) = behind {
@@ -60,7 +62,7 @@ fn outcome(shared: &Shared, landing: Landing) -> Outcome {
         matches!(recipient.state, RecipientState::Failed { attempt: of, .. } if of == attempt)
     });
     let news = record.state == QueueState::Done || failed_now;
-    Outcome { flight, record, news }
+    Outcome { flight, record, news, tried }
 }
 
 /// Writes until everything is durable. The claims stand as long, so nothing is sent again.
@@ -102,16 +104,12 @@ async fn record_one(shared: &Arc<Shared>, outcome: &Outcome) {
         tracing::error!(entry = %outcome.flight.entry, %error, "An outcome could not be recorded");
         in_trouble = true;
         let next = shared.clock.now().saturating_add(pause);
-        shared.herald.tell(News::Trouble(Some(Trouble {
-            kind: TroubleKind::Storage,
-            words: error.to_string(),
-            next_attempt: Some(next),
-        })));
+        shared.storage_trouble(&error, next);
         shared.clock.sleep_until(next).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     if in_trouble {
-        shared.herald.tell(News::Trouble(None));
+        shared.storage_mended();
     }
 }
 
@@ -134,7 +132,7 @@ fn put(outcome: &Outcome, revision: u64) -> Op {
 
 fn landed(shared: &Shared, outcome: &Outcome) {
     let entry = &outcome.flight.entry;
-    if outcome.record.state != QueueState::Done {
+    if outcome.tried && outcome.record.state != QueueState::Done {
         shared.lane().tried(entry);
     }
     tracing::info!(
@@ -145,8 +143,9 @@ fn landed(shared: &Shared, outcome: &Outcome) {
         why = %outcome.record.last_error,
         "An attempt is recorded"
     );
-    shared.flights.land(&outcome.flight);
+    // Told before it lands: a flush is over when nothing flies, and its ends come before it.
     if outcome.news {
         shared.herald.tell(News::SentDeferred(entry.clone()));
     }
+    shared.flights.land(&outcome.flight);
 }

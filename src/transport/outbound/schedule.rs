@@ -100,9 +100,9 @@ fn refused(
         (Cause::Doubtful, _) => false,
         _ => true,
     };
-    Some(match verdict.permanence {
-        Permanence::Permanent if believed => RecipientState::Failed { at: now, reply, attempt },
-        Permanence::Permanent | Permanence::Temporary => RecipientState::Deferred { reply },
+    Some(match verdict.fails_recipients() && believed {
+        true => RecipientState::Failed { at: now, reply, attempt },
+        false => RecipientState::Deferred { reply },
     })
 }
 

@@ -18,8 +18,7 @@ use super::reply::{Cause, Failure, Permanence};
 use super::schedule::{AttemptEnd, Rules, lane_pause};
 use crate::clock::Clock;
 use crate::mapi::SysTime;
-use crate::net::Cleartext;
-use crate::spool::{AccountKey, Spool};
+use crate::spool::{AccountKey, Spool, SpoolError};
 use crate::transport::events::{Activity, Trouble, TroubleKind};
 use crate::transport::{Identity, QueueSettings, SmtpSettings};
 
@@ -36,8 +35,6 @@ pub(crate) struct OutboundSettings {
     pub(crate) queue: QueueSettings,
     /// How we name ourselves in EHLO.
     pub(crate) helo: String,
-    /// Whether a password may go over a connection without TLS.
-    pub(crate) cleartext: Cleartext,
     /// How long each phase may take.
     pub(crate) deadlines: Deadlines,
 }
@@ -55,7 +52,6 @@ impl OutboundSettings {
         OutboundSettings {
             transport: transport.to_owned(),
             identity,
-            cleartext: smtp.cleartext,
             smtp,
             queue,
             helo: "[127.0.0.1]".to_owned(),
@@ -109,6 +105,7 @@ impl Shared {
         parts: Parts,
         herald: Herald,
         landings: mpsc::UnboundedSender<Landing>,
+        end: CancellationToken,
     ) -> Self {
         Shared {
             account: AccountKey::of(&parts.settings.transport),
@@ -125,7 +122,7 @@ impl Shared {
             work: Notify::new(),
             herald,
             landings,
-            end: CancellationToken::new(),
+            end,
             tasks: TaskTracker::new(),
             refused: AtomicBool::new(false),
             dice: parts.dice,
@@ -194,11 +191,7 @@ impl Shared {
             return None;
         };
         let back = lane.take_back(now);
-        self.herald.tell(News::Trouble(Some(Trouble {
-            kind: failure.trouble_kind(),
-            words: words_for_people(failure),
-            next_attempt: Some(until),
-        })));
+        self.herald.tell(News::Trouble(Some(trouble_of(failure, until))));
         drop(lane);
         tracing::warn!(
             transport = %self.settings.transport,
@@ -221,6 +214,22 @@ impl Shared {
         }
     }
 
+    /// The spool cannot be worked on until then.
+    pub(super) fn storage_trouble(&self, error: &SpoolError, until: SysTime) {
+        self.herald.tell(News::Trouble(Some(Trouble {
+            kind: TroubleKind::Storage,
+            words: error.to_string(),
+            next_attempt: Some(until),
+        })));
+    }
+
+    /// The spool works again; what else is wrong shows again.
+    pub(super) fn storage_mended(&self) {
+        let lane = self.lane();
+        let left = lane.trouble().map(|(failure, until)| trouble_of(failure, until));
+        self.herald.tell(News::Trouble(left));
+    }
+
     /// A message begins to move: `false` when none may start any more (TN-9).
     pub(super) fn begin_moving(&self) -> bool {
         let mut lane = self.lane();
@@ -237,6 +246,14 @@ impl Shared {
         if lane.end_moving() {
             self.herald.tell(News::Activity(Activity::Idle));
         }
+    }
+}
+
+fn trouble_of(failure: &Failure, until: SysTime) -> Trouble {
+    Trouble {
+        kind: failure.trouble_kind(),
+        words: words_for_people(failure),
+        next_attempt: Some(until),
     }
 }
 

@@ -227,5 +227,14 @@ pub(crate) fn smtp_settings(office: &PostOffice, tls: TlsMode) -> (SmtpSettings,
     };
     let password = Arc::new(Password::new("secret"));
     let credentials = Some(Credentials { user: "ann".to_owned(), password });
-    (SmtpSettings { server, credentials, auth: None, connections: 4, cleartext: Default::default() }, folder)
+    (
+        SmtpSettings {
+            server,
+            credentials,
+            auth: None,
+            connections: 4,
+            cleartext: Default::default(),
+        },
+        folder,
+    )
 }

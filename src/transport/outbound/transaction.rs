@@ -315,13 +315,10 @@ fn conclude(
             all(Sent::Refused(failure.clone()));
             End::Broken(failure)
         }
+        // Whatever was sent of it must not become a message.
         TextSent::Unread(failure) => {
-            all(Sent::Refused(failure));
-            End::Broken(connection.fault(
-                Phase::Body,
-                Fault::Internal,
-                "the connection was dropped because the text could not be read",
-            ))
+            all(Sent::Refused(failure.clone()));
+            End::Broken(failure)
         }
         TextSent::Broken(failure) => End::Broken(failure),
         TextSent::Lost(failure) => End::InDoubt(failure),

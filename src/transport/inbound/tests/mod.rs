@@ -1,1 +1,10 @@
+//! Receiving from a real server, with a store in memory and a spool on disk.
 
+mod after;
+mod faults;
+mod flow;
+mod frozen;
+mod host;
+mod once;
+mod rig;
+mod store;

@@ -17,7 +17,7 @@ async fn office() -> PostOffice {
 
 fn dialer(settings: &SmtpSettings) -> SmtpDialer {
     let deadlines = Deadlines { command: std::time::Duration::from_secs(5), ..short_deadlines() };
-    SmtpDialer::new(settings, "client.example.org", Cleartext::LoopbackOnly, deadlines)
+    SmtpDialer::new(settings, "client.example.org", deadlines)
 }
 
 #[tokio::test]

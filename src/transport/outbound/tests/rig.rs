@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::faulty_spool::FaultySpool;
 use crate::clock::{Clock, ManualClock};
 use crate::mapi::{
     Attachment, EntryId, MapiCode, MapiResult, PropList, Recipient, RecipientType, SysTime, tags,
@@ -146,9 +147,10 @@ pub(super) struct Rig {
     pub(super) clock: ManualClock,
     pub(super) password: Arc<Password>,
     pub(super) settings: OutboundSettings,
+    pub(super) faulty: Arc<FaultySpool>,
     pub(super) outbound: Arc<Outbound>,
-    ears: Arc<Ears>,
-    folder: TempDir,
+    pub(super) ears: Arc<Ears>,
+    pub(super) folder: TempDir,
     _certificates: TempDir,
 }
 
@@ -197,7 +199,7 @@ impl Rig {
         let queue = QueueSettings { in_doubt: shape.in_doubt, ..QueueSettings::default() };
         let mut settings = OutboundSettings::new("work", identity, smtp, queue);
         let net = settings.deadlines.net;
-        settings.deadlines = crate::transport::outbound::Deadlines {
+        settings.deadlines = crate::transport::outbound::deadlines::Deadlines {
             net,
             quit: Duration::from_millis(200),
             ..settings.deadlines
@@ -206,8 +208,10 @@ impl Rig {
         let spool = open_spool(&folder).await;
         let clock = ManualClock::new(SysTime::from_millis(1_700_000_000_000));
         let ears = Arc::new(Ears(watch::Sender::new(Vec::new())));
-        let outbound = begin(&settings, &spool, &clock, &ears);
+        let faulty = FaultySpool::new(Arc::clone(&spool));
+        let outbound = begin(&settings, &faulty, &clock, &ears);
         Rig {
+            faulty,
             office,
             spool,
             clock,
@@ -234,7 +238,8 @@ impl Rig {
         self.spool.close().await;
         self.spool = open_spool(&self.folder).await;
         self.ears = Arc::new(Ears(watch::Sender::new(Vec::new())));
-        self.outbound = begin(&self.settings, &self.spool, &self.clock, &self.ears);
+        self.faulty = FaultySpool::new(Arc::clone(&self.spool));
+        self.outbound = begin(&self.settings, &self.faulty, &self.clock, &self.ears);
     }
 
     pub(super) fn open(&self) {
@@ -350,7 +355,7 @@ impl Rig {
 
 fn begin(
     settings: &OutboundSettings,
-    spool: &Arc<SledSpool>,
+    spool: &Arc<FaultySpool>,
     clock: &ManualClock,
     ears: &Arc<Ears>,
 ) -> Arc<Outbound> {

@@ -27,7 +27,6 @@ async fn a_message_goes_out_and_is_settled() {
         assert!(text.contains("Subject: note") && text.contains("\r\n.two\r\n"), "{text}");
         assert!(text.contains("From: Ann <ann@example.org>"), "{text}");
 
-        assert!(rig.outbound.outcome(&entry).await.unwrap().is_some());
         rig.outbound.settle(&entry).await.unwrap();
         rig.outbound.settle(&entry).await.unwrap();
         assert!(rig.row(&entry).await.is_none());
@@ -181,6 +180,71 @@ async fn a_flush_tries_everything_once_and_ends() {
     rig.row_when(&stubborn, |row| row.attempts == 3).await;
 }
 
+/// Has the dispatcher look again and again.
+fn looks(rig: &Rig) -> tokio::task::JoinHandle<()> {
+    let shared = std::sync::Arc::clone(&rig.outbound.shared);
+    tokio::spawn(async move {
+        for _ in 0..100 {
+            shared.wake.notify_one();
+            tokio::task::yield_now().await;
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_counts_no_look_from_before_it_began() {
+    let rig = Rig::new().await;
+    rig.open();
+    let entry = rig.send(1, &["450-4.2.1@example.org"]).await;
+    rig.deferred(&entry).await;
+    for attempts in 2..150 {
+        rig.forget();
+        // Looks that find nothing due, one of them hopefully half done when the flush begins.
+        let looks = looks(&rig);
+        tokio::task::yield_now().await;
+        rig.outbound.begin_flush();
+        rig.hears("the end of the flush", |told| told.contains(&Told::FlushDrained)).await;
+        assert_eq!(rig.row(&entry).await.unwrap().attempts, attempts, "it was not tried");
+        rig.outbound.end_flush();
+        looks.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_ends_behind_the_ends_of_its_messages() {
+    let rig = Rig::new().await;
+    for round in 0..60 {
+        rig.outbound.set_gate(Gate::Closed);
+        for number in 0..4 {
+            rig.send(round * 4 + number, &["ann@example.org"]).await;
+        }
+        rig.forget();
+        rig.outbound.begin_flush();
+        rig.open();
+        let looks = tokio::spawn({
+            let shared = std::sync::Arc::clone(&rig.outbound.shared);
+            async move {
+                while !shared
+                    .spool
+                    .done_page(shared.account, None, 4)
+                    .await
+                    .is_ok_and(|page| page.len() >= 4)
+                {
+                    shared.wake.notify_one();
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        rig.hears("the end of the flush", |told| told.contains(&Told::FlushDrained)).await;
+        looks.await.unwrap();
+        let told = rig.told();
+        let drained = told.iter().position(|told| *told == Told::FlushDrained).unwrap();
+        let ends = told[..drained].iter().filter(|told| matches!(told, Told::SentDeferred(_)));
+        assert_eq!(ends.count(), 4, "round {round}: {told:?}");
+        rig.outbound.end_flush();
+    }
+}
+
 #[tokio::test]
 async fn a_flush_of_nothing_ends_at_once() {
     let rig = Rig::new().await;
@@ -302,4 +366,23 @@ async fn many_recipients_go_in_as_many_transactions_as_the_server_wants() {
     wanted.sort();
     assert_eq!(got, wanted);
     assert_eq!(rig.office.accepted_count(), 3);
+}
+
+/// Not a test of speed: prints how fast a backlog is drained, and fails only when something waits
+/// that should not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_drained_without_waiting() {
+    let rig = Rig::shaped(Shape { connections: 4, ..Shape::default() }, office().await).await;
+    let notes: Vec<_> = (0..1000).map(|number| rig.send(number, &["bob@x.org"])).collect();
+    futures_util::future::join_all(notes).await;
+    let start = std::time::Instant::now();
+    rig.open();
+    rig.office.wait_accepted(1000, PATIENCE).await.unwrap();
+    println!("1000 messages drained in {:?}", start.elapsed());
+    rig.hears("every end", |told| {
+        told.iter().filter(|told| matches!(told, Told::SentDeferred(_))).count() == 1000
+    })
+    .await;
+    println!("... and recorded in {:?}", start.elapsed());
+    assert!(rig.office.counters(postoffice::Protocol::Smtp).connections <= 4);
 }

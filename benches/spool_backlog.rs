@@ -1,0 +1,194 @@
+//! A long queue: what opening, looking, cancelling and accepting cost with many messages waiting.
+//!
+//! `cargo bench --bench spool_backlog -- [messages] [folder]`; 1,000,000 messages need about
+//! 3 GB. Every message has an Outbox row, a queue row and its place in the due index; they share a
+//! body, so that the rows are measured and not the bodies.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postrider::mapi::{EntryId, Priority, PropList, Recipient, RecipientType, SysTime, tags};
+use postrider::spool::*;
+
+const ACCOUNT: &str = "smtp";
+const PAGE: usize = 100;
+
+/// Set for the process that opens what its parent has filled, so that its memory is its own.
+const FILLED: &str = "SPOOL_BACKLOG_FILLED";
+
+fn main() {
+    // cargo itself passes `--bench`.
+    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
+    let messages = args.next().and_then(|messages| messages.parse().ok()).unwrap_or(100_000);
+    let parent = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Some(dir) = std::env::var_os(FILLED) {
+        runtime.block_on(look(Path::new(&dir), messages));
+        return;
+    }
+    let dir = tempfile::tempdir_in(&parent).unwrap();
+    let spool = dir.path().join("spool");
+    runtime.block_on(fill(&spool, messages));
+    println!("disk: {} MB", used(&spool) >> 20);
+    let program = std::env::current_exe().unwrap();
+    let child = Command::new(program).arg(messages.to_string()).env(FILLED, &spool).status();
+    assert!(child.unwrap().success());
+}
+
+async fn look(dir: &Path, messages: u64) {
+    let empty = memory();
+    let started = Instant::now();
+    let spool = open(dir);
+    say("open", started, 1);
+    assert_eq!(spool.counts().queued, messages);
+    println!("memory: {} MB after open, {empty} MB before", memory());
+
+    let now = SysTime::from_millis(u64::MAX / 2);
+    let started = Instant::now();
+    let due = spool.due(AccountKey::of(ACCOUNT), now, PAGE, &|_| false).await.unwrap();
+    assert_eq!(due.entries.len(), PAGE);
+    say("first page of what is due", started, 1);
+    let started = Instant::now();
+    assert_eq!(spool.queue_page(None, PAGE).await.unwrap().len(), PAGE);
+    say("first page of the queue", started, 1);
+    let started = Instant::now();
+    cancel(&spool, messages / 2).await;
+    say("cancel one in the middle", started, 1);
+
+    let (started, more) = (Instant::now(), 20_000);
+    let spool = Arc::new(spool);
+    let submitters: Vec<_> = (0..64)
+        .map(|submitter| {
+            let spool = Arc::clone(&spool);
+            tokio::spawn(async move {
+                for number in (messages + submitter..messages + more).step_by(64) {
+                    let body = stage(&*spool, &number.to_string().repeat(600)).await;
+                    let ops = message(number, body.id());
+                    let batch = ops.into_iter().fold(Batch::new(), Batch::with).with_body(body);
+                    spool.commit(batch).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for submitter in submitters {
+        submitter.await.unwrap();
+    }
+    say("accepted and queued behind them", started, more);
+    println!("memory: {} MB at the end", memory());
+    spool.close().await;
+}
+
+fn open(dir: &Path) -> SledSpool {
+    SledSpool::open(dir, SpoolOptions::default()).unwrap()
+}
+
+async fn stage(spool: &dyn Spool, content: &str) -> StagedBody {
+    let mut writer = spool.new_body(None).await.unwrap();
+    writer.write(content.as_bytes()).await.unwrap();
+    writer.finish().await.unwrap()
+}
+
+async fn fill(dir: &Path, messages: u64) {
+    let started = Instant::now();
+    let spool = open(dir);
+    let body = stage(&spool, "shared by all").await;
+    let id = body.id();
+    let mut batch = Batch::new().with_body(body);
+    for number in 0..messages {
+        message(number, id).into_iter().for_each(|op| batch.push(op));
+        if number % 500 == 499 || number + 1 == messages {
+            spool.commit(std::mem::take(&mut batch)).await.unwrap();
+        }
+    }
+    spool.close().await;
+    say("filled", started, messages);
+}
+
+async fn cancel(spool: &SledSpool, number: u64) {
+    let (entry, expect) = (entry(number), Expect::Any);
+    let batch = Batch::new()
+        .with(Op::DeleteQueue { entry: entry.clone(), expect })
+        .with(Op::DeleteOutbox { entry, expect });
+    spool.commit(batch).await.unwrap();
+}
+
+fn entry(number: u64) -> EntryId {
+    EntryId::from_ulid(ulid::Ulid::from_parts(1_700_000_000_000 + number, u128::from(number)))
+}
+
+/// The rows of a message that the transport has accepted.
+fn message(number: u64, body: BodyId) -> [Op; 2] {
+    let submitted = SysTime::from_millis(1_700_000_000_000 + number);
+    let outbox = OutboxRecord {
+        revision: 0,
+        submitted,
+        state: OutboxState::Deferred { transport: ACCOUNT.to_owned() },
+        props: PropList::new().with(tags::SUBJECT, "a subject of the usual length"),
+        recipients: vec![Recipient::smtp(0, RecipientType::To, "somebody@example.org")],
+        object: None,
+        content: Some(body),
+        size: 4_096,
+    };
+    let queue = QueueRecord {
+        revision: 0,
+        transport: ACCOUNT.to_owned(),
+        state: QueueState::Due,
+        priority: Priority::Normal,
+        submitted,
+        expires: submitted.saturating_add(Duration::from_secs(432_000)),
+        due: submitted,
+        attempts: 0,
+        envelope: Envelope {
+            from: "me@example.org".to_owned(),
+            recipients: vec![QueueRecipient {
+                row: 0,
+                address: "somebody@example.org".to_owned(),
+                state: RecipientState::Pending,
+                notify: None,
+            }],
+            ..Envelope::default()
+        },
+        body,
+        size: 4_096,
+        subject: "a subject of the usual length".to_owned(),
+        message_id: format!("<{number}@example.org>"),
+        last_error: String::new(),
+    };
+    let (entry, expect) = (entry(number), Expect::Absent);
+    [
+        Op::PutOutbox { entry: entry.clone(), record: Box::new(outbox), expect },
+        Op::PutQueue { entry, record: Box::new(queue), expect },
+    ]
+}
+
+fn say(what: &str, started: Instant, times: u64) {
+    let took = started.elapsed();
+    let rate = times as f64 / took.as_secs_f64();
+    match times {
+        1 => println!("{what}: {:.2} ms", took.as_secs_f64() * 1_000.0),
+        _ => println!("{what}: {times} in {:.1} s, {rate:.0}/s", took.as_secs_f64()),
+    }
+}
+
+/// Resident megabytes of this process.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or(0) >> 10
+}
+
+/// Bytes of all files below a folder, as `du` counts them.
+fn used(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| match entry.metadata().unwrap() {
+            found if found.is_dir() => used(&entry.path()),
+            found => found.blocks() * 512,
+        })
+        .sum()
+}

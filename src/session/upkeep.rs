@@ -1,0 +1,239 @@
+//! What a session sets right when it opens the spool, and what it clears away while it runs.
+//!
+//! The Outbox and the transports' queue hold a message each in rows of their own, which a crash
+//! between two commits, a change of the profile or a lost record can leave without each other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::mapi::{
+    EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, RecipientType, SysTime, tags,
+};
+use crate::profile::Profile;
+use crate::spi::MessageStore;
+use crate::spool::{
+    Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState, QueueRecord,
+    QueueState, Spool, SpoolError,
+};
+
+/// Rows looked at, and written, at once.
+const PAGE: usize = 256;
+
+/// How long it is remembered how a message ended.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How often what is too old is looked for.
+const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Brings the rows of Outbox and queue together again. To be called before any transport is
+/// logged on.
+///
+/// # Errors
+/// Those of the spool.
+pub(super) async fn reconcile(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
+    house_queue(spool, profile).await?;
+    free_outbox(spool).await
+}
+
+/// Every row of the queue gets a transport that exists and a message in the Outbox.
+async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
+    let mut after: Option<EntryId> = None;
+    loop {
+        let page = spool.queue_page(after.as_ref(), PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        let mut batch = Batch::new();
+        for (entry, record) in page {
+            let adopted = adopted(&record, profile);
+            if spool.outbox(&entry).await?.is_none() {
+                let transport = adopted.as_ref().map_or(&record, |adopted| adopted);
+                tracing::warn!(%entry, "A queued message had lost its row in the Outbox");
+                batch.push(Op::PutOutbox {
+                    entry: entry.clone(),
+                    record: Box::new(outbox_of(transport)),
+                    expect: Expect::Absent,
+                });
+            }
+            if let Some(adopted) = adopted {
+                let (from, to) = (&record.transport, &adopted.transport);
+                tracing::warn!(%entry, %from, %to, "A queued message changes its transport");
+                let expect = Expect::Revision(record.revision);
+                batch.push(Op::PutQueue { entry, record: Box::new(adopted), expect });
+            }
+        }
+        if !batch.is_empty() {
+            spool.commit(batch).await?;
+        }
+    }
+}
+
+/// The row with another transport, when its own is not in the profile or does not send any more:
+/// the one whose sender it has, else the first that sends.
+fn adopted(record: &QueueRecord, profile: &Profile) -> Option<QueueRecord> {
+    let mut senders = profile.transports.iter().filter(|transport| transport.smtp.is_some());
+    if senders.clone().any(|transport| transport.name == record.transport) {
+        return None;
+    }
+    let is_own = |address: &String| address.eq_ignore_ascii_case(&record.envelope.from);
+    let own = senders.clone().find(|transport| {
+        is_own(&transport.identity.address) || transport.aliases.iter().any(is_own)
+    });
+    let transport = own.or_else(|| senders.next())?.name.clone();
+    Some(QueueRecord { transport, ..record.clone() })
+}
+
+/// A message of the Outbox from all that its transport knows of it.
+fn outbox_of(record: &QueueRecord) -> OutboxRecord {
+    let mut props = PropList::new()
+        .with(tags::SUBJECT, record.subject.as_str())
+        .with(tags::CLIENT_SUBMIT_TIME, record.submitted)
+        .with(tags::ENVELOPE_SENDER, record.envelope.from.as_str())
+        .with(tags::INTERNET_MESSAGE_ID, record.message_id.as_str());
+    if !record.envelope.from.is_empty() {
+        props.set(tags::SENDER_EMAIL_ADDRESS, record.envelope.from.as_str());
+    }
+    let recipients = record.envelope.recipients.iter();
+    OutboxRecord {
+        revision: 0,
+        submitted: record.submitted,
+        state: OutboxState::Deferred { transport: record.transport.clone() },
+        props,
+        recipients: recipients
+            .map(|one| Recipient::smtp(one.row, RecipientType::To, one.address.as_str()))
+            .collect(),
+        object: None,
+        content: Some(record.body),
+        size: record.size,
+    }
+}
+
+/// What the Outbox calls deferred and no transport has is handed over again, and answered from
+/// the history where there is one.
+async fn free_outbox(spool: &dyn Spool) -> MapiResult<()> {
+    let mut after: Option<EntryId> = None;
+    loop {
+        let page = spool.outbox_page(after.as_ref(), PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        let mut batch = Batch::new();
+        for (entry, mut record) in page {
+            let OutboxState::Deferred { transport } = &record.state else { continue };
+            let queue = spool.queue(&entry).await?;
+            let state = match queue {
+                None => OutboxState::Waiting { not_before: SysTime::EPOCH },
+                Some(queue) if queue.transport != *transport => {
+                    OutboxState::Deferred { transport: queue.transport }
+                }
+                Some(_) => continue,
+            };
+            record.state = state;
+            let expect = Expect::Revision(record.revision);
+            batch.push(Op::PutOutbox { entry, record: Box::new(record), expect });
+        }
+        if !batch.is_empty() {
+            spool.commit(batch).await?;
+        }
+    }
+}
+
+/// Forgets, at once and then daily, how messages ended more than 30 days ago, until `ending`.
+pub(super) async fn forget(
+    spool: Arc<dyn Spool>,
+    clock: Arc<dyn Clock>,
+    ending: CancellationToken,
+) {
+    loop {
+        let now = clock.now();
+        let until = now.saturating_add(EVERY);
+        tokio::select! {
+            () = ending.cancelled() => return,
+            swept = sweep(spool.as_ref(), now) => match swept {
+                Err(SpoolError::Closed) => return,
+                Err(error) => tracing::warn!(%error, "Old histories could not be removed"),
+                Ok(()) => {}
+            },
+        }
+        tokio::select! {
+            () = ending.cancelled() => return,
+            () = clock.sleep_until(until) => {}
+        }
+    }
+}
+
+async fn sweep(spool: &dyn Spool, now: SysTime) -> Result<(), SpoolError> {
+    let remembered = u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX);
+    let before = SysTime::from_millis(now.as_millis().saturating_sub(remembered));
+    // Those that must stay come first in every page; there are hardly ever any.
+    let mut stay: BTreeSet<EntryId> = BTreeSet::new();
+    loop {
+        let old = spool.history_ended_before(before, PAGE + stay.len()).await?;
+        let mut batch = Batch::new();
+        for entry in old {
+            if stay.contains(&entry) {
+                continue;
+            }
+            // Its message is still to be handed over: without the history it would be sent again.
+            if spool.outbox(&entry).await?.is_some() {
+                stay.insert(entry);
+            } else {
+                batch.push(Op::DeleteHistory { entry });
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        spool.commit(batch).await?;
+    }
+}
+
+/// Cancels a message for which there is no transport that could be asked: nobody works on its row
+/// then.
+///
+/// # Errors
+/// `MAPI_E_UNABLE_TO_ABORT` when it was sent already, `MAPI_E_NOT_IN_QUEUE` when it is gone.
+pub(super) async fn cancel_unowned(
+    spool: &dyn Spool,
+    store: &dyn MessageStore,
+    now: SysTime,
+    entry: &EntryId,
+) -> MapiResult<()> {
+    while let Some(record) = spool.queue(entry).await? {
+        if record.state == QueueState::Done {
+            return Err(sent_already(entry));
+        }
+        let history = HistoryRecord {
+            transport: record.transport.clone(),
+            end: HistoryEnd::Cancelled,
+            ended: now,
+            submitted: record.submitted,
+            attempts: record.attempts,
+            envelope: record.envelope.clone(),
+            subject: record.subject.clone(),
+            message_id: record.message_id.clone(),
+            size: record.size,
+        };
+        let expect = Expect::Revision(record.revision);
+        let batch = Batch::new()
+            .with(Op::DeleteQueue { entry: entry.clone(), expect })
+            .with(Op::PutHistory { entry: entry.clone(), record: Box::new(history) });
+        match spool.commit(batch).await {
+            Ok(_) | Err(SpoolError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if spool.history(entry).await?.is_some_and(|history| history.end == HistoryEnd::Finished) {
+        // In the Outbox for a moment still, or until the disk has room for its copy.
+        store.outgoing_row(entry).await?;
+        return Err(sent_already(entry));
+    }
+    store.set_deferred(entry, None).await?;
+    store.abort_submit(entry).await
+}
+
+fn sent_already(entry: &EntryId) -> MapiError {
+    MapiError::new(MapiCode::UNABLE_TO_ABORT, format!("{entry} was sent already"))
+}

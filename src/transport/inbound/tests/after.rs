@@ -1,0 +1,139 @@
+//! What happens on the server to messages that are safely in the store.
+
+use std::collections::BTreeSet;
+
+use postoffice::{Fault, ImapAction, ImapCapability, ImapPhase, PostOffice};
+
+use super::rig::{LONG, Rig, message, messages};
+use crate::transport::events::TroubleKind;
+use crate::transport::settings::AfterFetch;
+
+fn flagged(rig: &Rig, flag: &str) -> usize {
+    let all = rig.office.messages("ann", "INBOX").unwrap();
+    all.iter().filter(|message| message.has_flag(flag)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keep_leaves_no_trace() {
+    let rig = Rig::new().await;
+    rig.deliver(messages(5));
+    rig.one_flush().await;
+    let left = rig.office.messages("ann", "INBOX").unwrap();
+    assert_eq!(left.len(), 5);
+    assert!(left.iter().all(|message| !message.has_flag("\\Seen")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seen_flags() {
+    let mut rig = Rig::new().await;
+    rig.settings.imap.after = AfterFetch::Seen;
+    rig.deliver(messages(5));
+    rig.one_flush().await;
+    assert_eq!(flagged(&rig, "\\Seen"), 5);
+    assert!(rig.cursor("INBOX").await.after_owed.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_expunges_what_was_fetched_and_nothing_else() {
+    for uidplus in [true, false] {
+        let mut builder = PostOffice::builder();
+        if !uidplus {
+            builder = builder.withhold(ImapCapability::UidPlus);
+        }
+        let mut rig = Rig::with(builder).await;
+        rig.settings.imap.after = AfterFetch::Delete;
+        rig.deliver(messages(5));
+        rig.one_flush().await;
+        assert_eq!(rig.office.message_count("ann", "INBOX"), 0, "UIDPLUS {uidplus}");
+        rig.assert_same(messages(5));
+        assert!(rig.cursor("INBOX").await.after_owed.is_empty());
+    }
+}
+
+/// Another program has flagged a message and not expunged it: it is not ours to remove.
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_without_uidplus_spares_what_others_flagged() {
+    let mut rig = Rig::with(PostOffice::builder().withhold(ImapCapability::UidPlus)).await;
+    rig.deliver([message(0, 100)]);
+    rig.one_flush().await;
+    rig.office.set_flags("ann", "INBOX", 1, &["\\Deleted"]).unwrap();
+    rig.settings.imap.after = AfterFetch::Delete;
+    rig.deliver([message(1, 100)]);
+    rig.one_flush().await;
+    assert_eq!(flagged(&rig, "\\Deleted"), 2);
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn move_makes_its_target() {
+    for withheld in
+        [&[][..], &[ImapCapability::Move], &[ImapCapability::Move, ImapCapability::UidPlus]]
+    {
+        let mut builder = PostOffice::builder();
+        for capability in withheld {
+            builder = builder.withhold(*capability);
+        }
+        let mut rig = Rig::with(builder).await;
+        rig.settings.imap.after = AfterFetch::Move("Gel\u{f6}scht".into());
+        rig.deliver(messages(5));
+        rig.one_flush().await;
+        assert_eq!(rig.office.message_count("ann", "INBOX"), 0, "{withheld:?}");
+        let moved = rig.office.messages("ann", "Gel&APY-scht").unwrap();
+        let bodies: BTreeSet<Vec<u8>> = moved.iter().map(|it| it.bytes.to_vec()).collect();
+        assert_eq!(bodies, messages(5).into_iter().collect(), "{withheld:?}");
+        assert_eq!(moved.len(), 5);
+    }
+}
+
+/// IB-6: the cursor is on disk before the server is touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_deleted_before_the_cursor_is_on_disk() {
+    let mut rig = Rig::new().await;
+    rig.settings.imap.after = AfterFetch::Delete;
+    rig.deliver(messages(3));
+    // The window may be committed, the cursor not.
+    let life = rig.start_with(super::rig::freeze(&rig.spool, 1));
+    rig.saved(3).await;
+    life.trouble(TroubleKind::Storage).await;
+    life.inbound.stop(LONG).await;
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 3);
+    assert_eq!(flagged(&rig, "\\Deleted"), 0);
+    rig.one_flush().await;
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 0);
+    rig.assert_same(messages(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owed_actions_survive_a_crash_and_a_refusal() {
+    let mut rig = Rig::new().await;
+    rig.settings.imap.after = AfterFetch::Delete;
+    rig.deliver(messages(3));
+    let refuse = Fault::imap(ImapPhase::Store, ImapAction::No("not today".into()));
+    let refuse = rig.office.inject(refuse);
+    let life = rig.start();
+    let cursor = rig.cursor_when(&life, |cursor| cursor.after_owed.len() == 3).await;
+    assert_eq!(cursor.last_uid, 3);
+    let trouble = life.trouble(TroubleKind::Server).await;
+    assert!(trouble.words.contains("not today"), "{trouble:?}");
+    drop(life);
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 3);
+    refuse.remove();
+    rig.one_flush().await;
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 0);
+    rig.assert_same(messages(3));
+    assert!(rig.cursor("INBOX").await.after_owed.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn actions_are_done_while_mail_comes_by_push() {
+    let mut rig = Rig::new().await;
+    rig.settings.imap.after = AfterFetch::Delete;
+    let life = rig.start();
+    for number in 0..5 {
+        rig.deliver([message(number, 100)]);
+        rig.saved(number + 1).await;
+    }
+    let empty = |office: &PostOffice| office.message_count("ann", "INBOX") == 0;
+    rig.office.wait_until("an empty mailbox", LONG, empty).await.unwrap();
+    life.inbound.stop(LONG).await;
+}

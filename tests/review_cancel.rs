@@ -1,0 +1,147 @@
+//! Cancel, hold and late arrivals, in the states that are easily forgotten.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "support/rows.rs"]
+mod rows;
+
+use std::time::Duration;
+
+use postrider::mapi::{MapiCode, SysTime};
+use postrider::session::{Logon, QueueRowState, RawEnvelope, Service};
+use postrider::spool::{HistoryEnd, QueueState, Spool};
+use rows::{GRACE, House, PATIENCE, history_of, letter, queued, waits};
+use tokio::io::AsyncWriteExt;
+
+#[tokio::test]
+async fn a_cancelled_message_that_a_transport_still_had_is_never_sent() {
+    let doubtful = QueueState::InDoubt { since: SysTime::EPOCH, resend: true };
+    for (transport, state) in
+        [("work", doubtful), ("work", QueueState::Parked), ("work", QueueState::Due)]
+    {
+        let house = House::new().await;
+        let entry = house.submitted("unwanted").await;
+        let spool = house.spool().await;
+        let record = queued(&spool, &entry, transport, state.clone()).await;
+        house.put_queue(&spool, &entry, record).await;
+        spool.close().await;
+
+        // As an orderly end leaves it: waiting in the Outbox, and with its transport.
+        let session = house.open(Logon::Offline).await;
+        session.cancel(&entry).await.unwrap();
+        assert_eq!(session.queue_row(&entry).await.unwrap().state, QueueRowState::Cancelled);
+        let counts = session.status().await.unwrap().queue;
+        assert_eq!(counts.queued + counts.deferred + counts.in_doubt, 0, "{state:?}");
+        session.shutdown(GRACE).await.unwrap();
+
+        let session = house.open(Logon::Full).await;
+        let other = session.submit(letter("wanted")).await.unwrap();
+        session.wait(&other, Some(PATIENCE)).await.unwrap();
+        session.shutdown(GRACE).await.unwrap();
+        assert_eq!(house.office.accepted().len(), 1, "{state:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_a_transport_that_cannot_be_had_can_be_cancelled() {
+    let house = House::new().await;
+    let entry = house.submitted("unwanted").await;
+    let spool = house.spool().await;
+    house.put_outbox(&spool, &entry, |row| row.state = house.deferred("work")).await;
+    let record = queued(&spool, &entry, "work", QueueState::Due).await;
+    house.put_queue(&spool, &entry, record).await;
+    spool.close().await;
+
+    let session = house.open(Logon::None).await;
+    session.cancel(&entry).await.unwrap();
+    assert_eq!(session.queue_row(&entry).await.unwrap().state, QueueRowState::Cancelled);
+    assert!(session.queue(None, 10).await.unwrap().is_empty());
+    session.shutdown(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn cancelling_what_was_sent_says_so() {
+    let house = House::new().await;
+    let entry = house.submitted("sent").await;
+    let spool = house.spool().await;
+    house.put_outbox(&spool, &entry, |row| row.state = house.deferred("work")).await;
+    let record = queued(&spool, &entry, "work", QueueState::Done).await;
+    house.put_history(&spool, &entry, history_of(&record, HistoryEnd::Finished)).await;
+    spool.close().await;
+
+    for logon in [Logon::None, Logon::Offline] {
+        let session = house.open(logon).await;
+        let answer = session.cancel(&entry).await.unwrap_err();
+        assert_eq!(answer.code(), MapiCode::UNABLE_TO_ABORT, "{logon:?}: {answer}");
+        session.shutdown(GRACE).await.unwrap();
+    }
+    let session = house.open(Logon::Full).await;
+    session.wait(&entry, Some(PATIENCE)).await.unwrap();
+    assert_eq!(house.sent_copies(), 1);
+    session.shutdown(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_transport_had_is_shown_as_cancelled_and_not_as_sent() {
+    let house = House::new().await;
+    let session = house.open(Logon::Offline).await;
+    let entry = session.submit(letter("never mind")).await.unwrap();
+    let waiting = session.wait(&entry, Some(PATIENCE));
+    let (waited, cancelled) = tokio::join!(waiting, async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        session.cancel(&entry).await
+    });
+    cancelled.unwrap();
+    assert_eq!(waited.unwrap().state, QueueRowState::Cancelled);
+    assert_eq!(session.queue_row(&entry).await.unwrap().state, QueueRowState::Cancelled);
+    session.shutdown(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_whose_bytes_come_slowly_is_not_passed_over() {
+    let house = House::new().await;
+    let session = house.open(Logon::Full).await;
+    let (mut writer, reader) = tokio::io::duplex(64);
+    let envelope =
+        RawEnvelope { recipients: vec!["bob@example.org".to_owned()], ..RawEnvelope::default() };
+    let slow = session.submit_raw(envelope, Box::pin(reader));
+    let (slow, _) = tokio::join!(slow, async {
+        writer.write_all(b"Subject: slow\r\n\r\n").await.unwrap();
+        let quick = session.submit(letter("quick")).await.unwrap();
+        session.wait(&quick, Some(PATIENCE)).await.unwrap();
+        writer.write_all(b"slow\r\n").await.unwrap();
+        drop(writer);
+    });
+    let row = session.wait(&slow.unwrap(), Some(Duration::from_secs(10))).await.unwrap();
+    assert_eq!(row.state, QueueRowState::Finished);
+    session.shutdown(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_the_session() {
+    let house = House::new().await;
+    let session = house.open(Logon::Closed).await;
+    let entry = session.submit(letter("stays")).await.unwrap();
+    let (waited, _) =
+        tokio::join!(tokio::time::timeout(PATIENCE, session.wait(&entry, None)), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            session.shutdown(GRACE).await.unwrap();
+        });
+    let answer = waited.expect("the wait goes on after the session").unwrap_err();
+    assert_eq!(answer.code(), MapiCode::END_OF_SESSION);
+}
+
+#[tokio::test]
+async fn a_message_on_hold_can_be_cancelled() {
+    let house = House::new().await;
+    let session = house.open(Logon::Closed).await;
+    let entry = session.submit(letter("held")).await.unwrap();
+    // Until the first hand-over has come back, the message is locked.
+    assert!(waits(|| async { session.hold(&entry).await.is_ok() }).await);
+    session.cancel(&entry).await.unwrap();
+    assert_eq!(session.queue_row(&entry).await.unwrap().state, QueueRowState::Cancelled);
+    session.shutdown(GRACE).await.unwrap();
+    let spool = house.spool().await;
+    assert!(spool.outbox(&entry).await.unwrap().is_none());
+    spool.close().await;
+}
