@@ -105,6 +105,7 @@ async fn calls_come_in_the_order_of_lg_1() {
             "end",
             "notify END_INBOUND|END_OUTBOUND|END_INBOUND_FLUSH|END_OUTBOUND_FLUSH",
             "logoff",
+            "release",
             "shutdown",
         ]
     );
@@ -375,7 +376,7 @@ async fn logging_off_gives_deferred_messages_back() {
     house.spooler.logoff(GRACE).await.unwrap();
     assert_eq!(transport.count("abort"), 2);
     let calls = transport.calls();
-    assert_eq!(calls[calls.len() - 2..], ["logoff", "shutdown"]);
+    assert_eq!(calls[calls.len() - 3..], ["logoff", "release", "shutdown"]);
     house.store.with(|store| {
         assert!(
             store

@@ -4,6 +4,7 @@
 //! It knows transports and the store only through [`spi`](crate::spi).
 
 mod attempt;
+mod calling_order;
 mod deferred;
 mod flush;
 mod logoff;
@@ -19,7 +20,7 @@ mod turns;
 pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     slots: Mutex<Vec<Arc<Slot>>>,
     /// Something that was not possible may be possible now: look at the whole table.
     pub(crate) reconsider: Notify,
+    /// At the next look nothing has to wait for the time a transport named.
+    pub(crate) resume: AtomicBool,
     /// Bounds the SubmitMessage calls that run at once; their commits share flushes.
     pub(crate) hand_over: Arc<Semaphore>,
     /// The same for the ends of deferred messages, apart, so that ends never wait for beginnings.
@@ -126,6 +129,7 @@ impl Spooler {
             table: StatusTable::new(),
             slots: Mutex::new(Vec::new()),
             reconsider: Notify::new(),
+            resume: AtomicBool::new(false),
             hand_over: Arc::new(Semaphore::new(AT_ONCE)),
             finish: Arc::new(Semaphore::new(AT_ONCE)),
             turns: Turns::default(),
@@ -272,13 +276,29 @@ impl Spooler {
         self.shared.store.set_deferred(entry, None).await
     }
 
-    /// Flushes all transports, or one (FL-4, FL-7); returns when it is done.
+    /// Flushes all transports, or one (FL-4, FL-7); returns when it is done, with
+    /// `FLUSH_ASYNC_OK` at once.
     ///
     /// # Errors
     /// `MAPI_E_NOT_FOUND`, `MAPI_E_UNKNOWN_FLAGS`, the errors of the logons.
     pub async fn flush(&self, name: Option<&str>, flags: FlushFlags) -> MapiResult<()> {
+        flush::check(flags)?;
         let slots = self.shared.slots_named(name)?;
-        flush::flush(&self.shared, &slots, flags).await
+        if !flags.contains(FlushFlags::ASYNC_OK) {
+            return flush::flush(&self.shared, &slots, flags).await;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            tokio::select! {
+                () = shared.ending.cancelled() => {}
+                flushed = flush::flush(&shared, &slots, flags) => {
+                    if let Err(error) = flushed {
+                        tracing::warn!(%error, "A flush in the background failed");
+                    }
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Cancels a message for good, wherever it is (OB-15, TN-17).
@@ -427,6 +447,12 @@ impl Shared {
         self.reconsider.notify_one();
     }
 
+    /// NOTIFY_READYTOSEND: what was told to wait need not wait any longer (SP-6).
+    pub(crate) fn resume(&self) {
+        self.resume.store(true, Ordering::SeqCst);
+        self.reconsider();
+    }
+
     /// Announces that a message left the table.
     pub(crate) fn ended(&self, entry: &EntryId) {
         // An error means that nobody listens.
@@ -450,6 +476,7 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>) {
         tokio::select! {
             () = shared.ending.cancelled() => return,
             () = slot.critical_error.cancelled() => {
+                slot.release();
                 let columns = StatusColumns {
                     status_code: Some(StatusCode::FAILURE),
                     status_string: Some(
