@@ -4,21 +4,25 @@
 //! `cargo run --example roundtrip` prints every change of the status table and the Maildir at the
 //! end, and exits with 0 only if everything arrived byte for byte.
 
+#[path = "support/expectations.rs"]
+mod expectations;
+#[path = "support/post_office.rs"]
+mod post_office;
+#[path = "support/status_rows.rs"]
+mod status_rows;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use postoffice::{Listener, PostOffice};
-use postrider::mapi::{
-    Attachment, MessageData, PropList, Recipient, RecipientType, StatusCode, tags,
-};
-use postrider::profile::{Environment, Profile};
+use expectations::expect;
+use postoffice::PostOffice;
+use postrider::mapi::{Attachment, MessageData, PropList, Recipient, RecipientType, tags};
 use postrider::session::{
     FlushRequest, Logon, QueueRow, RecipientRowState, Service, Session, SessionOptions, Submission,
 };
-use postrider::spooler::{StatusChange, StatusTable};
 
 /// Nothing here waits longer than this for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,11 +48,11 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let office = PostOffice::builder().user("ann", "secret").start().await?;
-    let profile = write_profile(folder.path(), &office)?;
+    let profile = post_office::profile("roundtrip", folder.path(), &office)?;
     let options = SessionOptions::new(folder.path().join("state")).logon(Logon::Closed);
     let session = Session::open(&profile, options).await?;
     let table = session.status_table().ok_or("the session has no status table")?;
-    let printer = tokio::spawn(print_changes(std::sync::Arc::clone(table)));
+    let printer = tokio::spawn(status_rows::print_changes(std::sync::Arc::clone(table)));
 
     let mut entries = Vec::new();
     for message in messages() {
@@ -70,36 +74,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     print_outcomes(&rows);
     check(&office, &profile.store.maildir, &rows)
-}
-
-/// A profile like one a user writes, for the server in this process.
-fn write_profile(folder: &Path, office: &PostOffice) -> Result<Profile, Box<dyn Error>> {
-    let ca_file = folder.join("ca.pem");
-    std::fs::write(&ca_file, office.ca_pem())?;
-    let text = format!(
-        r#"
-        [[transport]]
-        name = "office"
-        identity = "Ann Example <ann@example.org>"
-          [transport.smtp]
-          host = "localhost"
-          port = {smtp}
-          user = "ann"
-          password = "secret"
-          ca_file = "ca.pem"
-          [transport.imap]
-          host = "localhost"
-          port = {imap}
-          ca_file = "ca.pem"
-        [store]
-        maildir = "{maildir}"
-        "#,
-        smtp = office.port(Listener::Smtps),
-        imap = office.port(Listener::Imaps),
-        maildir = folder.join("Mail").display(),
-    );
-    let file = folder.join("roundtrip.toml");
-    Ok(Profile::parse("roundtrip", &text, &file, &Environment::empty())?)
 }
 
 /// One plain, one with an attachment and a subject beyond ASCII, one to many of whom one is not
@@ -136,29 +110,6 @@ fn messages() -> Vec<MessageData> {
         attachments: Vec::new(),
     };
     vec![plain, attached, many]
-}
-
-async fn print_changes(table: std::sync::Arc<StatusTable>) {
-    let mut subscription = table.subscribe();
-    loop {
-        match subscription.changed().await {
-            StatusChange::Table(rows) => {
-                rows.iter().for_each(|row| {
-                    print_row(&row.display_name, row.status_code, &row.status_string)
-                });
-            }
-            StatusChange::Row(row) => {
-                print_row(&row.display_name, row.status_code, &row.status_string)
-            }
-            StatusChange::Gone(row) => println!("status    row {row} is gone"),
-        }
-    }
-}
-
-fn print_row(name: &str, code: StatusCode, words: &str) {
-    let flags: Vec<String> =
-        code.names().iter().map(|name| name.trim_start_matches("STATUS_").to_owned()).collect();
-    println!("status    {name:<8} {words:<28} {}", flags.join(" "));
 }
 
 fn print_outcomes(rows: &[QueueRow]) {
@@ -227,8 +178,4 @@ fn files(folder: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>, Box<dyn Error>> {
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
-}
-
-fn expect(condition: bool, otherwise: &str) -> Result<(), Box<dyn Error>> {
-    if condition { Ok(()) } else { Err(otherwise.into()) }
 }

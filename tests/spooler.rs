@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    missing_docs
+    missing_docs,
+    unreachable_pub
 )]
 
 #[path = "support/memory_store.rs"]
@@ -160,10 +161,13 @@ async fn the_codes_of_submit_message_mean_what_they_say() {
 #[tokio::test]
 async fn a_message_the_transport_was_told_to_cancel_is_not_submitted_again() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
-    transport.will([Script::Refuse(MapiCode::CANCEL, None)]);
+    transport.will([Script::Refuse(MapiCode::CANCEL, None), Script::RefuseAtEnd(MapiCode::CANCEL)]);
     let house = house(vec![service("work", &transport)]).await;
-    let entry = house.store.submit(1, smtp("ann@work"));
-    house.store.wait_until("it is aborted", |store| store.aborted == [entry.clone()]).await;
+    for number in 1..=2 {
+        let entry = house.store.submit(number, smtp("ann@work"));
+        house.store.wait_until("it is aborted", |store| store.aborted.contains(&entry)).await;
+    }
+    assert_eq!(transport.count("submit"), 2);
     house.store.with(|store| assert!(store.outgoing.is_empty() && store.reports.is_empty()));
 }
 
@@ -185,6 +189,27 @@ async fn a_recipient_goes_on_to_the_next_match_and_then_to_a_report() {
         assert_eq!(store.reports[0].recipients[0].0.address, "123");
         assert_eq!(store.reports[0].recipients.len(), 1);
     });
+}
+
+/// Proves: OB-4, OB-8, AT-3
+#[tokio::test]
+async fn a_recipient_that_was_sent_stays_sent_while_another_transport_defers() {
+    let (mail, log) =
+        (Arc::new(ScriptedTransport::new(&["SMTP"])), Arc::new(ScriptedTransport::new(&["LOG"])));
+    mail.will([Script::Defer]);
+    let house = house(vec![service("mail", &mail), service("log", &log)]).await;
+    let entry =
+        house.store.submit(1, message("ann@mail", &[("SMTP", "bob@there"), ("LOG", "file")]));
+    let deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("one transport defers", deferred).await;
+    mail.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    assert_eq!(log.count("submit"), 1, "the other transport has its recipient once");
+    let again = "submit_deferred bob@there".to_owned();
+    assert!(mail.calls().contains(&again), "only its own is open: {:?}", mail.calls());
 }
 
 #[tokio::test]
@@ -327,7 +352,7 @@ async fn cancelling_takes_a_deferred_message_from_its_transport() {
     house.store.wait_until("it is deferred", is_deferred).await;
     house.spooler.cancel(&entry).await.unwrap();
     assert_eq!(transport.count(&format!("abort {entry}")), 1);
-    house.store.with(|store| assert_eq!(store.aborted, [entry.clone()]));
+    house.store.with(|store| assert_eq!(store.aborted, std::slice::from_ref(&entry)));
     assert_eq!(house.spooler.cancel(&entry).await.unwrap_err().code(), MapiCode::NOT_IN_QUEUE);
 }
 
@@ -413,4 +438,80 @@ async fn a_spooler_that_is_dropped_or_logged_off_releases_its_logons() {
         let released = tokio::time::timeout(GRACE, released).await;
         assert!(released.is_ok(), "the logon lives on (logged off: {logs_off})");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direction_that_opens_while_messages_are_looked_at_lets_them_all_go() {
+    for _ in 0..50 {
+        let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+        let house = house(vec![service("work", &transport)]).await;
+        let notify = |flags| house.spooler.transport_notify(None, flags, NotifyData::None);
+        notify(TransportNotify::END_OUTBOUND).await.unwrap();
+        (0..50).for_each(|number| drop(house.store.submit(number, smtp("ann@work"))));
+        tokio::task::yield_now().await;
+        notify(TransportNotify::BEGIN_OUTBOUND).await.unwrap();
+        house.store.wait_until("all are finished", |store| store.finished.len() == 50).await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_comes_before_endmessage_has_returned_is_taken_up_at_once() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::DeferBriefly]);
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(1, smtp("ann@work"));
+    // The clock stands still: what is put off never comes.
+    house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
+    let calls = transport.calls();
+    let of_message: Vec<&String> =
+        calls.iter().filter(|call| call.starts_with("submit") || *call == "end").collect();
+    assert_eq!(of_message, ["submit bob@there", "end", "submit_deferred bob@there", "end"]);
+}
+
+#[tokio::test]
+async fn a_flush_ends_when_its_transport_breaks_with_ends_untold() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    let is_deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("it is deferred", is_deferred).await;
+    let flush = house.spooler.flush(None, FlushFlags::UPLOAD);
+    let broken = async {
+        transport.wait_for("flush_queues", 1).await;
+        transport.signal(SpoolerNotify::CRITICAL_ERROR);
+        tokio::task::yield_now().await;
+        transport.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    };
+    let (flushed, ()) = tokio::join!(tokio::time::timeout(GRACE, flush), broken);
+    assert!(flushed.is_ok(), "the flush waits for an end that nobody will take up");
+}
+
+#[tokio::test]
+async fn a_deferred_message_its_transport_has_lost_is_handed_over_again() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer, Script::Refuse(MapiCode::NOT_FOUND, None)]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    let is_deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("it is deferred", is_deferred).await;
+    transport.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is sent after all", |store| store.finished.len() == 1).await;
+}
+
+/// An entry id may be drawn long before the message is there.
+#[tokio::test]
+async fn a_message_with_an_earlier_entry_id_is_not_passed_over() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(9, smtp("ann@work"));
+    house.store.wait_until("the first is sent", |store| store.finished.len() == 1).await;
+    house.store.submit(1, smtp("ann@work"));
+    house.store.wait_until("both are sent", |store| store.finished.len() == 2).await;
 }

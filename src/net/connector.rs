@@ -45,11 +45,6 @@ impl Connector {
         &self.name
     }
 
-    /// The deadlines it keeps.
-    pub(crate) fn deadlines(&self) -> &Deadlines {
-        &self.deadlines
-    }
-
     /// How far passwords are safe on `stream`; what [`super::sasl`] asks before it gives one out.
     pub(crate) fn channel(&self, stream: &Stream) -> Channel {
         let loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));

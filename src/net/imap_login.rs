@@ -241,10 +241,10 @@ impl ImapOpened {
             match self.next(&tag).await? {
                 Said::Done(reply) => return Ok(reply),
                 Said::Untagged(_) => {}
-                Said::Continue(_) if answered >= MOST_CHALLENGES => {
+                Said::Continue if answered >= MOST_CHALLENGES => {
                     return Err(self.lines.protocol("AUTHENTICATE does not end"));
                 }
-                Said::Continue(_) => {
+                Said::Continue => {
                     let mut line = mechanism.response_base64(answered, user, secret);
                     line.push_str("\r\n");
                     self.lines.send(line.as_bytes()).await?;
@@ -285,7 +285,7 @@ impl ImapOpened {
                 match self.next(tag).await? {
                     Said::Done(reply) => return Ok(reply),
                     Said::Untagged(_) => {}
-                    Said::Continue(_) => break,
+                    Said::Continue => break,
                 }
             }
             tail.extend_from_slice(argument.as_bytes());
@@ -302,7 +302,7 @@ impl ImapOpened {
             match self.next(&tag).await? {
                 Said::Done(reply) => return Ok(reply),
                 Said::Untagged(_) => {}
-                Said::Continue(_) => return Err(self.lines.protocol("LOGIN: an idle question")),
+                Said::Continue => return Err(self.lines.protocol("LOGIN: an idle question")),
             }
         }
     }

@@ -27,10 +27,6 @@ impl LineStream {
         &self.server
     }
 
-    pub(super) fn is_encrypted(&self) -> bool {
-        self.stream.is_encrypted()
-    }
-
     /// One line without its line end. Not cancel-safe in its meaning: who drops it drops the
     /// connection.
     pub(super) async fn line(&mut self) -> Result<String, NetError> {

@@ -25,11 +25,12 @@ pub(crate) use connector::Connector;
 pub(crate) use deadlines::{Deadlines, Phase};
 pub(crate) use error::{Fault, NetError, NetErrorKind, TlsReason};
 pub(crate) use imap::{Capabilities, ImapOpened};
-pub(crate) use imap_login::{ImapLoggedIn, LoginError, LoginMemory};
+#[cfg(test)]
+pub(crate) use imap_login::ImapLoggedIn;
+pub(crate) use imap_login::{LoginError, LoginMemory};
 pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
 pub(crate) use line::for_people;
 pub use sasl::Cleartext;
 pub(crate) use sasl::{Channel, Mechanism, SaslError};
 pub use server::{Fingerprint, Server, TlsMode, Trust};
-pub(crate) use smtp::SmtpOpened;
 pub(crate) use stream::Stream;

@@ -14,9 +14,6 @@ pub(crate) struct SmtpOpened {
     pub(crate) stream: Stream,
     /// The lines of the greeting without code and separator.
     pub(crate) greeting: Vec<String>,
-    /// What the server offered *before* STARTTLS; empty without STARTTLS. For people only: what
-    /// counts is the answer to the EHLO that follows (RFC 3207 section 4.2).
-    pub(crate) offered_in_clear: Vec<String>,
 }
 
 struct Reply {
@@ -45,11 +42,7 @@ impl Connector {
         let replay = replay(&greeting);
         if self.server.tls != TlsMode::StartTls {
             let stream = lines.into_stream(&replay);
-            return Ok(SmtpOpened {
-                stream,
-                greeting: greeting.lines,
-                offered_in_clear: Vec::new(),
-            });
+            return Ok(SmtpOpened { stream, greeting: greeting.lines });
         }
         let command = format!("EHLO {helo}\r\n");
         let work = ask(&mut lines, &command);
@@ -66,11 +59,7 @@ impl Connector {
             return Err(NetError::new(NetErrorKind::StartTlsRefused, &self.name, answer.text()));
         }
         let stream = self.upgrade(lines.into_stream(&[])).await?;
-        Ok(SmtpOpened {
-            stream: stream.with_ahead(replay.into()),
-            greeting: greeting.lines,
-            offered_in_clear: ehlo.lines,
-        })
+        Ok(SmtpOpened { stream: stream.with_ahead(replay.into()), greeting: greeting.lines })
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Session {
     sections: Vec<ProfileSection>,
     logon: Logon,
     clock: Arc<dyn Clock>,
+    /// Transports of other providers.
+    transports: Vec<TransportService>,
     spool: Arc<dyn Spool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
@@ -76,8 +78,10 @@ impl Session {
     /// # Errors
     /// `MAPI_E_BUSY` when another process has the spool for longer than the wait allows,
     /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`, `MAPI_E_VERSION` for a spool of a newer
-    /// version. A transport that cannot be logged on is no error: its status row says why.
+    /// version, `MAPI_E_INVALID_PARAMETER` for two transports of one name. A transport that cannot
+    /// be logged on is no error: its status row says why.
     pub async fn open(profile: &Profile, options: SessionOptions) -> MapiResult<Session> {
+        check_names(profile, &options.transports)?;
         let runtime = tokio::runtime::Handle::current();
         let (folder, wait) = (options.state_folder.join("spool"), options.lock_wait);
         let spool_options = SpoolOptions { lock_wait: wait, ..SpoolOptions::default() };
@@ -107,6 +111,7 @@ impl Session {
             sections: sections(profile),
             logon: options.logon,
             clock: options.clock,
+            transports: options.transports,
             spool,
             store,
             running: None,
@@ -136,6 +141,7 @@ impl Session {
                     .chain(transport.aliases.iter().cloned())
                     .collect(),
             })
+            .chain(self.transports.iter().cloned())
             .collect();
         let poll_interval = self
             .profile
@@ -261,6 +267,19 @@ impl Session {
         spooler.transport_notify(None, end, NotifyData::None).await?;
         flushed
     }
+}
+
+/// Calls name a transport by its name alone, so no two may share one.
+fn check_names(profile: &Profile, others: &[TransportService]) -> MapiResult<()> {
+    let mut names: Vec<&str> = profile.transports.iter().map(|one| one.name.as_str()).collect();
+    for other in others {
+        if names.contains(&other.name.as_str()) {
+            let words = format!("there is a transport called {} already", other.name);
+            return Err(MapiError::new(MapiCode::INVALID_PARAMETER, words));
+        }
+        names.push(&other.name);
+    }
+    Ok(())
 }
 
 #[async_trait]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::mapi::{LogonFlags, TransportNotify};
+use crate::spooler::TransportService;
 
 /// Whether and how the transports of a profile are logged on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,9 @@ pub struct SessionOptions {
     pub lock_wait: Duration,
     /// Where the time comes from. Default: the machine's clock.
     pub clock: Arc<dyn Clock>,
+    /// Transports of other providers, logged on behind those of the profile and in this order
+    /// (AT-3). Default: none.
+    pub transports: Vec<TransportService>,
 }
 
 impl SessionOptions {
@@ -62,6 +66,7 @@ impl SessionOptions {
             logon: Logon::default(),
             lock_wait: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
+            transports: Vec::new(),
         }
     }
 
@@ -69,6 +74,15 @@ impl SessionOptions {
     #[must_use]
     pub fn logon(mut self, logon: Logon) -> Self {
         self.logon = logon;
+        self
+    }
+
+    /// The same with one more transport of another provider behind those of the profile: how a
+    /// transport for another address type joins a session. Its name must not be one of the
+    /// profile's.
+    #[must_use]
+    pub fn transport(mut self, service: TransportService) -> Self {
+        self.transports.push(service);
         self
     }
 }

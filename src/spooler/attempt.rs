@@ -68,6 +68,7 @@ pub(crate) async fn finish_deferred(
 }
 
 async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<Slot>>) -> Handed {
+    let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
         Ok(()) => {}
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
@@ -127,9 +128,9 @@ async fn hand_over_locked(
     if let Some(slot) = deferred_by {
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
-        let view = RoutedMessage::new(Arc::clone(&message), rows);
+        let view = RoutedMessage::view(Arc::clone(&message), rows);
         match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED).await {
-            Answer::Sent => {}
+            Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
             Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
@@ -174,10 +175,11 @@ async fn hand_over_locked(
         }
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
-            let view = RoutedMessage::new(Arc::clone(&message), rows.clone());
+            let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
             let answer = submit(shared, slot, view, SubmitMessageFlags::empty()).await;
             match answer {
                 Answer::Sent => {
+                    keep_outcomes(&message).await?;
                     let left = message.recipients().await?;
                     let left = open_rows(&left).filter(|row| rows.contains(row));
                     refused.extend(left.map(|row| (index, row)));
@@ -209,8 +211,6 @@ async fn hand_over_locked(
     }
 
     if worst != Handed::Gone {
-        // What is done is done, however long the others wait.
-        message.save_changes(Repetition::First).await?;
         if deferred_by.is_some() {
             // The rest is not with this transport: the submission loop takes it from here.
             shared.store.set_deferred(entry, None).await?;
@@ -230,6 +230,15 @@ async fn hand_over_locked(
     shared.sent.fetch_add(1, Ordering::Relaxed);
     shared.ended(entry);
     Ok(Handed::Gone)
+}
+
+/// What a transport has ended must stay so while others still work on the message; a message
+/// without open recipients is about to leave the table and need not be written again.
+async fn keep_outcomes(message: &Arc<dyn Message>) -> MapiResult<()> {
+    if open_rows(&message.recipients().await?).next().is_none() {
+        return Ok(());
+    }
+    message.save_changes(Repetition::First).await
 }
 
 fn open_rows(recipients: &[Recipient]) -> impl Iterator<Item = u32> {

@@ -16,7 +16,7 @@ pub(crate) struct RoutedMessage {
 }
 
 impl RoutedMessage {
-    pub(crate) fn new(inner: Arc<dyn Message>, rows: BTreeSet<u32>) -> Arc<dyn Message> {
+    pub(crate) fn view(inner: Arc<dyn Message>, rows: BTreeSet<u32>) -> Arc<dyn Message> {
         Arc::new(RoutedMessage { inner, rows })
     }
 }

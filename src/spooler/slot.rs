@@ -26,8 +26,8 @@ pub(crate) struct Slot {
     pub(crate) section: ProfileSection,
     pub(crate) row_id: u32,
     pub(crate) host: HostColumns,
-    /// Between a successful TransportLogon and the release. The logon holds its support object
-    /// and that holds this slot, so it must be let go of here.
+    /// From the success of TransportLogon to the release. The logon holds its support object and
+    /// that this slot: only the release breaks the circle.
     logon: Mutex<Option<(Arc<dyn XpLogon>, LogonOutFlags)>>,
     types: Mutex<Option<AddressTypes>>,
     /// NOTIFY_NEWMAIL, coalesced (IB-1).
@@ -78,9 +78,10 @@ impl Slot {
         *self.lock_logon() = Some((logon, flags));
     }
 
-    /// Lets go of the logon, which ends with its last reference (LG-9).
+    /// Releases the logon (LG-1); calls that run keep it until they return.
     pub(crate) fn release(&self) {
         let released = self.lock_logon().take();
+        // Not under the lock: the logon's own end may call back.
         drop(released);
     }
 
@@ -91,9 +92,10 @@ impl Slot {
     /// The logon while it may be called.
     ///
     /// # Errors
-    /// `MAPI_E_END_OF_SESSION` when it never came about or reported a critical error (SP-2).
+    /// `MAPI_E_END_OF_SESSION` when it never came about, reported a critical error (SP-2) or was
+    /// released.
     pub(crate) fn logon(&self) -> MapiResult<Arc<dyn XpLogon>> {
-        match &*self.lock_logon() {
+        match self.lock_logon().as_ref() {
             Some((logon, _)) if !self.critical_error.is_cancelled() => Ok(Arc::clone(logon)),
             _ => Err(MapiError::new(
                 MapiCode::END_OF_SESSION,

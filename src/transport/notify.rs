@@ -28,7 +28,7 @@ pub(crate) struct DirectionState {
     pub(crate) flush: Flush,
 }
 
-/// Both directions of a logon.
+/// Both directions of a logon; the default is the state before any TransportNotify.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct NotifyState {
     pub(crate) inbound: DirectionState,
@@ -85,11 +85,6 @@ const EXCLUSIVE: [(TransportNotify, TransportNotify); 4] = [
 ];
 
 impl NotifyState {
-    /// The state after logon, before any TransportNotify.
-    pub(crate) fn at_logon() -> Self {
-        Self::default()
-    }
-
     /// Works out a call.
     ///
     /// # Errors

@@ -80,8 +80,8 @@ fn by_the_rules(
 
 fn reachable() -> HashSet<NotifyState> {
     let entry = entry();
-    let mut seen = HashSet::from([NotifyState::at_logon()]);
-    let mut todo = vec![NotifyState::at_logon()];
+    let mut seen = HashSet::from([NotifyState::default()]);
+    let mut todo = vec![NotifyState::default()];
     while let Some(state) = todo.pop() {
         let mut next = vec![state.inbound_drained(), state.outbound_drained()];
         for flags in all_flag_sets() {
@@ -140,7 +140,7 @@ fn every_flag_set_from_every_reachable_state() {
 
 #[test]
 fn data_must_fit() {
-    let state = NotifyState::at_logon();
+    let state = NotifyState::default();
     let entry = entry();
     let cancel = TransportNotify::CANCEL_MESSAGE;
     let abort = TransportNotify::ABORT_DEFERRED;
@@ -168,21 +168,21 @@ fn data_must_fit() {
 #[test]
 fn unknown_bits_change_nothing() {
     let flags = TransportNotify::from_bits_retain(0x10) | TransportNotify::BEGIN_INBOUND;
-    let error = NotifyState::at_logon().step(flags, NotifyData::None).expect_err("unknown");
+    let error = NotifyState::default().step(flags, NotifyData::None).expect_err("unknown");
     assert_eq!(error.code(), MapiCode::UNKNOWN_FLAGS);
 }
 
 #[test]
 fn no_bits_are_fine() {
-    let step = NotifyState::at_logon().step(TransportNotify::empty(), NotifyData::None).unwrap();
-    assert_eq!(step.next, NotifyState::at_logon());
+    let step = NotifyState::default().step(TransportNotify::empty(), NotifyData::None).unwrap();
+    assert_eq!(step.next, NotifyState::default());
     assert_eq!((step.inbound, step.outbound), Default::default());
 }
 
 #[test]
 fn a_flush_of_a_closed_direction_waits_for_it() {
     let flush = TransportNotify::BEGIN_OUTBOUND_FLUSH;
-    let waiting = NotifyState::at_logon().step(flush, NotifyData::None).unwrap();
+    let waiting = NotifyState::default().step(flush, NotifyData::None).unwrap();
     assert_eq!(waiting.outbound, DirectionStep::default());
     assert_eq!(waiting.next.status_bits(), StatusCode::empty());
     let begun = waiting.next.step(TransportNotify::BEGIN_OUTBOUND, NotifyData::None).unwrap();
@@ -195,7 +195,7 @@ fn a_flush_of_a_closed_direction_waits_for_it() {
 #[test]
 fn a_second_begin_of_a_flush_covers_what_came_since() {
     let both = TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_INBOUND_FLUSH;
-    let on = NotifyState::at_logon().step(both, NotifyData::None).unwrap();
+    let on = NotifyState::default().step(both, NotifyData::None).unwrap();
     let again = on.next.step(TransportNotify::BEGIN_INBOUND_FLUSH, NotifyData::None).unwrap();
     assert_eq!(again.inbound, DirectionStep { gate: None, flush: FlushStep::Begin });
 }

@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn activity_shows_beside_what_is_enabled() {
         let both = TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_OUTBOUND;
-        let notify = NotifyState::at_logon().step(both, NotifyData::None).unwrap().next;
+        let notify = NotifyState::default().step(both, NotifyData::None).unwrap().next;
         let mut situation = Situation { notify, ..Situation::default() };
         assert_eq!(situation.status_string(), "ready");
         situation.outbound_activity = Activity::Moving;

@@ -120,6 +120,7 @@ pub(crate) fn profile_text(accounts: &[Account], maildir: &Path) -> String {
 pub(crate) struct House {
     folder: tempfile::TempDir,
     profile: Profile,
+    kept: std::sync::Mutex<Vec<tempfile::TempDir>>,
 }
 
 impl House {
@@ -129,7 +130,13 @@ impl House {
         let text = profile_text(accounts, &folder.path().join("Mail"));
         let file = folder.path().join("test.toml");
         let profile = Profile::parse("test", &text, &file, &Environment::empty());
-        House { profile: profile.unwrap_or_else(|error| panic!("{error}\n{text}")), folder }
+        let profile = profile.unwrap_or_else(|error| panic!("{error}\n{text}"));
+        House { folder, profile, kept: std::sync::Mutex::default() }
+    }
+
+    /// Keeps a folder that the profile points into for as long as itself.
+    pub(crate) fn keep(&self, folder: tempfile::TempDir) {
+        self.kept.lock().unwrap().push(folder);
     }
 
     /// Opens a session on the profile, with the spool that is there.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider::mapi::{
-    DeinitFlags, EndMessageFlags, FlushFlags, LogoffFlags, LogonFlags, LogonOutFlags, MapiCode,
-    MapiError, MapiResult, MessageRef, ModifyStatusFlags, SPI_VERSION, SpoolerNotify, StatusCode,
-    SubmitMessageFlags, TransportNotify, ValidateFlags,
+    DeinitFlags, EndMessageFlags, EntryId, FlushFlags, LogoffFlags, LogonFlags, LogonOutFlags,
+    MapiCode, MapiError, MapiResult, MessageRef, ModifyStatusFlags, SPI_VERSION, SpoolerNotify,
+    StatusCode, SubmitMessageFlags, TransportNotify, ValidateFlags,
 };
 use postrider::spi::{
     AddressTypes, Incoming, LogonOutcome, Message, MessageRefCell, NotifyData, Repetition,
@@ -23,6 +23,8 @@ pub enum Script {
     Send,
     /// END_DONT_RESEND.
     Defer,
+    /// END_DONT_RESEND, and NOTIFY_SENTDEFERRED before EndMessage has returned.
+    DeferBriefly,
     /// END_RESEND_LATER.
     ResendLater,
     /// END_RESEND_NOW.
@@ -44,7 +46,7 @@ pub struct ScriptedTransport {
     seen: watch::Sender<usize>,
     support: OnceLock<Arc<dyn Support>>,
     state: Mutex<StatusCode>,
-    open: Mutex<Vec<(MessageRef, Script)>>,
+    open: Mutex<Vec<(MessageRef, Script, Option<EntryId>)>>,
 }
 
 impl ScriptedTransport {
@@ -214,7 +216,7 @@ impl XpLogon for ScriptedLogon {
             let number = MessageRef(2 + u32::try_from(open.len()).unwrap());
             reference.set(number);
             let script = self.0.script.lock().unwrap().pop_front().unwrap_or(Script::Send);
-            open.push((number, script));
+            open.push((number, script, message.entry_id()));
             number
         };
         let kind = if flags.contains(SubmitMessageFlags::BEGIN_DEFERRED) {
@@ -227,7 +229,7 @@ impl XpLogon for ScriptedLogon {
         let to: Vec<&str> = recipients.iter().map(|one| one.address.as_str()).collect();
         self.0.note(format!("{kind} {}", to.join(",")));
         let script =
-            self.0.open.lock().unwrap().iter().find(|(open, _)| *open == number).unwrap().1.clone();
+            self.0.open.lock().unwrap().iter().find(|open| open.0 == number).unwrap().1.clone();
         match script {
             Script::Refuse(code, retry_after) => {
                 return Err(SubmitError { error: code.into(), retry_after });
@@ -243,11 +245,18 @@ impl XpLogon for ScriptedLogon {
 
     async fn end_message(&self, reference: MessageRef) -> MapiResult<EndMessageFlags> {
         self.0.note("end");
-        let open = self.0.open.lock().unwrap();
-        let (_, script) = open.iter().find(|(open, _)| *open == reference).unwrap();
+        let open = self.0.open.lock().unwrap().clone();
+        let (_, script, entry) = open.iter().find(|open| open.0 == reference).unwrap();
         match script {
             Script::Send => Ok(EndMessageFlags::empty()),
             Script::Defer => Ok(EndMessageFlags::DONT_RESEND),
+            Script::DeferBriefly => {
+                self.0.support().spooler_notify(SpoolerNotify::SENTDEFERRED, entry.as_ref());
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                Ok(EndMessageFlags::DONT_RESEND)
+            }
             Script::ResendLater => Ok(EndMessageFlags::RESEND_LATER),
             Script::ResendNow => Ok(EndMessageFlags::RESEND_NOW),
             Script::RefuseAtEnd(code) => Err((*code).into()),

@@ -205,6 +205,7 @@ impl Inbound {
         self.account.push_expected()
     }
 
+    #[cfg(test)]
     /// The most bytes that were fetched and not yet handed over at one time.
     pub(crate) fn peak_buffered(&self) -> u64 {
         self.account.budget.peak()

@@ -22,18 +22,6 @@ pub(crate) struct ProbeReport {
     pub(crate) mailboxes: Vec<MailboxProbe>,
 }
 
-impl ProbeReport {
-    /// What was found, a line each: capabilities as the server writes them, the protection of the
-    /// connection, and the mailboxes of the profile.
-    pub(crate) fn offered(&self) -> Vec<String> {
-        let mailboxes = self.mailboxes.iter().map(|mailbox| match &mailbox.messages {
-            Ok(count) => format!("mailbox {}: {count} messages", mailbox.name),
-            Err(words) => format!("mailbox {} cannot be opened: {words}", mailbox.name),
-        });
-        self.capabilities.iter().cloned().chain(self.protection.clone()).chain(mailboxes).collect()
-    }
-}
-
 /// A mailbox of the profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MailboxProbe {

@@ -105,6 +105,7 @@ impl Budget {
         Held { bytes, meter: Arc::clone(&self.meter), _permit: permit }
     }
 
+    #[cfg(test)]
     /// The most bytes that were held at one time.
     pub(super) fn peak(&self) -> u64 {
         self.meter.peak.load(Ordering::Relaxed)

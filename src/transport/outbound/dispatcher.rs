@@ -57,9 +57,10 @@ enum Wait {
 
 async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let now = shared.clock.now();
-    let (back, to_claim, paused_until, open) = {
+    let (back, to_claim, paused_until, open, asked) = {
         let mut lane = shared.lane();
-        (lane.take_back(now), lane.to_claim(now), lane.paused_until(now), lane.is_open())
+        let back = lane.take_back(now);
+        (back, lane.to_claim(now), lane.paused_until(now), lane.is_open(), lane.asked())
     };
     shared.give_back(back, None);
     if !open {
@@ -73,8 +74,13 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     staff(shared);
     let looked = to_claim > 0;
     let nothing_due = looked && !claimed.any;
-    if shared.lane().drained(shared.clock.now(), !shared.flights.is_empty(), nothing_due) {
-        shared.herald.tell(News::FlushDrained);
+    {
+        let mut lane = shared.lane();
+        let in_flight = !shared.flights.is_empty();
+        // A look from before a flush began says nothing about it.
+        if lane.asked() == asked && lane.drained(shared.clock.now(), in_flight, nothing_due) {
+            shared.herald.tell(News::FlushDrained);
+        }
     }
     let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
     Ok(match (another_look, paused_until.or(claimed.next)) {

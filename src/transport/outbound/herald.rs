@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::mapi::EntryId;
 use crate::transport::events::{Activity, Trouble};
@@ -39,19 +40,26 @@ pub(super) struct Herald {
 }
 
 impl Herald {
-    /// A herald, and the task that speaks for it until every herald is gone.
+    /// A herald, and the task that speaks for it until `end`; what was told before is said first.
     pub(super) fn new(
         events: Arc<dyn OutboundEvents>,
+        end: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let speak = async move {
-            while let Some(news) = receiver.recv().await {
+            loop {
+                let news = tokio::select! {
+                    biased;
+                    news = receiver.recv() => news,
+                    () = end.cancelled() => receiver.try_recv().ok(),
+                };
                 match news {
-                    News::SentDeferred(entry) => events.sent_deferred(&entry),
-                    News::Activity(activity) => events.activity(activity),
-                    News::Trouble(trouble) => events.trouble(trouble),
-                    News::ReadyToSend => events.ready_to_send(),
-                    News::FlushDrained => events.flush_drained(),
+                    Some(News::SentDeferred(entry)) => events.sent_deferred(&entry),
+                    Some(News::Activity(activity)) => events.activity(activity),
+                    Some(News::Trouble(trouble)) => events.trouble(trouble),
+                    Some(News::ReadyToSend) => events.ready_to_send(),
+                    Some(News::FlushDrained) => events.flush_drained(),
+                    None => return,
                 }
             }
         };

@@ -90,8 +90,8 @@ async fn known(
         }
         match row.state {
             QueueState::Parked => {
+                // At its stored time: a restart is no reason to hurry a server that said later.
                 row.state = QueueState::Due;
-                row.due = shared.clock.now();
                 let expect = Expect::Revision(row.revision);
                 let put = Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect };
                 match shared.spool.commit(Batch::new().with(put)).await {

@@ -35,6 +35,8 @@ pub(super) struct Lane<F> {
     moving: usize,
     /// More was due than could be claimed.
     backlog: bool,
+    /// Grows with everything that makes an earlier look at the queue worth nothing.
+    asked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ impl<F> Lane<F> {
             connected: 0,
             moving: 0,
             backlog: false,
+            asked: 0,
         }
     }
 
@@ -99,6 +102,7 @@ impl<F> Lane<F> {
     }
 
     pub(super) fn begin_flush(&mut self) {
+        self.asked += 1;
         self.flush = Some(Flush::default());
         self.cap = None;
     }
@@ -118,6 +122,11 @@ impl<F> Lane<F> {
             paused.until = SysTime::EPOCH;
         }
         self.cap = None;
+    }
+
+    /// What a look at the queue is an answer to; when it differs afterwards, look again.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked
     }
 
     /// Whether a new transaction may start (TN-8, TN-9).
@@ -298,6 +307,7 @@ impl<F> Lane<F> {
 
     /// New work has come: a flush that had ended has something to do again.
     pub(super) fn new_work(&mut self) {
+        self.asked += 1;
         if let Some(flush) = &mut self.flush {
             flush.announced = false;
         }

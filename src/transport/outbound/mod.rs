@@ -92,11 +92,12 @@ impl Outbound {
     }
 
     fn assemble(parts: Parts, events: Arc<dyn OutboundEvents>) -> Arc<Self> {
-        let (herald, speak) = Herald::new(events);
+        let end = CancellationToken::new();
+        let (herald, speak) = Herald::new(events, end.clone());
         let (landings, landed) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(parts, herald, landings));
-        // Not ended with the others: it ends when everything was said.
-        drop(shared.runtime.spawn(speak));
+        let shared = Arc::new(Shared::new(parts, herald, landings, end));
+        // Ends by itself, when everything was said.
+        shared.tasks.spawn_on(speak, &shared.runtime);
         shared.spawn(recorder::run(Arc::clone(&shared), landed));
         shared.spawn(dispatcher::run(Arc::clone(&shared)));
         shared.spawn(remind(Arc::clone(&shared)));

@@ -140,8 +140,9 @@ fn landed(shared: &Shared, outcome: &Outcome) {
         why = %outcome.record.last_error,
         "An attempt is recorded"
     );
-    shared.flights.land(&outcome.flight);
+    // Told before it lands: a flush is over when nothing flies, and its ends come before it.
     if outcome.news {
         shared.herald.tell(News::SentDeferred(entry.clone()));
     }
+    shared.flights.land(&outcome.flight);
 }

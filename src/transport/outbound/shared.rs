@@ -103,6 +103,7 @@ impl Shared {
         parts: Parts,
         herald: Herald,
         landings: mpsc::UnboundedSender<Landing>,
+        end: CancellationToken,
     ) -> Self {
         Shared {
             account: AccountKey::of(&parts.settings.transport),
@@ -118,7 +119,7 @@ impl Shared {
             work: Notify::new(),
             herald,
             landings,
-            end: CancellationToken::new(),
+            end,
             tasks: TaskTracker::new(),
             refused: AtomicBool::new(false),
             dice: parts.dice,
