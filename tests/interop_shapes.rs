@@ -173,8 +173,14 @@ fn check_arrived(shape: &Shape, stored: &[u8], arrived: &[u8]) {
         }
         Fidelity::Reencoded => check_reencoded(name, stored, arrived),
     }
-    if let Letter::Object(message) = &shape.letter {
-        check_object(name, message, arrived);
+    match &shape.letter {
+        Letter::Object(message) => check_object(name, message, arrived),
+        Letter::Raw(envelope, _) => {
+            let parsed = parsed(arrived);
+            let from = parsed.from().and_then(|from| from.first()).unwrap();
+            assert_eq!(from.address(), envelope.from.as_deref(), "{name}");
+            assert!(parsed.date().is_some(), "{name} has no Date");
+        }
     }
 }
 

@@ -254,18 +254,27 @@ impl Session {
 
     async fn flush_flags(&self, flags: FlushFlags) -> MapiResult<()> {
         let spooler = &self.running()?.spooler;
-        let (mut begin, mut end) = (TransportNotify::empty(), TransportNotify::empty());
-        if self.logon == Logon::Closed {
-            // Nobody else opens the directions of a session that exists for this flush only.
-            begin.set(TransportNotify::BEGIN_OUTBOUND, flags.contains(FlushFlags::UPLOAD));
-            begin.set(TransportNotify::BEGIN_INBOUND, flags.contains(FlushFlags::DOWNLOAD));
-            end.set(TransportNotify::END_OUTBOUND, flags.contains(FlushFlags::UPLOAD));
-            end.set(TransportNotify::END_INBOUND, flags.contains(FlushFlags::DOWNLOAD));
+        if self.logon != Logon::Closed {
+            return spooler.flush(None, flags).await;
         }
-        spooler.transport_notify(None, begin, NotifyData::None).await?;
-        let flushed = spooler.flush(None, flags).await;
-        spooler.transport_notify(None, end, NotifyData::None).await?;
-        flushed
+        // Nobody else opens the directions of a session that exists for this flush only: each is
+        // open while it is its turn (FL-4).
+        let (mut done, mut failure) = (false, None);
+        for transport in &self.profile.transports {
+            for direction in [FlushFlags::UPLOAD, FlushFlags::DOWNLOAD] {
+                if flags.contains(direction) {
+                    let both = FlushFlags::UPLOAD | FlushFlags::DOWNLOAD;
+                    match flush_closed(spooler, &transport.name, flags - both, direction).await {
+                        Ok(()) => done = true,
+                        Err(error) => failure = Some(error),
+                    }
+                }
+            }
+        }
+        match failure {
+            Some(error) if !done => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -280,6 +289,23 @@ fn check_names(profile: &Profile, others: &[TransportService]) -> MapiResult<()>
         names.push(&other.name);
     }
     Ok(())
+}
+
+/// Opens one direction of a transport for the time of its flush.
+async fn flush_closed(
+    spooler: &Spooler,
+    transport: &str,
+    flags: FlushFlags,
+    direction: FlushFlags,
+) -> MapiResult<()> {
+    let (begin, end) = match direction {
+        FlushFlags::UPLOAD => (TransportNotify::BEGIN_OUTBOUND, TransportNotify::END_OUTBOUND),
+        _ => (TransportNotify::BEGIN_INBOUND, TransportNotify::END_INBOUND),
+    };
+    spooler.transport_notify(Some(transport), begin, NotifyData::None).await?;
+    let flushed = spooler.flush(Some(transport), flags | direction).await;
+    spooler.transport_notify(Some(transport), end, NotifyData::None).await?;
+    flushed
 }
 
 #[async_trait]

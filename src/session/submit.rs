@@ -25,15 +25,20 @@ pub(super) fn with_sender(profile: &Profile, mut message: MessageData) -> MapiRe
 
 /// A raw submission with the sender that stands in where the message names none.
 pub(super) fn raw(profile: &Profile, envelope: RawEnvelope) -> MapiResult<RawSubmission> {
-    let sender = sender_of(profile, None)?;
+    let identity = &sender_of(profile, None)?.identity;
+    // A message that names nobody is from who its envelope names, when that is a whole address.
+    let (address, name) = match envelope.from.as_deref().filter(|from| from.contains('@')) {
+        Some(from) => (from, name_of(profile, Some(from)).unwrap_or_default()),
+        None => (identity.address.as_str(), identity.name.as_str()),
+    };
     Ok(RawSubmission {
+        default_sender: address.to_owned(),
+        default_sender_name: name.to_owned(),
         from: envelope.from,
         recipients: envelope.recipients,
         recipients_from_header: envelope.recipients_from_header,
         delivery_report: envelope.delivery_report,
         deferred_send_time: envelope.deferred_send_time,
-        default_sender: sender.identity.address.clone(),
-        default_sender_name: sender.identity.name.clone(),
     })
 }
 

@@ -37,7 +37,8 @@ pub trait XpProvider: Send + Sync {
     /// Ends the provider; open logons are logged off first (LG-10).
     ///
     /// # Errors
-    /// `MAPI_E_END_OF_SESSION` when it was called before.
+    /// `MAPI_E_NOT_INITIALIZED` before [`XpProvider::init`], `MAPI_E_END_OF_SESSION` when it was
+    /// called before (LG-1); `MAPI_E_UNKNOWN_FLAGS`.
     async fn shutdown(&self, flags: DeinitFlags) -> MapiResult<()>;
 }
 

@@ -60,6 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>, slot: Arc<Slot>) {
 
 /// Takes what there is, unless the direction is closed (TN-7).
 async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
+    let flush = slot.inbound_flushes.load(Ordering::SeqCst);
     let code = shared.table.status_code(slot.row_id).unwrap_or_default();
     if !code.contains(StatusCode::INBOUND_ENABLED) || slot.in_critical_section() {
         return Round::Empty;
@@ -70,10 +71,11 @@ async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
     }
     slot.starts.add();
     let rounds = join_all((0..PARALLEL).map(|_| drain(shared, slot))).await;
-    slot.starts.remove();
     let still = shared.table.status_code(slot.row_id).unwrap_or_default();
     if flushing
         && still.contains(StatusCode::INBOUND_FLUSH)
+        // Another flush that has begun meanwhile has a cycle of its own.
+        && slot.inbound_flushes.load(Ordering::SeqCst) == flush
         && let Ok(logon) = slot.logon()
     {
         // FL-3: one came back unsaved, so the cycle is over.
@@ -82,6 +84,7 @@ async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
             tracing::warn!(transport = %slot.name, %error, "The inbound flush could not be ended");
         }
     }
+    slot.starts.remove();
     match rounds.contains(&Round::Trouble) {
         true => Round::Trouble,
         false => Round::Empty,

@@ -1,6 +1,6 @@
 //! One logon as the spooler keeps it, and the support object the logon calls back.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
@@ -40,6 +40,8 @@ pub(crate) struct Slot {
     pub(crate) starts: Backlog,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
+    /// How often STATUS_INBOUND_FLUSH was set: tells one flush from the next.
+    pub(crate) inbound_flushes: AtomicU64,
     /// Inside NOTIFY_CRITSEC (IB-9).
     critical_section: AtomicBool,
     /// Cancelled by NOTIFY_CRITICAL_ERROR: nothing is called any more but the release (SP-2).
@@ -68,6 +70,7 @@ impl Slot {
             ends: Backlog::default(),
             starts: Backlog::default(),
             config_change: Notify::new(),
+            inbound_flushes: AtomicU64::new(0),
             critical_section: AtomicBool::new(false),
             critical_error: CancellationToken::new(),
         };
@@ -217,6 +220,9 @@ impl Support for SlotSupport {
         let begun = after - before;
         if begun.intersects(StatusCode::OUTBOUND_ENABLED | StatusCode::OUTBOUND_FLUSH) {
             shared.reconsider();
+        }
+        if begun.contains(StatusCode::INBOUND_FLUSH) {
+            self.slot.inbound_flushes.fetch_add(1, Ordering::SeqCst);
         }
         if begun.intersects(StatusCode::INBOUND_ENABLED | StatusCode::INBOUND_FLUSH) {
             self.slot.new_mail.notify_one();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::calls::Outcome;
-use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, Recipient};
+use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient};
 use crate::spi::{Message, RecipientReport, Repetition, ReportKind, Support};
 use crate::spool::{Envelope, HistoryEnd, QueueRecord, QueueState, RecipientState, Reply, Spool};
 
@@ -30,11 +30,8 @@ pub(crate) async fn report(
         mark_finished(message, &history.envelope).await?;
         return Ok(Outcome::Finished);
     };
-    let recipients = message.recipients().await?;
-    let open = |row: u32| {
-        recipients.iter().any(|recipient| recipient.row == row && !recipient.responsibility)
-    };
-    for (attempt, reports) in reports_by_attempt(&record, open) {
+    let (recipients, props) = (message.recipients().await?, message.props().await?);
+    for (attempt, reports) in reports_by_attempt(&record, &recipients, &props) {
         support.status_recips(message, attempt, reports).await?;
     }
     let taken = conclusive_rows(&record.envelope);
@@ -76,21 +73,27 @@ async fn take_responsibility(
     message.modify_recipients(recipients).await
 }
 
-/// One report for all recipients that ended in the same attempt (OB-12).
+/// One report for all recipients that ended in the same attempt and were not reported before:
+/// every failure, and the deliveries that were asked for (OB-12).
 fn reports_by_attempt(
     record: &QueueRecord,
-    open: impl Fn(u32) -> bool,
+    rows: &[Recipient],
+    props: &PropList,
 ) -> BTreeMap<u32, Vec<RecipientReport>> {
     let mut reports: BTreeMap<u32, Vec<RecipientReport>> = BTreeMap::new();
-    for recipient in record.envelope.recipients.iter().filter(|recipient| open(recipient.row)) {
+    for recipient in &record.envelope.recipients {
+        let open = |row: &&Recipient| row.row == recipient.row && !row.responsibility;
+        let Some(row) = rows.iter().find(open) else { continue };
         let (attempt, kind, time, reply) = match &recipient.state {
-            RecipientState::Delivered { at, reply } => {
+            RecipientState::Delivered { at, reply } if row.wants_delivery_report(props) => {
                 (record.attempts, ReportKind::Delivery, *at, reply)
             }
             RecipientState::Failed { at, reply, attempt } => {
                 (*attempt, ReportKind::Failure, *at, reply)
             }
-            RecipientState::Pending | RecipientState::Deferred { .. } => continue,
+            RecipientState::Delivered { .. }
+            | RecipientState::Pending
+            | RecipientState::Deferred { .. } => continue,
         };
         reports.entry(attempt).or_default().push(RecipientReport {
             row: recipient.row,

@@ -220,6 +220,8 @@ impl Logon {
         if let Err(error) = stopped.await {
             tracing::error!(transport = %self.settings.name, %error, "The logoff failed");
         }
+        // What they had still to say is told again at the next logon (S3).
+        self.hub.row.silence();
         self.calls.cancel_all();
         self.hub.arrivals.notify_waiters();
     }
@@ -374,7 +376,7 @@ impl XpLogon for Logon {
             ));
         }
         if flags.contains(ValidateFlags::CONFIG_CHANGED) {
-            self.hub.support.spooler_notify(SpoolerNotify::CONFIG_CHANGE, None);
+            self.hub.row.notify(SpoolerNotify::CONFIG_CHANGE, None);
         }
         Ok(())
     }
@@ -409,6 +411,7 @@ impl Drop for Logon {
         if self.ended.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.hub.row.silence();
         self.calls.cancel_all();
         let (outbound, inbound) = (self.halves.outbound.take(), self.halves.inbound.take());
         self.runtime.spawn(async move {

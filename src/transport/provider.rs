@@ -35,6 +35,17 @@ struct State {
     logons: Vec<Weak<Logon>>,
 }
 
+impl State {
+    /// Whether init was called and shutdown was not (LG-1).
+    fn ready(&self) -> MapiResult<()> {
+        match self.phase {
+            Phase::Initialized => Ok(()),
+            Phase::New => Err(MapiError::new(MapiCode::NOT_INITIALIZED, "call init first")),
+            Phase::ShutDown => Err(MapiCode::END_OF_SESSION.into()),
+        }
+    }
+}
+
 /// Where the provider stands in the order of calls (LG-1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
@@ -113,14 +124,6 @@ impl SmtpImapProvider {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ready(&self) -> MapiResult<()> {
-        match self.lock().phase {
-            Phase::Initialized => Ok(()),
-            Phase::New => Err(MapiError::new(MapiCode::NOT_INITIALIZED, "call init first")),
-            Phase::ShutDown => Err(MapiCode::END_OF_SESSION.into()),
-        }
-    }
-
     fn halves(&self, settings: &TransportSettings, hub: &Arc<Hub>) -> Halves {
         let outbound = settings.smtp.clone().map(|smtp| {
             Outbound::start(
@@ -175,7 +178,7 @@ impl XpProvider for SmtpImapProvider {
         support: Arc<dyn Support>,
         flags: LogonFlags,
     ) -> MapiResult<LogonOutcome> {
-        self.ready()?;
+        self.lock().ready()?;
         let unknown = LogonFlags::unknown_bits(flags.bits());
         if unknown != 0 {
             return Err(MapiError::new(
@@ -198,6 +201,7 @@ impl XpProvider for SmtpImapProvider {
             StatusRowKeeper::create(Arc::clone(&support), &settings.name, &identity, situation);
         let hub = Hub::new(support, row);
         let halves = self.halves(&settings, &hub);
+        hub.attach(&halves);
         if let Some(outbound) = &halves.outbound {
             outbound.set_gate(Gate::Closed);
         }
@@ -208,6 +212,8 @@ impl XpProvider for SmtpImapProvider {
         let logon =
             Logon::new(settings, Arc::clone(&self.spool), self.runtime.clone(), hub, halves);
         let mut state = self.lock();
+        // A shutdown that came meanwhile has not seen this logon.
+        state.ready()?;
         state.logons.retain(|logon| logon.strong_count() > 0);
         state.logons.push(Arc::downgrade(&logon));
         drop(state);
@@ -222,20 +228,17 @@ impl XpProvider for SmtpImapProvider {
                 format!("unknown Shutdown bits 0x{unknown:X}"),
             ));
         }
-        let logons = self.logons();
-        {
+        let logons = {
             let mut state = self.lock();
-            if state.phase == Phase::ShutDown {
-                return Err(MapiCode::END_OF_SESSION.into());
-            }
+            state.ready()?;
             state.phase = Phase::ShutDown;
-            state.logons.clear();
-        }
+            std::mem::take(&mut state.logons)
+        };
         let how = match flags.contains(DeinitFlags::HURRY) {
             true => LogoffFlags::HURRY,
             false => LogoffFlags::NORMAL,
         };
-        for logon in logons {
+        for logon in logons.iter().filter_map(Weak::upgrade) {
             match logon.transport_logoff(how).await {
                 Ok(()) => {}
                 Err(error) if error.code() == MapiCode::END_OF_SESSION => {}

@@ -1,10 +1,10 @@
 //! The status row of a logon: from what is going on to the columns of the row.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::events::{Activity, Trouble, TroubleKind};
 use super::notify::NotifyState;
-use crate::mapi::{ModifyStatusFlags, ResourceMethods, StatusCode};
+use crate::mapi::{EntryId, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode};
 use crate::spi::{StatusColumns, Support};
 
 /// Everything the row depends on.
@@ -31,9 +31,21 @@ pub(crate) enum Connection {
 /// Keeps the row true: every change of the situation is shown at once and in order (ST-5).
 pub(crate) struct StatusRowKeeper {
     support: Arc<dyn Support>,
-    /// Held while the host is told, so that rows arrive in the order of the changes. The host
-    /// promises not to block on the logon in that call.
-    situation: Mutex<Situation>,
+    /// Held while the host is told, so that it hears of everything in order and of nothing once
+    /// the logon has ended. The host promises not to block on the logon in that call.
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    situation: Situation,
+    voice: Voice,
+}
+
+/// Whether the host is still to be told of anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    Speaking,
+    Silent,
 }
 
 impl StatusRowKeeper {
@@ -52,25 +64,43 @@ impl StatusRowKeeper {
         };
         // It fails only when the logon was released already; then there is no row to keep.
         let _ = support.modify_status_row(columns, ModifyStatusFlags::empty());
-        StatusRowKeeper { support, situation: Mutex::new(situation) }
+        let kept = Kept { situation, voice: Voice::Speaking };
+        StatusRowKeeper { support, kept: Mutex::new(kept) }
     }
 
     /// Changes the situation by `change` and shows the row if it looks different now: one update
     /// for one change (TN-3).
     pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Situation) -> T) -> T {
-        let mut situation = self.situation.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = situation.columns();
-        let answer = change(&mut situation);
-        let after = situation.columns();
-        if after != before {
+        let mut kept = self.lock();
+        let before = kept.situation.columns();
+        let answer = change(&mut kept.situation);
+        let after = kept.situation.columns();
+        if after != before && kept.voice == Voice::Speaking {
             let _ = self.support.modify_status_row(after, ModifyStatusFlags::UPDATE);
         }
         answer
     }
 
+    /// SpoolerNotify, as long as the logon lasts.
+    pub(crate) fn notify(&self, flags: SpoolerNotify, entry: Option<&EntryId>) {
+        let kept = self.lock();
+        if kept.voice == Voice::Speaking {
+            self.support.spooler_notify(flags, entry);
+        }
+    }
+
+    /// The logon has ended: its row goes, and the host hears nothing more (LG-9).
+    pub(crate) fn silence(&self) {
+        self.lock().voice = Voice::Silent;
+    }
+
     /// The situation as of now.
     pub(crate) fn situation(&self) -> Situation {
-        self.situation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().situation.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

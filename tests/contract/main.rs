@@ -9,7 +9,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     missing_docs,
-    dead_code
+    dead_code,
+    unreachable_pub
 )]
 
 mod abort;

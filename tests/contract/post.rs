@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postoffice::{Fault, FaultHandle, Listener, PostOffice, SmtpAction, SmtpPhase};
-use postrider::mapi::{EntryId, MapiResult, StatusCode, TransportNotify};
+use postrider::mapi::{EntryId, MapiResult, StatusCode, TransportNotify, tags};
 use postrider::profile::{Environment, Profile};
 use postrider::session::{Logon, NotifyRequest, QueueRowState, Service, Session, SessionOptions};
 use postrider::spi::StatusRow;
@@ -155,6 +155,15 @@ pub(crate) fn code(session: &Session) -> StatusCode {
 /// Submits a short message to bob.
 pub(crate) async fn send(session: &Session, subject: &str) -> EntryId {
     session.submit(letter(subject, &["bob@example.org"])).await.unwrap()
+}
+
+/// Submits a message that does not fit into the buffers on the way to the server, so that its
+/// final dot is not out while its text still is on its way.
+pub(crate) async fn send_large(session: &Session, subject: &str) -> EntryId {
+    let mut submission = letter(subject, &["bob@example.org"]);
+    let text = "all work and no play makes jack a dull boy\n".repeat(400_000);
+    submission.message.props.set(tags::BODY, text);
+    session.submit(submission).await.unwrap()
 }
 
 /// Submits a short message that the server puts off: it waits for its next attempt.

@@ -41,13 +41,17 @@ impl Raw {
         Raw { by_header: true, ..self }
     }
 
-    /// Sends it; in the bytes, `@@` stands for the domain and `TO@@` for the recipient.
+    /// Sends it; in the bytes, `@@` stands for the domain, `TO@@` for the recipient, `FROM@@` for
+    /// the sender.
     pub(crate) fn address(self, domain: &str, from: String, to: String) -> Shape {
         let fill = |bytes: Vec<u8>| {
+            let bytes = replace(&bytes, b"FROM@@", from.as_bytes());
             let bytes = replace(&bytes, b"TO@@", to.as_bytes());
             replace(&bytes, b"@@", format!("@{domain}").as_bytes())
         };
         let recipients = if self.by_header { Vec::new() } else { vec![to.clone()] };
+        let stored = self.stored.map(&fill);
+        let given = fill(self.given);
         let envelope = RawEnvelope {
             from: Some(from),
             recipients,
@@ -57,8 +61,8 @@ impl Raw {
         let hidden = if self.by_header { vec![format!("user1@{domain}")] } else { Vec::new() };
         Shape {
             name: self.name,
-            stored: self.stored.map(&fill),
-            letter: Letter::Raw(envelope, fill(self.given)),
+            stored,
+            letter: Letter::Raw(envelope, given),
             fidelity: self.fidelity,
             copies: 1,
             hidden,
@@ -86,7 +90,7 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 /// A header that lacks nothing; `id` makes the message id differ.
 fn header(id: &str, more: &str) -> String {
     format!(
-        "From: Ann <ann@@>\r\nTo: TO@@\r\nDate: Mon, 01 Jan 2024 12:00:00 +0000\r\n\
+        "From: Sender <FROM@@>\r\nTo: TO@@\r\nDate: Mon, 01 Jan 2024 12:00:00 +0000\r\n\
          Message-ID: <{id}@raw.example>\r\n{more}"
     )
 }

@@ -73,6 +73,8 @@ pub(super) struct Account {
     /// Ends calls that are running.
     pub(super) kill: CancellationToken,
     announced: AtomicBool,
+    /// What stands between the levels of a mailbox name on this server.
+    delimiter: Mutex<Option<char>>,
     push: AtomicU8,
     moving: Mutex<usize>,
     handing_over: AtomicUsize,
@@ -111,6 +113,7 @@ impl Account {
             tick: watch::Sender::default(),
             kill: CancellationToken::new(),
             announced: AtomicBool::new(false),
+            delimiter: Mutex::new(None),
             push: AtomicU8::new(PUSH_UNKNOWN),
             moving: Mutex::default(),
             handing_over: AtomicUsize::new(0),
@@ -138,6 +141,27 @@ impl Account {
     /// The host has come; it is told again when more is there (IB-4).
     pub(super) fn answered(&self) {
         self.announced.store(false, Ordering::SeqCst);
+    }
+
+    // ----- names -----
+
+    /// Whether any mailbox may have levels in its name.
+    pub(super) fn has_levels(&self) -> bool {
+        self.mailboxes.iter().any(|mailbox| !mailbox.name.eq_ignore_ascii_case("INBOX"))
+    }
+
+    pub(super) fn note_delimiter(&self, delimiter: Option<char>) {
+        *lock(&self.delimiter) = delimiter;
+    }
+
+    /// The name of a mailbox as the host has it: with `/` between the levels.
+    pub(super) fn name_for_host(&self, name: &str) -> String {
+        match *lock(&self.delimiter) {
+            Some(delimiter) if delimiter != '/' => {
+                name.chars().map(|sign| if sign == delimiter { '/' } else { sign }).collect()
+            }
+            _ => name.to_owned(),
+        }
     }
 
     // ----- push -----
@@ -271,6 +295,11 @@ impl Account {
     pub(super) fn end_flush(&self) {
         *lock(&self.flush) = None;
         self.tick();
+    }
+
+    /// Ends a flush that is over; `false` when none is.
+    pub(super) fn end_drained_flush(&self) -> bool {
+        lock(&self.flush).take_if(|flush| flush.drained).is_some()
     }
 
     /// Whether a flush runs that has not brought everything yet.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::fault::LaneFault;
 use super::mailbox::Mailbox;
 use super::plan::uid_sets;
-use super::session::{quoted, wire_name};
+use super::responses::{expect_ok, quoted, wire_name};
 use super::work::Work;
 use crate::net::{ImapReply, ReplyStatus};
 use crate::transport::settings::AfterFetch;
@@ -143,5 +143,5 @@ impl Work {
 }
 
 fn done(command: &'static str, reply: ImapReply) -> Result<(), LaneFault> {
-    super::session::expect_ok(command, reply)
+    expect_ok(command, reply)
 }

@@ -20,6 +20,8 @@ struct State {
     not_before: SysTime,
     /// A pause the server asked for is kept in a hurry too.
     asked: bool,
+    /// The hurry the attempt knew of that closed the door.
+    tried: u64,
 }
 
 impl Door {
@@ -32,10 +34,11 @@ impl Door {
         self.state().not_before
     }
 
-    /// Lets the next attempt be made at once, unless the server asked for patience.
-    pub(super) fn hurry(&self) {
+    /// Lets the next attempt be made at once, if none was made since this hurry began and the
+    /// server did not ask for patience.
+    pub(super) fn hurry(&self, hurry: u64) {
         let mut state = self.state();
-        if !state.asked {
+        if !state.asked && state.tried < hurry {
             state.not_before = SysTime::EPOCH;
         }
     }
@@ -47,11 +50,12 @@ impl Door {
         state.failures
     }
 
-    /// Closes the door until then.
-    pub(super) fn close(&self, until: SysTime, kind: TroubleKind) {
+    /// Closes the door until then, after an attempt that knew of this hurry.
+    pub(super) fn close(&self, until: SysTime, kind: TroubleKind, tried: u64) {
         let mut state = self.state();
         state.not_before = state.not_before.max(until);
         state.asked = kind == TroubleKind::Throttled;
+        state.tried = state.tried.max(tried);
     }
 
     /// A lane has done some work.

@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::account::{Account, Place};
+use super::claim::{Claim, Failed};
 use super::cursor::Ending;
 use super::key::{ContentDigest, content_digest, search_key};
 use super::lane::is_closed;
-use super::mailbox::{Claim, Failed};
 use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};
@@ -191,7 +191,7 @@ async fn fill(
         search_key(&account.settings.transport, &mailbox.name, claim.uid_validity(), claim.uid);
     let props = PropList::new()
         .with(tags::SEARCH_KEY, key)
-        .with(tags::SOURCE_MAILBOX, mailbox.name.as_str())
+        .with(tags::SOURCE_MAILBOX, account.name_for_host(&mailbox.name))
         .with(tags::MESSAGE_DELIVERY_TIME, claim.date.unwrap_or_else(|| account.clock.now()))
         .with(tags::MESSAGE_SIZE, long(u64::from(claim.size)));
     message.set_props(props).await.map_err(object)?;

@@ -34,7 +34,8 @@ pub(super) struct Lane {
     wake: Notify,
     report: Mutex<Report>,
     connected: AtomicBool,
-    hurry_seen: AtomicU64,
+    /// The hurry that was known when the door was passed last.
+    tried: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,7 +55,7 @@ pub(super) fn assign(mailboxes: usize, connections: usize) -> Vec<Arc<Lane>> {
             wake: Notify::new(),
             report: Mutex::default(),
             connected: AtomicBool::new(false),
-            hurry_seen: AtomicU64::new(0),
+            tried: AtomicU64::new(0),
         })
     };
     (0..count).map(lane).collect()
@@ -180,10 +181,15 @@ impl Lane {
         }
         let failures = account.door.failed();
         let pause = fault.pause(&account.settings.tuning, failures);
-        account.door.close(account.clock.now().saturating_add(pause), fault.kind());
+        let until = account.clock.now().saturating_add(pause);
+        let tried = self.tried.load(Ordering::SeqCst);
+        account.door.close(until, fault.kind(), tried);
         account.lane_fault(self.number, fault, pause);
-        let look = control.borrow().look;
-        self.drained(account, look);
+        let now = *control.borrow();
+        if now.hurry == tried {
+            self.drained(account, now.look);
+        }
+        // Else another attempt follows at once; what it finds is what counts.
     }
 
     /// The server has too many connections of this account: another lane serves the mailboxes of
@@ -241,12 +247,11 @@ impl Lane {
             if is_closed(&now) {
                 return None;
             }
-            if self.hurry_seen.swap(now.hurry, Ordering::SeqCst) != now.hurry {
-                account.door.hurry();
-            }
+            account.door.hurry(now.hurry);
             let until = account.door.not_before();
             let open = until <= account.clock.now();
             if open && mine.is_some() {
+                self.tried.store(now.hurry, Ordering::SeqCst);
                 return mine;
             }
             if !open {
@@ -306,7 +311,11 @@ pub(super) async fn connect(account: &Account) -> Result<ImapSession, LaneFault>
         auth: imap.auth.as_deref(),
         memory: &account.memory,
     };
-    ImapSession::open(&account.connector, login, account.settings.tuning).await
+    let mut session = ImapSession::open(&account.connector, login, account.settings.tuning).await?;
+    if account.has_levels() {
+        account.note_delimiter(session.delimiter().await?);
+    }
+    Ok(session)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 
 mod account;
 mod after;
+mod claim;
 mod cursor;
 mod door;
 mod fault;
@@ -26,6 +27,7 @@ mod pieces;
 mod plan;
 mod probe;
 mod queue;
+mod responses;
 mod session;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -166,6 +168,12 @@ impl Inbound {
     /// Leaves flush mode; fetching goes on (TN-11).
     pub(crate) fn end_flush(&self) {
         self.account.end_flush();
+    }
+
+    /// Leaves flush mode if the flush that runs was announced as drained; says whether it did.
+    /// Never waits.
+    pub(crate) fn end_drained_flush(&self) -> bool {
+        self.account.end_drained_flush()
     }
 
     /// The inside of StartMessage: takes the next fetched message, fills and saves `message`, and

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::claim::{Claim, Failed, Manner};
 use super::cursor::Ending;
 use super::fault::LaneFault;
 use super::key::content_digest;
-use super::mailbox::{Claim, Failed, Mailbox, Manner, Match};
+use super::mailbox::{Mailbox, Match};
 use super::plan::{Listing, uid_sets};
 use super::queue::{Body, Fetched};
-use super::session::{Access, Listed, Opened};
+use super::responses::Listed;
+use super::session::{Access, Opened};
 use super::work::{Look, Work};
 use crate::mapi::MapiError;
 use crate::net::{ImapReply, ReplyStatus};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::claim::Claim;
 use super::cursor::Ending;
 use super::fault::LaneFault;
 use super::key::content_digest;
 use super::lane::is_closed;
-use super::mailbox::{Claim, Mailbox, Match};
+use super::mailbox::{Mailbox, Match};
 use super::pass::asks_for_patience;
 use super::plan::{PieceStep, Pieces};
 use super::queue::{Body, Piece};

@@ -2,7 +2,8 @@
 
 use super::InboundSettings;
 use super::fault::LaneFault;
-use super::session::{Access, ImapSession, LoginData, wire_name};
+use super::responses::wire_name;
+use super::session::{Access, ImapSession, LoginData};
 use crate::mapi::{MapiError, MapiResult};
 use crate::net::{Connector, LoginMemory};
 use crate::transport::events::Trouble;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::mailbox::{Claim, Mailbox};
+use super::claim::Claim;
+use super::mailbox::Mailbox;
 
 /// A message on its way from the server to the host.
 pub(super) struct Fetched {

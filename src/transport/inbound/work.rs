@@ -324,7 +324,12 @@ impl Work {
         while let Some(number) = self.owing() {
             self.settle_owed(number).await?;
         }
-        self.lane.drained(&self.account, self.control.borrow().look);
+        let control = *self.control.borrow();
+        if is_closed(&control) {
+            // Who asked meanwhile, with the direction open again, is answered by the next
+            // connection.
+            self.lane.drained(&self.account, control.look);
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::flight::Flight;
 use super::progress::Stage;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
@@ -37,9 +38,8 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
         match flight.progress.stop() {
             Ok(()) => {
                 // Nobody else touches the row any more, but the claim itself may be on its way.
-                let record = flight.record().clone();
                 let result = loop {
-                    match abort_row(shared, entry, how, Some(&record)).await {
+                    match abort_row(shared, entry, how, Some(&flight)).await {
                         Err(SpoolError::Conflict(_)) => tokio::task::yield_now().await,
                         result => break result,
                     }
@@ -60,15 +60,15 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
     }
 }
 
-/// Changes the row. `stopped` is the record of a flight that was stopped: its recipients know
-/// more than the row.
+/// Changes the row. `stopped` is a flight that was stopped: its recipients know more than the row,
+/// and stopping it was no reason to put it off.
 ///
 /// The outer error is the spool's, the inner one the answer.
 async fn abort_row(
     shared: &Shared,
     entry: &EntryId,
     how: Abort,
-    stopped: Option<&QueueRecord>,
+    stopped: Option<&Flight>,
 ) -> Result<MapiResult<()>, SpoolError> {
     let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
         return Ok(Err(MapiError::new(
@@ -77,8 +77,10 @@ async fn abort_row(
         )));
     };
     if let Some(stopped) = stopped {
-        row.envelope = stopped.envelope.clone();
-        row.last_error = stopped.last_error.clone();
+        let record = stopped.record();
+        row.envelope = record.envelope.clone();
+        row.last_error = record.last_error.clone();
+        row.due = stopped.before.due;
     }
     if row.state == QueueState::Done {
         return Ok(Err(too_late(entry)));

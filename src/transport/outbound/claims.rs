@@ -179,8 +179,8 @@ fn put(claim: &Claim) -> Op {
 
 fn line_up(shared: &Shared, claim: Claim) {
     if claim.expired {
-        shared.flights.land(&claim.flight);
         shared.herald.tell(News::SentDeferred(claim.flight.entry.clone()));
+        shared.flights.land(&claim.flight);
     } else {
         shared.lane().push(claim.flight);
         shared.work.notify_waiters();

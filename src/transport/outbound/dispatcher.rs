@@ -66,6 +66,8 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     if !open {
         return Ok(Wait::ForNews);
     }
+    // Looked at before the queue: what is under way now may be back in it by the end of the look.
+    let in_flight = !shared.flights.is_empty();
     let mut claimed = Claimed::default();
     if to_claim > 0 {
         claimed = claims::claim_due(shared, to_claim).await?;
@@ -76,14 +78,17 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let nothing_due = looked && !claimed.any;
     {
         let mut lane = shared.lane();
-        let in_flight = !shared.flights.is_empty();
+        let in_flight = in_flight || !shared.flights.is_empty();
         // A look from before a flush began says nothing about it.
         if lane.asked() == asked && lane.drained(shared.clock.now(), in_flight, nothing_due) {
             shared.herald.tell(News::FlushDrained);
         }
     }
     let another_look = claimed.more && shared.lane().to_claim(shared.clock.now()) > 0;
-    Ok(match (another_look, paused_until.or(claimed.next)) {
+    // A time that has passed belongs to something that cannot be claimed now; what makes it
+    // claimable is news.
+    let next = claimed.next.filter(|time| *time > shared.clock.now());
+    Ok(match (another_look, paused_until.or(next)) {
         (true, _) => Wait::Not,
         (false, Some(time)) => Wait::Until(time),
         (false, None) => Wait::ForNews,

@@ -42,6 +42,8 @@ pub(super) struct Lane<F> {
 #[derive(Debug, Default)]
 struct Flush {
     tried: HashSet<EntryId>,
+    /// Their attempts began before the flush: if those fail, they are tried again.
+    under_way: HashSet<EntryId>,
     /// Nothing was left to move when last looked.
     announced: bool,
     /// Trouble is not waited for before the first look.
@@ -107,8 +109,20 @@ impl<F> Lane<F> {
         self.cap = None;
     }
 
+    /// Notes whose attempts began before the flush that has just begun.
+    pub(super) fn not_tried_yet(&mut self, under_way: impl Iterator<Item = EntryId>) {
+        if let Some(flush) = &mut self.flush {
+            flush.under_way.extend(under_way);
+        }
+    }
+
     pub(super) fn end_flush(&mut self) {
         self.flush = None;
+    }
+
+    /// Ends a flush that is over; `false` when none is, or it has something to do again.
+    pub(super) fn end_drained_flush(&mut self) -> bool {
+        self.flush.take_if(|flush| flush.announced).is_some()
     }
 
     /// Whether retry times are ignored (TN-12).
@@ -290,6 +304,7 @@ impl<F> Lane<F> {
     /// A message was tried in flush mode and is still in the queue.
     pub(super) fn tried(&mut self, entry: &EntryId) {
         if let Some(flush) = &mut self.flush
+            && !flush.under_way.remove(entry)
             && flush.tried.len() < MAX_TRIED
         {
             flush.tried.insert(entry.clone());

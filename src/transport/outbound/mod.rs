@@ -114,7 +114,11 @@ impl Outbound {
     /// TN-12: everything queued is due now, each message once, over all connections.
     /// `flush_drained` is told when nothing is left that can move. Never waits.
     pub(crate) fn begin_flush(&self) {
-        self.shared.lane().begin_flush();
+        let under_way = self.shared.flights.all();
+        let mut lane = self.shared.lane();
+        lane.begin_flush();
+        lane.not_tried_yet(under_way.iter().map(|flight| flight.entry.clone()));
+        drop(lane);
         self.nudge();
     }
 
@@ -122,6 +126,16 @@ impl Outbound {
     pub(crate) fn end_flush(&self) {
         self.shared.lane().end_flush();
         self.nudge();
+    }
+
+    /// Leaves flush mode if the flush that runs was announced as drained and nothing has come
+    /// since; says whether it did. From then on retry times count again. Never waits.
+    pub(crate) fn end_drained_flush(&self) -> bool {
+        let ended = self.shared.lane().end_drained_flush();
+        if ended {
+            self.nudge();
+        }
+        ended
     }
 
     fn nudge(&self) {

@@ -35,6 +35,8 @@ struct Outcome {
     record: QueueRecord,
     /// Whether somebody should be told: the message ended, or some of its recipients failed.
     news: bool,
+    /// Whether a server heard of it, so that a flush has done its part.
+    tried: bool,
 }
 
 /// Records outcomes until every sender is gone.
@@ -49,6 +51,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut landings: mpsc::UnboundedReceiv
 
 fn outcome(shared: &Shared, landing: Landing) -> Outcome {
     let Landing { flight, end, behind } = landing;
+    let tried = !matches!(end, AttemptEnd::Untried(_)) && behind.is_none();
     let mut record = flight.record().clone();
     schedule::conclude(&mut record, &flight.before, &end, shared.rules());
     if let Some(until) = behind {
@@ -59,7 +62,7 @@ fn outcome(shared: &Shared, landing: Landing) -> Outcome {
         matches!(recipient.state, RecipientState::Failed { attempt: of, .. } if of == attempt)
     });
     let news = record.state == QueueState::Done || failed_now;
-    Outcome { flight, record, news }
+    Outcome { flight, record, news, tried }
 }
 
 /// Writes until everything is durable. The claims stand as long, so nothing is sent again.
@@ -129,7 +132,7 @@ fn put(outcome: &Outcome, revision: u64) -> Op {
 
 fn landed(shared: &Shared, outcome: &Outcome) {
     let entry = &outcome.flight.entry;
-    if outcome.record.state != QueueState::Done {
+    if outcome.tried && outcome.record.state != QueueState::Done {
         shared.lane().tried(entry);
     }
     tracing::info!(

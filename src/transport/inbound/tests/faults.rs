@@ -196,6 +196,12 @@ async fn a_message_the_store_refuses_is_set_aside() {
     assert_eq!(cursor.last_uid, 6);
     let trouble = life.trouble(TroubleKind::Message).await;
     assert!(trouble.words.contains("the store refuses it"), "{trouble:?}");
+    let three = async {
+        while life.host.errors.lock().unwrap().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LONG, three).await.unwrap();
     life.inbound.stop(LONG).await;
     assert_eq!(life.host.errors.lock().unwrap().len(), 3);
     rig.store.accept();
@@ -260,6 +266,28 @@ async fn a_wrong_password_is_shown_not_hammered_and_mended() {
     life.flush().await;
     assert_eq!(rig.store.len(), 1);
     life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+}
+
+/// An attempt that began before the flush says nothing about what the flush can have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_outlives_an_attempt_that_began_before_it() {
+    let mut rig = Rig::new().await;
+    rig.settings.imap.mailboxes.push("Lists".into());
+    rig.office.create_mailbox("ann", "Lists").unwrap();
+    rig.settings.tuning.login_pause = (Duration::from_secs(3600), Duration::from_secs(3600));
+    rig.deliver([message(0, 100)]);
+    rig.deliver_to("Lists", [message(1, 100)]);
+    *rig.password.0.lock().unwrap() = "wrong".into();
+    let hang = rig.office.inject(Fault::imap(ImapPhase::Login, Action::Hang).once());
+    let life = rig.start();
+    struck(&hang, 1).await;
+    *rig.password.0.lock().unwrap() = "secret".into();
+    let mut drained = life.events.drained.subscribe();
+    life.inbound.begin_flush();
+    hang.release();
+    tokio::time::timeout(LONG, drained.wait_for(|count| *count > 0)).await.unwrap().unwrap();
+    assert_eq!(rig.store.len(), 2);
     life.inbound.stop(LONG).await;
 }
 

@@ -334,6 +334,39 @@ async fn several_mailboxes_share_the_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_host_gets_names_with_slashes() {
+    for (delimiter, name, wanted) in
+        [('.', "Lists.rust", "Lists/rust"), ('/', "Lists/a.b", "Lists/a.b")]
+    {
+        let mut rig = Rig::with(PostOffice::builder().delimiter(delimiter)).await;
+        rig.settings.imap.mailboxes = vec![name.into()];
+        rig.office.create_mailbox("ann", name).unwrap();
+        rig.deliver_to(name, [message(0, 100)]);
+        rig.one_flush().await;
+        assert_eq!(rig.store.all()[0].mailbox, wanted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_transport_lets_go_of_everything() {
+    let mut rig = Rig::new().await;
+    rig.settings.tuning.small = 300;
+    rig.deliver(messages(50));
+    for pause in [0, 3, 30, 300] {
+        let life = rig.start();
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        drop(life);
+        let alone = async {
+            while std::sync::Arc::strong_count(&rig.spool) > 1 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let waited = tokio::time::timeout(LONG, alone).await;
+        assert!(waited.is_ok(), "after {pause} ms somebody holds the spool");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_mail_is_announced_once_until_somebody_comes() {
     let rig = Rig::new().await;
     rig.deliver(messages(20));

@@ -168,6 +168,26 @@ async fn a_server_that_allows_fewer_connections_gets_fewer() {
 }
 
 #[tokio::test]
+async fn a_flush_sends_over_fewer_connections_what_a_refused_one_should_have() {
+    let rig = Rig::shaped(Shape { connections: 3, ..Shape::default() }, office().await).await;
+    let hang = rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).once());
+    rig.outbound.begin_flush();
+    rig.open();
+    let first = rig.send(1, &["bob@x.org"]).await;
+    hang.reached(PATIENCE).await.unwrap();
+    let refused = rig.office.inject(Fault::smtp(
+        SmtpPhase::Greeting,
+        SmtpAction::reply(421, "4.7.0", "too many connections"),
+    ));
+    let second = rig.send(2, &["bob@x.org"]).await;
+    refused.reached(PATIENCE).await.unwrap();
+    hang.release();
+    rig.hears_end_of(&first).await;
+    rig.hears_end_of(&second).await;
+    rig.hears("the end of the flush", |told| told.contains(&Told::FlushDrained)).await;
+}
+
+#[tokio::test]
 async fn a_flush_does_not_wait_for_trouble_to_pass() {
     let rig = Rig::new().await;
     rig.office.stop().await;
@@ -216,4 +236,22 @@ async fn a_dead_network_ends_many_lives_with_one_probe() {
         assert_eq!(row.state, QueueState::Done);
         assert_eq!(rig.recipient(&entry(number), 0).await, "failed");
     }
+}
+
+#[tokio::test]
+async fn a_claim_whose_stored_time_passes_on_the_wire_is_not_claimed_again() {
+    let rig = Rig::new().await;
+    let hang = rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).once());
+    rig.open();
+    let slow = rig.send(1, &["bob@x.org"]).await;
+    hang.reached(PATIENCE).await.unwrap();
+    rig.clock.advance(Duration::from_secs(7200));
+    for number in 2..=5 {
+        let other = rig.send(number, &["bob@x.org"]).await;
+        rig.hears_end_of(&other).await;
+    }
+    assert_eq!(rig.row(&slow).await.unwrap().attempts, 1);
+    hang.release();
+    assert_eq!(rig.hears_end_of(&slow).await.attempts, 1);
+    assert_eq!(rig.office.accepted_count(), 5);
 }
