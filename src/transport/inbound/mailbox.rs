@@ -266,10 +266,7 @@ impl Mailbox {
             state.in_flight.insert(wanted.uid);
         }
         drop(state);
-        taken
-            .into_iter()
-            .map(|wanted| Claim { mailbox: Arc::clone(self), uid_validity, wanted, settled: false })
-            .collect()
+        taken.into_iter().map(|wanted| Claim::new(Arc::clone(self), uid_validity, wanted)).collect()
     }
 
     /// When the next message that failed is due.
