@@ -222,8 +222,6 @@ async fn hand_over_locked(
     }
 
     if worst != Handed::Gone {
-        // What is done is done, however long the others wait.
-        message.save_changes(Repetition::First).await?;
         if deferred_by.is_some() {
             // The rest is not with this transport: the submission loop takes it from here.
             shared.store.set_deferred(entry, None).await?;

@@ -127,9 +127,7 @@ fn drain(added: &mut broadcast::Receiver<EntryId>, memory: &mut Memory, first: E
         }
     }
     // What is announced is new, or was changed by someone who wants it to go.
-    for entry in &entries {
-        memory.later.remove(entry);
-    }
+    memory.later.retain(|entry, _| !entries.contains(entry));
     Look::These(entries)
 }
 
