@@ -89,7 +89,7 @@ async fn every_shape_arrives_as_it_was_sent() {
         assert_eq!(copies.len(), shape.copies, "copies of {}", shape.name);
         copies.iter().for_each(|copy| check_arrived(shape, stored, copy));
         let kept = kept.get(&id).map(Vec::as_slice).unwrap_or_default();
-        assert_eq!(kept, std::slice::from_ref(&stored), "the sent copy of {}", shape.name);
+        assert_eq!(kept, std::slice::from_ref(stored), "the sent copy of {}", shape.name);
     }
     assert_both_ports_were_used(&provider, &shapes);
 }
