@@ -105,6 +105,7 @@ async fn calls_come_in_the_order_of_lg_1() {
             "end",
             "notify END_INBOUND|END_OUTBOUND|END_INBOUND_FLUSH|END_OUTBOUND_FLUSH",
             "logoff",
+            "release",
             "shutdown",
         ]
     );
@@ -375,7 +376,7 @@ async fn logging_off_gives_deferred_messages_back() {
     house.spooler.logoff(GRACE).await.unwrap();
     assert_eq!(transport.count("abort"), 2);
     let calls = transport.calls();
-    assert_eq!(calls[calls.len() - 2..], ["logoff", "shutdown"]);
+    assert_eq!(calls[calls.len() - 3..], ["logoff", "release", "shutdown"]);
     house.store.with(|store| {
         assert!(
             store
@@ -468,4 +469,52 @@ async fn an_end_that_comes_before_endmessage_has_returned_is_taken_up_at_once() 
     let of_message: Vec<&String> =
         calls.iter().filter(|call| call.starts_with("submit") || *call == "end").collect();
     assert_eq!(of_message, ["submit bob@there", "end", "submit_deferred bob@there", "end"]);
+}
+
+#[tokio::test]
+async fn a_flush_ends_when_its_transport_breaks_with_ends_untold() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    let is_deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("it is deferred", is_deferred).await;
+    let flush = house.spooler.flush(None, FlushFlags::UPLOAD);
+    let broken = async {
+        transport.wait_for("flush_queues", 1).await;
+        transport.signal(SpoolerNotify::CRITICAL_ERROR);
+        tokio::task::yield_now().await;
+        transport.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    };
+    let (flushed, ()) = tokio::join!(tokio::time::timeout(GRACE, flush), broken);
+    assert!(flushed.is_ok(), "the flush waits for an end that nobody will take up");
+}
+
+#[tokio::test]
+async fn a_deferred_message_its_transport_has_lost_is_handed_over_again() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    transport.will([Script::Defer, Script::Refuse(MapiCode::NOT_FOUND, None)]);
+    let house = house(vec![service("work", &transport)]).await;
+    let entry = house.store.submit(1, smtp("ann@work"));
+    let is_deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("it is deferred", is_deferred).await;
+    transport.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is sent after all", |store| store.finished.len() == 1).await;
+}
+
+/// An entry id may be drawn long before the message is there.
+#[tokio::test]
+async fn a_message_with_an_earlier_entry_id_is_not_passed_over() {
+    let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
+    let house = house(vec![service("work", &transport)]).await;
+    house.store.submit(9, smtp("ann@work"));
+    house.store.wait_until("the first is sent", |store| store.finished.len() == 1).await;
+    house.store.submit(1, smtp("ann@work"));
+    house.store.wait_until("both are sent", |store| store.finished.len() == 2).await;
 }

@@ -2,11 +2,14 @@
 //! their answers (OB-7, OB-10, OB-11, SP-3).
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::Shared;
+use super::calling_order::Place;
 use super::reports;
 use super::routed_message::RoutedMessage;
 use super::routing::{RouteRequest, RouteTarget, Routing, route};
@@ -54,8 +57,10 @@ enum Answer {
 }
 
 /// Hands a waiting message to its transports.
-pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
-    locked(shared, entry, None).await
+///
+/// Its first call begins at its `place`, behind those of older messages (OB-14).
+pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId, place: Place) -> Handed {
+    locked(shared, entry, None, place).await
 }
 
 /// Carries on with a message whose transport signalled NOTIFY_SENTDEFERRED (OB-11).
@@ -64,17 +69,22 @@ pub(crate) async fn finish_deferred(
     slot: &Arc<Slot>,
     entry: &EntryId,
 ) -> Handed {
-    locked(shared, entry, Some(slot)).await
+    locked(shared, entry, Some(slot), Place::default()).await
 }
 
-async fn locked(shared: &Arc<Shared>, entry: &EntryId, deferred_by: Option<&Arc<Slot>>) -> Handed {
+async fn locked(
+    shared: &Arc<Shared>,
+    entry: &EntryId,
+    deferred_by: Option<&Arc<Slot>>,
+    place: Place,
+) -> Handed {
     let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
         Ok(()) => {}
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
         Err(_) => return Handed::Later(LATER),
     }
-    let handed = match hand_over_locked(shared, entry, deferred_by).await {
+    let handed = match hand_over_locked(shared, entry, deferred_by, place).await {
         Ok(handed) => handed,
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
         Err(error) => {
@@ -114,6 +124,7 @@ async fn hand_over_locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
+    mut place: Place,
 ) -> MapiResult<Handed> {
     let message = shared.store.open_message(entry).await?;
     let props = message.props().await?;
@@ -129,7 +140,7 @@ async fn hand_over_locked(
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
-        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED).await {
+        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut place).await {
             Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
@@ -176,7 +187,7 @@ async fn hand_over_locked(
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
             let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
-            let answer = submit(shared, slot, view, SubmitMessageFlags::empty()).await;
+            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut place).await;
             match answer {
                 Answer::Sent => {
                     keep_outcomes(&message).await?;
@@ -211,8 +222,6 @@ async fn hand_over_locked(
     }
 
     if worst != Handed::Gone {
-        // What is done is done, however long the others wait.
-        message.save_changes(Repetition::First).await?;
         if deferred_by.is_some() {
             // The rest is not with this transport: the submission loop takes it from here.
             shared.store.set_deferred(entry, None).await?;
@@ -274,6 +283,7 @@ async fn submit(
     slot: &Slot,
     message: Arc<dyn Message>,
     flags: SubmitMessageFlags,
+    place: &mut Place,
 ) -> Answer {
     let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
     let code = shared.table.status_code(slot.row_id).unwrap_or_default();
@@ -284,7 +294,16 @@ async fn submit(
     for _ in 0..RESEND_NOW_LIMIT {
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
         let cell = MessageRefCell::outbound();
-        if let Err(error) = logon.submit_message(flags, Arc::clone(&message), &cell).await {
+        place.comes().await;
+        let mut call = logon.submit_message(flags, Arc::clone(&message), &cell);
+        // A call that waits has begun; the next one need not wait for its end.
+        let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+        place.leave();
+        let submitted = match begun {
+            Poll::Ready(submitted) => submitted,
+            Poll::Pending => call.await,
+        };
+        if let Err(error) = submitted {
             return refusal(error);
         }
         let end = match logon.end_message(cell.reference()).await {

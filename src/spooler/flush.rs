@@ -7,6 +7,17 @@ use super::slot::Slot;
 use crate::mapi::{FlushFlags, MapiCode, MapiError, MapiResult, StatusCode, TransportNotify};
 use crate::spi::{NotifyData, OutgoingRow, OutgoingState};
 
+/// Refuses flags that nobody knows (FL-6).
+pub(crate) fn check(flags: FlushFlags) -> MapiResult<()> {
+    match FlushFlags::unknown_bits(flags.bits()) {
+        0 => Ok(()),
+        unknown => Err(MapiError::new(
+            MapiCode::UNKNOWN_FLAGS,
+            format!("unknown FlushQueues bits 0x{unknown:X}"),
+        )),
+    }
+}
+
 /// Flushes the given logons and returns when each has left flush mode (FL-7). A transport that is
 /// closed for a direction is passed over: its flush would only be remembered (TN-13).
 ///
@@ -16,13 +27,6 @@ pub(crate) async fn flush(
     slots: &[Arc<Slot>],
     flags: FlushFlags,
 ) -> MapiResult<()> {
-    let unknown = FlushFlags::unknown_bits(flags.bits());
-    if unknown != 0 {
-        return Err(MapiError::new(
-            MapiCode::UNKNOWN_FLAGS,
-            format!("unknown FlushQueues bits 0x{unknown:X}"),
-        ));
-    }
     for slot in slots {
         for (flag, enabled, bit) in [
             (FlushFlags::UPLOAD, StatusCode::OUTBOUND_ENABLED, StatusCode::OUTBOUND_FLUSH),

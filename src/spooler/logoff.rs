@@ -59,8 +59,8 @@ pub(crate) async fn run(
         .map(|logon| async move { logon.transport_logoff(flags).await });
     let mut first_error = join_all(logoffs).await.into_iter().find_map(Result::err);
     for slot in &slots {
-        shared.table.remove(slot.row_id);
         slot.release();
+        shared.table.remove(slot.row_id);
     }
     let flags = if hurry { DeinitFlags::HURRY } else { DeinitFlags::NORMAL };
     for provider in providers {

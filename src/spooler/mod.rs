@@ -4,6 +4,7 @@
 //! It knows transports and the store only through [`spi`](crate::spi).
 
 mod attempt;
+mod calling_order;
 mod deferred;
 mod flush;
 mod logoff;
@@ -19,7 +20,7 @@ mod turns;
 pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::mapi::{
     EntryId, FlushFlags, LogonFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags,
-    ResourceFlags, ResourceMethods, SPI_VERSION, StatusCode, SubmitFlags, TransportNotify,
+    ResourceFlags, ResourceMethods, SPI_VERSION, StatusCode, TransportNotify,
 };
 use crate::spi::{
     LogonOutcome, MessageStore, NotifyData, OutgoingState, ProfileSection, StatusColumns,
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     slots: Mutex<Vec<Arc<Slot>>>,
     /// Something that was not possible may be possible now: look at the whole table.
     pub(crate) reconsider: Notify,
+    /// At the next look nothing has to wait for the time a transport named.
+    pub(crate) resume: AtomicBool,
     /// Bounds the SubmitMessage calls that run at once; their commits share flushes.
     pub(crate) hand_over: Arc<Semaphore>,
     /// The same for the ends of deferred messages, apart, so that ends never wait for beginnings.
@@ -102,9 +105,8 @@ pub(crate) struct Shared {
 /// Messages handed to transports, or taken back from them, at the same time.
 const AT_ONCE: usize = 128;
 
-/// How often, and how long each time, a cancel waits for a running call about its message.
-const CANCEL_TRIES: usize = 3;
-const CANCEL_WAIT: Duration = Duration::from_secs(5);
+/// How long a cancel waits for a running call about its message.
+const CANCEL_WAIT: Duration = Duration::from_secs(15);
 
 impl Spooler {
     /// Starts a session: logs every service on, in transport order, and starts the loops. A
@@ -126,6 +128,7 @@ impl Spooler {
             table: StatusTable::new(),
             slots: Mutex::new(Vec::new()),
             reconsider: Notify::new(),
+            resume: AtomicBool::new(false),
             hand_over: Arc::new(Semaphore::new(AT_ONCE)),
             finish: Arc::new(Semaphore::new(AT_ONCE)),
             turns: Turns::default(),
@@ -272,13 +275,29 @@ impl Spooler {
         self.shared.store.set_deferred(entry, None).await
     }
 
-    /// Flushes all transports, or one (FL-4, FL-7); returns when it is done.
+    /// Flushes all transports, or one (FL-4, FL-7); returns when it is done, with
+    /// `FLUSH_ASYNC_OK` at once.
     ///
     /// # Errors
     /// `MAPI_E_NOT_FOUND`, `MAPI_E_UNKNOWN_FLAGS`, the errors of the logons.
     pub async fn flush(&self, name: Option<&str>, flags: FlushFlags) -> MapiResult<()> {
+        flush::check(flags)?;
         let slots = self.shared.slots_named(name)?;
-        flush::flush(&self.shared, &slots, flags).await
+        if !flags.contains(FlushFlags::ASYNC_OK) {
+            return flush::flush(&self.shared, &slots, flags).await;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            tokio::select! {
+                () = shared.ending.cancelled() => {}
+                flushed = flush::flush(&shared, &slots, flags) => {
+                    if let Err(error) = flushed {
+                        tracing::warn!(%error, "A flush in the background failed");
+                    }
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Cancels a message for good, wherever it is (OB-15, TN-17).
@@ -287,65 +306,26 @@ impl Spooler {
     /// `MAPI_E_UNABLE_TO_ABORT` when it is too late, `MAPI_E_NOT_IN_QUEUE` when it is gone;
     /// `MAPI_E_END_OF_SESSION` when the transport that has it is not logged on.
     pub async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
-        let answer = self.cancel_in_time(entry).await;
-        self.shared.given_back().remove(entry);
-        match &answer {
-            Ok(()) => self.shared.ended(entry),
-            // Whatever was tried, it is not to be forgotten.
-            Err(_) => self.shared.reconsider(),
-        }
-        answer
-    }
-
-    async fn cancel_in_time(&self, entry: &EntryId) -> MapiResult<()> {
-        // Once a transport has cancelled it, the message is gone for good however that comes.
-        let mut cancelled = false;
-        for _ in 0..CANCEL_TRIES {
-            match self.try_cancel(entry, &mut cancelled).await {
-                // Locked: a call about it runs. It is short, and then the message is either gone
-                // or with its transport, which can be asked.
-                Err(error) if error.code() == MapiCode::BUSY => {
-                    let _ = tokio::time::timeout(CANCEL_WAIT, self.shared.settled()).await;
-                }
-                Err(error) if cancelled && error.code() == MapiCode::NOT_IN_QUEUE => return Ok(()),
-                answer => return answer,
-            }
-        }
-        Err(MapiCode::UNABLE_TO_ABORT.into())
-    }
-
-    /// One try; `MAPI_E_BUSY` when a call about the message runs.
-    async fn try_cancel(&self, entry: &EntryId, cancelled: &mut bool) -> MapiResult<()> {
+        // A call about it that runs is short; while we have the turn, nobody hands it over.
+        let turn = tokio::time::timeout(CANCEL_WAIT, self.shared.turns.take(entry));
+        let _turn = turn.await.map_err(|_| {
+            let words = format!("{entry} is being handed to a transport");
+            MapiError::new(MapiCode::UNABLE_TO_ABORT, words)
+        })?;
         let store = &self.shared.store;
-        match store.set_lock_state(entry, SubmitFlags::LOCKED).await {
-            // Under the lock nobody hands it over while its transports are asked.
-            Ok(()) => {
-                let asked = self.abort_deferred(entry).await;
-                let freed = match &asked {
-                    Ok(_) => {
-                        // Not to be handed over in the moment between lock and removal.
-                        self.shared.given_back().insert(entry.clone());
-                        store.set_deferred(entry, None).await
-                    }
-                    Err(_) => Ok(()),
-                };
-                store.set_lock_state(entry, SubmitFlags::empty()).await?;
-                *cancelled |= asked?;
-                freed?;
-            }
-            // On hold, or locked by a call that runs: the store knows.
-            Err(error) if error.code() == MapiCode::BUSY => {}
-            Err(error) => return Err(error),
-        }
-        store.abort_submit(entry).await.map_err(|error| match error.code() {
-            MapiCode::UNABLE_TO_ABORT => MapiError::new(MapiCode::BUSY, error.detail().to_owned()),
-            _ => error,
-        })
+        self.abort_deferred(entry).await?;
+        // Should this be the end, the message is handed over again, and the transport that has
+        // cancelled it says so.
+        store.set_deferred(entry, None).await?;
+        store.abort_submit(entry).await?;
+        self.shared.given_back().remove(entry);
+        self.shared.ended(entry);
+        Ok(())
     }
 
     /// Asks the transport that has the message, or while nobody is known to have it, every one:
-    /// after a crash or a logoff one may have it all the same. `true` when one cancelled it.
-    async fn abort_deferred(&self, entry: &EntryId) -> MapiResult<bool> {
+    /// after a crash or a logoff one may have it all the same.
+    async fn abort_deferred(&self, entry: &EntryId) -> MapiResult<()> {
         let row = self.shared.store.outgoing_row(entry).await?;
         let slots = match &row.state {
             OutgoingState::Deferred { transport } => self.shared.slots_named(Some(transport))?,
@@ -353,7 +333,6 @@ impl Spooler {
         };
         let deferred = matches!(row.state, OutgoingState::Deferred { .. });
         let flags = TransportNotify::ABORT_DEFERRED | TransportNotify::CANCEL_MESSAGE;
-        let mut cancelled = false;
         for slot in slots {
             let logon = match slot.logon() {
                 Ok(logon) => logon,
@@ -361,13 +340,13 @@ impl Spooler {
                 Err(_) => continue,
             };
             match logon.transport_notify(flags, NotifyData::EntryId(entry)).await {
-                Ok(()) => cancelled = true,
+                Ok(()) => {}
                 // The transport has nothing of it; the store decides.
                 Err(error) if error.code() == MapiCode::NOT_FOUND => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(cancelled)
+        Ok(())
     }
 
     /// Looks at the whole outgoing queue table again: for changes the store does not announce,
@@ -427,6 +406,12 @@ impl Shared {
         self.reconsider.notify_one();
     }
 
+    /// NOTIFY_READYTOSEND: what was told to wait need not wait any longer (SP-6).
+    pub(crate) fn resume(&self) {
+        self.resume.store(true, Ordering::SeqCst);
+        self.reconsider();
+    }
+
     /// Announces that a message left the table.
     pub(crate) fn ended(&self, entry: &EntryId) {
         // An error means that nobody listens.
@@ -450,6 +435,7 @@ async fn watch(shared: Arc<Shared>, slot: Arc<Slot>) {
         tokio::select! {
             () = shared.ending.cancelled() => return,
             () = slot.critical_error.cancelled() => {
+                slot.release();
                 let columns = StatusColumns {
                     status_code: Some(StatusCode::FAILURE),
                     status_string: Some(

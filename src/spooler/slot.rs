@@ -44,6 +44,8 @@ pub(crate) struct Slot {
     pub(crate) inbound_flushes: AtomicU64,
     /// Inside NOTIFY_CRITSEC (IB-9).
     critical_section: AtomicBool,
+    /// The row changes no more: a logon may have something to say while it goes.
+    released: AtomicBool,
     /// Cancelled by NOTIFY_CRITICAL_ERROR: nothing is called any more but the release (SP-2).
     pub(crate) critical_error: CancellationToken,
 }
@@ -72,6 +74,7 @@ impl Slot {
             config_change: Notify::new(),
             inbound_flushes: AtomicU64::new(0),
             critical_section: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             critical_error: CancellationToken::new(),
         };
         (Arc::new(slot), receiver)
@@ -83,6 +86,7 @@ impl Slot {
 
     /// Releases the logon (LG-1); calls that run keep it until they return.
     pub(crate) fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
         let released = self.lock_logon().take();
         // Not under the lock: the logon's own end may call back.
         drop(released);
@@ -196,7 +200,7 @@ impl Support for SlotSupport {
         if flags.contains(SpoolerNotify::READYTOSEND)
             && let Some(shared) = self.shared.upgrade()
         {
-            shared.reconsider();
+            shared.resume();
         }
     }
 
@@ -214,6 +218,9 @@ impl Support for SlotSupport {
         flags: ModifyStatusFlags,
     ) -> MapiResult<()> {
         let shared = self.shared.upgrade().ok_or(MapiCode::END_OF_SESSION)?;
+        if self.slot.released.load(Ordering::SeqCst) {
+            return Err(MapiCode::END_OF_SESSION.into());
+        }
         let before = shared.table.status_code(self.slot.row_id).unwrap_or_default();
         shared.table.modify(self.slot.row_id, &self.slot.host, columns, flags);
         let after = shared.table.status_code(self.slot.row_id).unwrap_or_default();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -10,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Shared;
 use super::attempt::{self, Handed};
+use super::calling_order::CallingOrder;
 use crate::mapi::{EntryId, MapiCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
 
@@ -34,6 +36,7 @@ struct Memory {
     later: BTreeMap<EntryId, SysTime>,
     /// The table could not be read; when to try again.
     unread: Option<SysTime>,
+    order: CallingOrder,
 }
 
 /// How much of the table is to be looked at.
@@ -71,7 +74,13 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
                 Err(RecvError::Lagged(_)) => look = Look::All,
                 Err(RecvError::Closed) => return,
             },
-            () = shared.reconsider.notified() => look = Look::All,
+            () = shared.reconsider.notified() => {
+                if shared.resume.swap(false, Ordering::SeqCst) {
+                    // Times from the messages themselves are read again from their rows.
+                    memory.later.clear();
+                }
+                look = Look::All;
+            }
             () = wait_until(&shared, memory.next_time()) => look = memory.due(shared.clock.now()),
             Some(asked) = barriers.recv() => {
                 // All of it, because what made messages possible may not have been heard yet.
@@ -118,9 +127,7 @@ fn drain(added: &mut broadcast::Receiver<EntryId>, memory: &mut Memory, first: E
         }
     }
     // What is announced is new, or was changed by someone who wants it to go.
-    for entry in &entries {
-        memory.later.remove(entry);
-    }
+    memory.later.retain(|entry, _| !entries.contains(entry));
     Look::These(entries)
 }
 
@@ -240,9 +247,10 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
     };
     let Ok(permit) = permit else { return };
     memory.busy.insert(entry.clone());
+    let place = memory.order.next();
     let (task_shared, report) = (Arc::clone(shared), report.clone());
     shared.tasks.spawn(async move {
-        let handed = attempt::hand_over(&task_shared, &entry).await;
+        let handed = attempt::hand_over(&task_shared, &entry, place).await;
         drop(permit);
         // An error means that the loop has ended with the session.
         let _ = report.send((entry, handed));

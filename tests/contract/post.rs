@@ -80,6 +80,11 @@ impl Post {
         self.folder.path().join("Mail")
     }
 
+    /// Where the spool lies.
+    pub(crate) fn spool_folder(&self) -> PathBuf {
+        self.folder.path().join("state").join("spool")
+    }
+
     /// Puts a message on the server.
     pub(crate) fn arrive(&self, subject: &str) {
         let text = format!("From: bob@example.org\r\nSubject: {subject}\r\n\r\nhello\r\n");

@@ -55,6 +55,19 @@ fn start_message_hands_over_until_one_comes_back_unsaved() {
     assert_eq!(receive(&logon).unwrap().state().saves, 0, "nothing is left");
 }
 
+/// Proves: IB-2
+#[test]
+fn a_large_message_is_received_as_it_is() {
+    let rig = Rig::new();
+    let (host, logon) = rig.running();
+    let bytes = [mail(1), b"All work and no play.\r\n".repeat(200_000)].concat();
+    rig.office.deliver("ann", "INBOX", bytes.clone()).unwrap();
+    host.wait_until("mail is announced", |seen| seen.count(SpoolerNotify::NEWMAIL) > 0);
+    let message = receive(&logon).unwrap();
+    assert_eq!(message.state().saves, 1);
+    assert!(message.bytes().unwrap() == bytes, "the bytes are others");
+}
+
 /// Proves: IB-1, LG-7, TN-7
 #[test]
 fn poll_answers_only_while_inbound_is_enabled() {

@@ -137,7 +137,9 @@ fn releasing_a_logon_without_logoff_loses_nothing() {
     let fault = hang(&rig, SmtpPhase::Data);
     let message = send_until_it_hangs(&rig, &logon, &fault);
     drop(logon);
+    let calls = host.seen().calls;
     host.wait_until("the support object is released", |seen| seen.released);
+    assert_eq!(host.seen().calls, calls, "who released it hears nothing more");
     release(&rig, &fault);
     assert_sent_once_by_the_next(&rig, &message);
 }

@@ -74,6 +74,24 @@ fn a_message_goes_the_whole_way() {
     assert!(rig.office.violations().is_empty());
 }
 
+/// Bodies of this size lie in files, and files are read by threads of a runtime: not the host's.
+/// Proves: OB-6
+#[test]
+fn a_large_message_is_sent_as_it_is() {
+    let rig = Rig::new();
+    let (host, logon) = rig.running();
+    let head = "From: ann@example.org\r\nTo: bob@example.org\r\nSubject: big\r\n\r\n";
+    let bytes = [head.as_bytes(), &b"All work and no play.\r\n".repeat(100_000)].concat();
+    let message = HostMessage::raw(1, "bob@example.org", bytes.clone());
+    defer(&logon, &message);
+    finish(&host, &logon, &message);
+    let accepted = rig.office.accepted();
+    let sent: Vec<&[u8]> =
+        accepted.iter().filter_map(|one| one.bytes()).map(|sent| &sent[..]).collect();
+    assert_eq!(sent.len(), 1);
+    assert!(sent[0].ends_with(&bytes[head.len()..]), "the text is another one");
+}
+
 /// Proves: OB-2, OB-10, TN-19
 #[test]
 fn references_are_unique_among_messages_open_at_the_same_time() {

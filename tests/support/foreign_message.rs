@@ -78,6 +78,13 @@ impl HostMessage {
         Self::make(Some(number), data(number, recipients), Some(hold))
     }
 
+    /// The same as RFC 5322 bytes, which are to be sent as they are.
+    pub(crate) fn raw(number: u8, to: &str, bytes: Vec<u8>) -> Arc<Self> {
+        let message = Self::outgoing(number, &[to]);
+        *lock(&message.content) = Some(bytes);
+        message
+    }
+
     /// A new message for StartMessage.
     pub(crate) fn incoming() -> Arc<Self> {
         Self::make(None, MessageData::default(), None)

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use postrider::mapi::{
-    Attachment, EntryId, MapiCode, MapiResult, MessageData, PropList, Recipient, SubmitFlags,
-    SysTime,
+    Attachment, EntryId, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient,
+    SubmitFlags, SysTime,
 };
 use postrider::spi::{
     Content, ContentSink, Message, MessageStore, OutgoingRow, OutgoingState, Repetition, Report,
@@ -133,8 +133,12 @@ impl MessageStore for MemoryStore {
                 Some(transport) => OutgoingState::Deferred { transport: transport.to_owned() },
                 None => OutgoingState::Waiting { not_before: SysTime::EPOCH },
             };
-            Ok(())
-        })
+            Ok::<_, MapiError>(())
+        })?;
+        if transport.is_none() {
+            let _ = self.added.send(entry.clone());
+        }
+        Ok(())
     }
 
     async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()> {

@@ -33,6 +33,8 @@ pub enum Script {
     Refuse(MapiCode, Option<Duration>),
     /// An error of EndMessage.
     RefuseAtEnd(MapiCode),
+    /// SubmitMessage never returns.
+    Hang,
 }
 
 /// The provider and its only logon.
@@ -156,6 +158,12 @@ impl XpProvider for ScriptedProvider {
 
 struct ScriptedLogon(Arc<ScriptedTransport>);
 
+impl Drop for ScriptedLogon {
+    fn drop(&mut self) {
+        self.0.note("release");
+    }
+}
+
 #[async_trait]
 impl XpLogon for ScriptedLogon {
     async fn address_types(&self) -> MapiResult<AddressTypes> {
@@ -234,6 +242,7 @@ impl XpLogon for ScriptedLogon {
             Script::Refuse(code, retry_after) => {
                 return Err(SubmitError { error: code.into(), retry_after });
             }
+            Script::Hang => std::future::pending().await,
             Script::Send => {
                 recipients.iter_mut().for_each(|recipient| recipient.responsibility = true);
                 message.modify_recipients(recipients).await?;
@@ -260,7 +269,9 @@ impl XpLogon for ScriptedLogon {
             Script::ResendLater => Ok(EndMessageFlags::RESEND_LATER),
             Script::ResendNow => Ok(EndMessageFlags::RESEND_NOW),
             Script::RefuseAtEnd(code) => Err((*code).into()),
-            Script::Refuse(..) => panic!("EndMessage after a refused SubmitMessage"),
+            Script::Refuse(..) | Script::Hang => {
+                panic!("EndMessage after a SubmitMessage that did not succeed")
+            }
         }
     }
 

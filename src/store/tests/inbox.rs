@@ -104,6 +104,24 @@ async fn report_about(house: &House, entry: &EntryId, attempt: u32) -> Report {
     }
 }
 
+/// An attempt that was taken back has its number used again.
+#[tokio::test]
+async fn reports_of_one_attempt_about_different_recipients_do_not_hide_each_other() {
+    let house = House::new().await;
+    let mut message = note();
+    message.recipients.push(Recipient::smtp(7, RecipientType::To, "eve@example.org"));
+    let (entry, _) = house.store.submit(message).await.unwrap();
+    let first = report_about(&house, &entry, 1).await;
+    let mut second = first.clone();
+    let rows = house.store.open_message(&entry).await.unwrap().recipients().await.unwrap();
+    let last = rows.last().unwrap().clone();
+    second.recipients = vec![(last.clone(), outcome(last.row, ReportKind::Failure))];
+    for report in [&first, &second, &first, &second] {
+        house.store.deliver_report(report.clone()).await.unwrap();
+    }
+    assert_eq!(names(&house.mail("new")).len(), 2);
+}
+
 #[tokio::test]
 async fn a_report_is_put_into_inbox_once_per_attempt() {
     let house = House::new().await;

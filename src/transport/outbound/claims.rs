@@ -2,6 +2,7 @@
 //! durable before a socket is opened, and many in one commit.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::flight::Flight;
 use super::herald::News;
@@ -17,6 +18,8 @@ pub(super) struct Claimed {
     pub(super) more: bool,
     /// Something was found that is due.
     pub(super) any: bool,
+    /// Something is due and waits for an older message that is not in the queue yet.
+    pub(super) held: bool,
     /// When the next one will be due.
     pub(super) next: Option<SysTime>,
 }
@@ -56,12 +59,22 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
         (lane.is_flushing(), lane.trouble().map(|(why, _)| why.words()))
     };
     let until = if flushing { SysTime::MAX } else { shared.clock.now() };
-    let skip = |entry: &EntryId| shared.flights.has(entry) || shared.lane().was_tried(entry);
+    let oldest = shared.entering.oldest();
+    let held = AtomicBool::new(false);
+    let skip = |entry: &EntryId| {
+        if shared.flights.has(entry) || shared.lane().was_tried(entry) {
+            return true;
+        }
+        let younger = oldest.as_ref().is_some_and(|oldest| entry > oldest);
+        held.fetch_or(younger, Ordering::Relaxed);
+        younger
+    };
     let look_at = if trouble.is_some() { limit.max(PROBE_PAGE) } else { limit };
     let page = shared.spool.due(shared.account, until, look_at, &skip).await?;
     let mut claimed = Claimed {
         more: page.entries.len() >= look_at,
         any: !page.entries.is_empty(),
+        held: held.load(Ordering::Relaxed),
         next: page.next,
     };
     let mut claims: Vec<Claim> = Vec::with_capacity(page.entries.len());

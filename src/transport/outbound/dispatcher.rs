@@ -37,10 +37,16 @@ pub(super) async fn run(shared: Arc<Shared>) {
         };
         match wait {
             Wait::Not => tokio::task::yield_now().await,
-            Wait::ForNews => wake.await,
+            Wait::ForNews => {
+                tokio::select! {
+                    () = wake => {}
+                    () = shared.entering.patience_ends() => {}
+                }
+            }
             Wait::Until(time) => {
                 tokio::select! {
                     () = wake => {}
+                    () = shared.entering.patience_ends() => {}
                     () = shared.clock.sleep_until(time) => {}
                 }
             }
@@ -67,18 +73,20 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
         return Ok(Wait::ForNews);
     }
     // Looked at before the queue: what is under way now may be back in it by the end of the look.
-    let in_flight = !shared.flights.is_empty();
+    let under_way = || !shared.flights.is_empty() || !shared.entering.is_empty();
+    let in_flight = under_way();
     let mut claimed = Claimed::default();
     if to_claim > 0 {
+        let begun = shared.lane().begin_look();
         claimed = claims::claim_due(shared, to_claim).await?;
-        shared.lane().set_backlog(claimed.more);
+        shared.lane().end_look(begun, claimed.more || claimed.held);
     }
     staff(shared);
     let looked = to_claim > 0;
-    let nothing_due = looked && !claimed.any;
+    let nothing_due = looked && !claimed.any && !claimed.held;
     {
         let mut lane = shared.lane();
-        let in_flight = in_flight || !shared.flights.is_empty();
+        let in_flight = in_flight || under_way();
         // A look from before a flush began says nothing about it.
         if lane.asked() == asked && lane.drained(shared.clock.now(), in_flight, nothing_due) {
             shared.herald.tell(News::FlushDrained);

@@ -158,7 +158,8 @@ async fn prepare(
         priority: Priority::of(&props),
         submitted,
         expires: props.time(tags::EXPIRY_TIME).map_or(end_of_life, |time| time.min(end_of_life)),
-        due: now,
+        // Due by the time of submission, which is the order in which messages leave.
+        due: submitted.min(now),
         attempts: 0,
         envelope,
         body,
@@ -184,7 +185,9 @@ async fn store(
 ) -> Result<(), SpoolError> {
     let Prepared { mut record, staged } = prepared;
     let done = record.state == QueueState::Done;
-    let claimed = (!done && shared.lane().may_claim_new(shared.clock.now()))
+    // What is young waits its turn in the queue, where the claims follow the order of submission.
+    let first = shared.entering.oldest().is_none_or(|oldest| *entry <= oldest);
+    let claimed = (!done && first && shared.lane().may_claim_new(shared.clock.now()))
         .then(|| first_claim(shared, entry, &mut record))
         .flatten();
     let mut batch = Batch::new();
@@ -203,10 +206,14 @@ async fn store(
             shared.work.notify_waiters();
         }
         (Ok(_durable), None) => {
+            let mut lane = shared.lane();
             if done {
                 shared.herald.tell(News::SentDeferred(entry.clone()));
+            } else {
+                // Nothing that comes now may overtake it on its way from the queue.
+                lane.stored();
             }
-            shared.lane().new_work();
+            lane.new_work();
         }
         (Err(_), Some(flight)) => shared.flights.land(&flight),
         (Err(_), None) => {}

@@ -33,10 +33,23 @@ pub(super) struct Lane<F> {
     /// Those of them that have an open connection.
     connected: usize,
     moving: usize,
-    /// More was due than could be claimed.
-    backlog: bool,
+    /// Whether messages wait in the queue that nothing new may overtake.
+    backlog: Backlog,
     /// Grows with everything that makes an earlier look at the queue worth nothing.
     asked: u64,
+}
+
+/// What is known of the messages that are due and not claimed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Backlog {
+    /// At the last look more was due than could be claimed.
+    more: bool,
+    /// A look at the queue is under way.
+    looking: bool,
+    /// Messages put into the queue without a claim so far, and how many of them had been when
+    /// the last look began.
+    stored: u64,
+    looked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +94,7 @@ impl<F> Lane<F> {
             idle: 0,
             connected: 0,
             moving: 0,
-            backlog: false,
+            backlog: Backlog::default(),
             asked: 0,
         }
     }
@@ -190,13 +203,25 @@ impl<F> Lane<F> {
     pub(super) fn may_claim_new(&self, now: SysTime) -> bool {
         self.is_open()
             && self.trouble.is_none()
-            && !self.backlog
+            && !(self.backlog.more || self.backlog.looking)
+            && self.backlog.looked == self.backlog.stored
             && self.ready.len() < self.connections(now) * AHEAD
     }
 
-    /// Remembers whether more was due than was claimed.
-    pub(super) fn set_backlog(&mut self, backlog: bool) {
-        self.backlog = backlog;
+    /// A message is in the queue and not claimed.
+    pub(super) fn stored(&mut self) {
+        self.backlog.stored = self.backlog.stored.wrapping_add(1);
+    }
+
+    /// A look at the queue begins; the answer is for its end.
+    pub(super) fn begin_look(&mut self) -> u64 {
+        self.backlog.looking = true;
+        self.backlog.stored
+    }
+
+    /// A look has ended with its claims in line; `more` was due than was claimed.
+    pub(super) fn end_look(&mut self, begun: u64, more: bool) {
+        self.backlog = Backlog { more, looking: false, looked: begun, ..self.backlog };
     }
 
     /// Puts a claimed message in line.

@@ -14,6 +14,7 @@ mod connection;
 mod deadlines;
 mod delivery;
 mod dispatcher;
+mod entering;
 mod flight;
 mod herald;
 mod intake;
@@ -46,6 +47,7 @@ use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::spi::{Message, SubmitError};
 use crate::spool::Spool;
+use entering::Entrant;
 use herald::{Herald, News};
 use login::SmtpDialer;
 use shared::{Parts, Shared};
@@ -161,7 +163,13 @@ impl Outbound {
         cancel: CancellationToken,
     ) -> Result<Taken, SubmitError> {
         let shared = Arc::clone(&self.shared);
-        let work = async move { intake::take(&shared, entry, message, cancel).await };
+        // Noted by the first poll, so that messages enter in the order of the calls.
+        let entrant = Entrant::new(&shared, &entry);
+        let work = async move {
+            let taken = intake::take(&shared, entry, message, cancel).await;
+            drop(entrant);
+            taken
+        };
         match self.shared.tasks.spawn_on(work, &self.shared.runtime).await {
             Ok(taken) => taken,
             Err(error) => Err(broken(&error).into()),

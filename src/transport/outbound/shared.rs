@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deadlines::Deadlines;
+use super::entering::Entering;
 use super::flight::{Flight, Flights};
 use super::herald::{Herald, News};
 use super::lane::{Lane, Reaction};
@@ -83,6 +84,7 @@ pub(super) struct Shared {
     /// Names this process in leases.
     pub(super) owner: u64,
     pub(super) flights: Flights,
+    pub(super) entering: Entering,
     lane: Mutex<Lane<Arc<Flight>>>,
     /// Wakes the dispatcher.
     pub(super) wake: Notify,
@@ -115,6 +117,7 @@ impl Shared {
             dialer: parts.dialer,
             owner: fastrand::u64(..),
             flights: Flights::default(),
+            entering: Entering::default(),
             wake: Notify::new(),
             work: Notify::new(),
             herald,
