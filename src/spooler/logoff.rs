@@ -36,9 +36,10 @@ pub(crate) async fn run(
     }
     // TN-9: what is on the wire is completed, and what became of it is heard.
     let deadline = tokio::time::Instant::now() + grace;
+    let mut in_time = !hurry;
     if !hurry {
         let quiet = slots.iter().map(|slot| quiet(shared, slot));
-        let _ = tokio::time::timeout_at(deadline, join_all(quiet)).await;
+        in_time = tokio::time::timeout_at(deadline, join_all(quiet)).await.is_ok();
     }
     // No new calls from here on; those that run are given their time, then cancelled below by
     // the logoff itself.
@@ -50,7 +51,8 @@ pub(crate) async fn run(
     if !hurry && tokio::time::timeout(GIVE_BACK, give_back(shared, &slots)).await.is_err() {
         tracing::info!("Not every deferred message was given back; the rest is due by itself");
     }
-    let flags = if hurry { LogoffFlags::HURRY } else { LogoffFlags::NORMAL };
+    // What had its time gets none a second time.
+    let flags = if in_time { LogoffFlags::NORMAL } else { LogoffFlags::HURRY };
     let logoffs = slots
         .iter()
         .filter_map(|slot| slot.logon().ok())
