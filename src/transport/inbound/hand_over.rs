@@ -114,6 +114,7 @@ async fn hand_over(
         let error = MapiError::from(error);
         let pause = account.settings.tuning.storage_pause;
         account.storage_fault(format!("the spool takes no cursor: {error}"), pause);
+        put_off(account);
         return Err(error);
     }
     account.trouble(Place::Storage, None);
@@ -134,10 +135,8 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
                 format!("the store does not take mail: {error}"),
                 tuning.storage_pause,
             );
-            // What is waiting would fare no better.
-            let again = now.saturating_add(tuning.storage_pause);
-            claim.back_at(again);
-            account.queue.withdraw_all().into_iter().for_each(|it| it.claim.back_at(again));
+            claim.back_at(now.saturating_add(tuning.storage_pause));
+            put_off(account);
             return error;
         }
         Undone::Message(error) => {
@@ -163,6 +162,12 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
         }
     }
     error
+}
+
+/// While the disk takes nothing, what is waiting would fare no better; it is fetched again.
+fn put_off(account: &Account) {
+    let again = account.clock.now().saturating_add(account.settings.tuning.storage_pause);
+    account.queue.withdraw_all().into_iter().for_each(|fetched| fetched.claim.back_at(again));
 }
 
 /// Whether an error of the message object says nothing about the message: the store as a whole

@@ -93,7 +93,7 @@ async fn nothing_is_deleted_before_the_cursor_is_on_disk() {
     rig.deliver(messages(3));
     // The window may be committed, the cursor not.
     let life = rig.start_with(super::rig::freeze(&rig.spool, 1));
-    rig.saved(3).await;
+    rig.saved(1).await;
     life.trouble(TroubleKind::Storage).await;
     life.inbound.stop(LONG).await;
     assert_eq!(rig.office.message_count("ann", "INBOX"), 3);

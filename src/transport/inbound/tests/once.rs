@@ -188,3 +188,18 @@ async fn a_spool_that_takes_no_cursor_stops_and_resumes() {
     rig.one_flush().await;
     rig.assert_same(all);
 }
+
+/// What waits behind a message whose cursor cannot be written must not keep a flush open: the
+/// host has gone away with the error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_ends_when_the_spool_dies_under_it() {
+    let mut rig = Rig::new().await;
+    rig.calls = 1;
+    rig.deliver(messages(10));
+    // The window is written, no step behind it.
+    let life = rig.start_with(freeze(&rig.spool, 1));
+    life.flush().await;
+    life.inbound.stop(LONG).await;
+    rig.one_flush().await;
+    rig.assert_same(messages(10));
+}
