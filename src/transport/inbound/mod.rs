@@ -257,12 +257,13 @@ fn joined<T>(outcome: Result<MapiResult<T>, tokio::task::JoinError>) -> MapiResu
 
 async fn poll(account: Arc<Account>) -> MapiResult<Incoming> {
     let waiting = |account: &Account| !account.queue.is_empty();
-    if waiting(&account) {
-        return Ok(Incoming::Waiting);
-    }
     let mut control = account.control.subscribe();
+    // What is still in the queue of a closed direction is on its way out of it (TN-7).
     if lane::is_closed(&control.borrow_and_update()) {
         return Ok(Incoming::None);
+    }
+    if waiting(&account) {
+        return Ok(Incoming::Waiting);
     }
     let look = account.ask_for_look(false);
     let mut tick = account.tick.subscribe();
@@ -282,6 +283,9 @@ async fn poll(account: Arc<Account>) -> MapiResult<Incoming> {
         }
     };
     let in_time = tokio::time::timeout(limit, looked).await.is_ok();
+    if lane::is_closed(&account.control.borrow()) {
+        return Ok(Incoming::None);
+    }
     if waiting(&account) {
         return Ok(Incoming::Waiting);
     }
