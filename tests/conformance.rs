@@ -130,7 +130,9 @@ fn claims(file: &str, text: &str) -> Vec<(String, String, Vec<String>)> {
     let mut rules: Vec<String> = Vec::new();
     for line in text.lines() {
         if let Some(list) = line.trim_start().strip_prefix("/// Proves:") {
-            rules.extend(list.trim().trim_end_matches('.').split(',').map(|id| id.trim().to_owned()));
+            rules.extend(
+                list.trim().trim_end_matches('.').split(',').map(|id| id.trim().to_owned()),
+            );
         } else if let Some(name) = function_of(line)
             && !rules.is_empty()
         {

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 /// by itself when the message needs no call after all.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
-    /// Status rows of the transports that were open for sending when the place was given. One
-    /// that has opened since is for those first that had waited for it, and they come behind.
+    /// Status rows of the transports that were open for sending when the line began. One that has
+    /// opened since is first for those that had waited for it.
     open: Option<BTreeSet<u32>>,
     before: Option<oneshot::Receiver<()>>,
     behind: Option<oneshot::Sender<()>>,
@@ -63,7 +63,8 @@ mod tests {
     #[tokio::test]
     async fn places_come_in_order_and_move_on_by_themselves() {
         let mut order = CallingOrder::default();
-        let (mut first, second, mut third) = (order.next(open()), order.next(open()), order.next(open()));
+        let (mut first, second, mut third) =
+            (order.next(open()), order.next(open()), order.next(open()));
         first.comes().await;
         assert!(third.comes().now_or_never().is_none());
         first.leave();

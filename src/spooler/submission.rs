@@ -37,6 +37,10 @@ struct Memory {
     /// The table could not be read; when to try again.
     unread: Option<SysTime>,
     order: CallingOrder,
+    /// Status rows of the transports that were open when the last look at the whole table began.
+    /// What opens later waits for the next such look: only that finds messages in their order
+    /// (OB-14), and it comes because something opened.
+    open: BTreeSet<u32>,
 }
 
 /// How much of the table is to be looked at.
@@ -174,6 +178,9 @@ impl Memory {
 /// Hands over every message that is ready.
 async fn look_at_all(shared: &Arc<Shared>, memory: &mut Memory, report: &Report) {
     memory.unread = None;
+    let rows = shared.table.rows().into_iter();
+    let open = rows.filter(|row| row.status_code.contains(StatusCode::OUTBOUND_ENABLED));
+    memory.open = open.map(|row| row.row_id).collect();
     let mut after = None;
     loop {
         let rows = match shared.store.outgoing_queue(after.as_ref(), PAGE).await {
@@ -238,7 +245,7 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
         memory.again.insert(entry);
         return;
     }
-    if shared.given_back().contains(&entry) {
+    if shared.given_back().contains(&entry) || memory.open.is_empty() {
         return;
     }
     let permit = tokio::select! {
@@ -247,9 +254,7 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
     };
     let Ok(permit) = permit else { return };
     memory.busy.insert(entry.clone());
-    let open = shared.table.rows();
-    let open = open.iter().filter(|row| row.status_code.contains(StatusCode::OUTBOUND_ENABLED));
-    let place = memory.order.next(open.map(|row| row.row_id).collect());
+    let place = memory.order.next(memory.open.clone());
     let (task_shared, report) = (Arc::clone(shared), report.clone());
     shared.tasks.spawn(async move {
         let handed = attempt::hand_over(&task_shared, &entry, place).await;
