@@ -24,4 +24,5 @@ pub mod spi;
 pub mod spool;
 pub mod spooler;
 pub mod store;
+mod sync;
 pub mod transport;

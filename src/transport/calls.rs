@@ -1,12 +1,12 @@
 //! Which calls are open, under which reference, and how they are cancelled (OB-2, TN-14, TN-15).
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::mapi::{EntryId, MessageRef};
 use crate::spi::MessageRefCell;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Calls that are open on one logon.
 #[derive(Debug, Default)]

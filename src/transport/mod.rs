@@ -12,6 +12,9 @@ mod events;
 mod hub;
 mod inbound;
 mod logon;
+#[cfg(all(test, feature = "model-check"))]
+#[allow(clippy::unwrap_used)]
+mod model;
 mod notify;
 mod outbound;
 mod provider;

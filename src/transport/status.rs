@@ -1,11 +1,12 @@
 //! The status row of a logon: from what is going on to the columns of the row.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::events::{Activity, Trouble, TroubleKind};
 use super::notify::NotifyState;
 use crate::mapi::{EntryId, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode};
 use crate::spi::{StatusColumns, Support};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Everything the row depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::house::PATIENCE;
 /// All rows seen so far; the first is the row as it was at the start.
 pub(crate) struct Watcher {
     seen: watch::Receiver<Vec<StatusRow>>,
+    gone: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
@@ -36,19 +37,25 @@ impl Watcher {
         wanted: impl Fn(&StatusRow) -> bool + Send + 'static,
     ) -> Self {
         let mut subscription = table.subscribe();
-        let (sender, seen) = watch::channel(Vec::new());
+        let (sender, seen) = watch::channel(Vec::<StatusRow>::new());
+        let (going, gone) = watch::channel(false);
         let task = tokio::spawn(async move {
             loop {
                 let rows = match subscription.changed().await {
                     StatusChange::Table(rows) => rows,
                     StatusChange::Row(row) => vec![row],
-                    StatusChange::Gone(_) => continue,
+                    StatusChange::Gone(id) => {
+                        if sender.borrow().iter().any(|row| row.row_id == id) {
+                            going.send_replace(true);
+                        }
+                        continue;
+                    }
                 };
                 let rows = rows.into_iter().filter(&wanted);
-                sender.send_modify(|seen: &mut Vec<StatusRow>| seen.extend(rows));
+                sender.send_modify(|seen| seen.extend(rows));
             }
         });
-        Watcher { seen, task }
+        Watcher { seen, gone, task }
     }
 
     /// The rows so far.
@@ -71,6 +78,14 @@ impl Watcher {
         let wait = seen.wait_for(|rows| condition(&codes(rows)));
         let waited = tokio::time::timeout(PATIENCE, wait).await.map(|_| ());
         assert!(waited.is_ok(), "it was never seen that {what}: {:#?}", self.codes());
+        self.codes()
+    }
+
+    /// Waits until the row has gone, so that nothing more can be seen, and gives the states.
+    pub(crate) async fn until_gone(&self) -> Vec<StatusCode> {
+        let mut gone = self.gone.clone();
+        let waited = tokio::time::timeout(PATIENCE, gone.wait_for(|gone| *gone)).await.map(|_| ());
+        assert!(waited.is_ok(), "the row never went: {:#?}", self.codes());
         self.codes()
     }
 
