@@ -125,6 +125,11 @@ async fn free_outbox(spool: &dyn Spool) -> MapiResult<()> {
             let queue = spool.queue(&entry).await?;
             let state = match queue {
                 None => OutboxState::Waiting { not_before: SysTime::EPOCH },
+                // A logoff gives a message back in two steps, the transport's first: after a crash
+                // between them nobody else would hand it over again (TN-18).
+                Some(queue) if queue.state == QueueState::Parked => {
+                    OutboxState::Waiting { not_before: SysTime::EPOCH }
+                }
                 Some(queue) if queue.transport != *transport => {
                     OutboxState::Deferred { transport: queue.transport }
                 }

@@ -288,7 +288,8 @@ async fn submit(
     let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
     let code = shared.table.status_code(slot.row_id).unwrap_or_default();
     // The end of a deferred message is told whatever the gate; it starts no transaction.
-    if !deferred && !code.contains(StatusCode::OUTBOUND_ENABLED) {
+    let open = code.contains(StatusCode::OUTBOUND_ENABLED) && place.may_use(slot.row_id);
+    if !deferred && !open {
         return Answer::Unavailable;
     }
     for _ in 0..RESEND_NOW_LIMIT {

@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::Shared;
 use super::attempt::{self, Handed};
 use super::calling_order::CallingOrder;
-use crate::mapi::{EntryId, MapiCode, SysTime};
+use crate::mapi::{EntryId, MapiCode, StatusCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
 
 /// How the handling of a message ended, for the loop.
@@ -247,7 +247,9 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
     };
     let Ok(permit) = permit else { return };
     memory.busy.insert(entry.clone());
-    let place = memory.order.next();
+    let open = shared.table.rows();
+    let open = open.iter().filter(|row| row.status_code.contains(StatusCode::OUTBOUND_ENABLED));
+    let place = memory.order.next(open.map(|row| row.row_id).collect());
     let (task_shared, report) = (Arc::clone(shared), report.clone());
     shared.tasks.spawn(async move {
         let handed = attempt::hand_over(&task_shared, &entry, place).await;

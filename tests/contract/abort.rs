@@ -32,8 +32,10 @@ async fn a_deferred_message_that_is_cancelled_is_gone_for_good() {
     notify_entry(&session, CANCEL, &entry).await.unwrap();
     assert_eq!(state(&session, &entry).await, QueueRowState::Cancelled);
     assert!(is_empty(&session).await);
-    let again = notify_entry(&session, CANCEL, &entry).await.unwrap_err();
-    assert_eq!(again.code(), MapiCode::NOT_FOUND);
+    // Cancelled twice is cancelled; given back it cannot be.
+    notify_entry(&session, CANCEL, &entry).await.unwrap();
+    let back = notify_entry(&session, PARK, &entry).await.unwrap_err();
+    assert_eq!(back.code(), MapiCode::NOT_FOUND);
     let gone = session.cancel(&entry).await.unwrap_err();
     assert_eq!(gone.code(), MapiCode::NOT_IN_QUEUE);
 
@@ -132,7 +134,9 @@ async fn a_message_given_back_is_sent_once_at_the_next_logon() {
     session.shutdown(GRACE).await.unwrap();
     assert_eq!(post.accepted(), ["other"]);
 
+    // Its retry time is kept, and a flush does not wait for that.
     let session = post.open(Logon::Full).await;
+    soon("the flush", session.flush(UPLOAD)).await.unwrap();
     assert_eq!(ended(&session, &entry).await, QueueRowState::Finished);
     let next = send(&session, "next").await;
     assert_eq!(ended(&session, &next).await, QueueRowState::Finished);
@@ -187,6 +191,7 @@ async fn logging_off_gives_everything_back_and_loses_nothing() {
 
     hang.remove();
     let session = post.open(Logon::Full).await;
+    soon("the flush", session.flush(UPLOAD)).await.unwrap();
     for entry in &entries {
         assert_eq!(ended(&session, entry).await, QueueRowState::Finished);
     }

@@ -242,6 +242,8 @@ async fn a_message_that_was_half_given_back_is_sent_at_the_next_logon() {
     park_behind_the_stores_back(&post, session).await;
     busy.remove();
     let session = post.open(Logon::Full).await;
+    let upload = FlushRequest { upload: true, download: false };
+    soon("the flush", session.flush(upload)).await.unwrap();
     assert_eq!(ended(&session, &entry).await, QueueRowState::Finished);
     assert_eq!(post.accepted(), ["half given back"]);
     session.shutdown(GRACE).await.unwrap();
