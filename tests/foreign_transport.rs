@@ -68,7 +68,7 @@ async fn a_transport_of_another_provider_gets_the_recipients_of_its_type() {
     session.shutdown(PATIENCE).await.unwrap();
     let calls = log.calls();
     assert!(calls.contains(&"submit audit".to_owned()), "{calls:?}");
-    assert_eq!(calls[calls.len() - 2..], ["logoff", "shutdown"]);
+    assert_eq!(calls[calls.len() - 3..], ["logoff", "release", "shutdown"]);
 }
 
 #[tokio::test]

@@ -10,21 +10,6 @@ use crate::letters::letter;
 use crate::maildir::{await_messages, messages, one_with};
 use crate::post::{Post, Shape, ended, send, send_large, send_put_off, soon};
 
-/// Proves: OB-14
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_one_connection_messages_leave_in_the_order_of_submission() {
-    let post = Post::start().await;
-    let session = post.open(Logon::Closed).await;
-    let subjects: Vec<String> = (0..40).map(|number| format!("number {number}.")).collect();
-    for subject in &subjects {
-        send(&session, subject).await;
-    }
-    let upload = FlushRequest { upload: true, download: false };
-    soon("the flush", session.flush(upload)).await.unwrap();
-    assert_eq!(post.accepted(), subjects);
-    session.shutdown(GRACE).await.unwrap();
-}
-
 /// Proves: OB-15
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_not_yet_processed_can_be_taken_back_and_one_that_is_gone_not() {
