@@ -156,7 +156,7 @@ async fn availability_follows_the_servers() {
     session.shutdown(GRACE).await.unwrap();
 }
 
-/// Proves: LG-4, LG-5
+/// Proves: LG-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_connections_none_is_made_whatever_is_asked() {
     let post = Post::start().await;
