@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use postrider::mapi::{MapiCode, MessageData, PropList, Recipient, RecipientType, tags};
 use postrider::profile::{Environment, Profile};
-use postrider::session::{Service, Session, SessionOptions, Submission};
+use postrider::session::{
+    QueueRow, QueueRowState, RecipientRowState, Service, Session, SessionOptions, Submission,
+};
 use postrider::spi::ProfileSection;
 use postrider::spooler::TransportService;
 use scripted_transport::{ScriptedProvider, ScriptedTransport};
@@ -63,12 +65,68 @@ async fn a_transport_of_another_provider_gets_the_recipients_of_its_type() {
         recipients: vec![recipient],
         attachments: Vec::new(),
     };
-    session.submit(Submission { message }).await.unwrap();
-    tokio::time::timeout(PATIENCE, log.wait_for("end", 1)).await.unwrap();
+    let entry = session.submit(Submission { message }).await.unwrap();
+    let row = session.wait(&entry, Some(PATIENCE)).await.unwrap();
+    assert_eq!(row.state, QueueRowState::Finished);
+    assert_eq!(states(&row), [("audit", RecipientRowState::Delivered)]);
+    // Also for who asks when it is over.
+    let later = session.queue_row(&entry).await.unwrap();
+    assert_eq!(later, row);
+    assert_eq!(later.subject, "hello");
     session.shutdown(PATIENCE).await.unwrap();
     let calls = log.calls();
     assert!(calls.contains(&"submit audit".to_owned()), "{calls:?}");
     assert_eq!(calls[calls.len() - 3..], ["logoff", "release", "shutdown"]);
+}
+
+/// Proves: AT-3
+#[tokio::test]
+async fn the_queue_shows_the_recipients_of_all_transports() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Arc::new(ScriptedTransport::new(&["LOG"]));
+    let options = SessionOptions::new(folder.path().join("state")).transport(service("log", &log));
+    let session = Session::open(&profile(folder.path()), options).await.unwrap();
+    let recipients = [("LOG", "audit"), ("SMTP", "bob@example.org"), ("FAX", "555")];
+    let recipients = (0..).zip(recipients).map(|(row, (kind, address))| {
+        let recipient = Recipient::smtp(row, RecipientType::To, address);
+        Recipient { addr_type: kind.to_owned(), ..recipient }
+    });
+    let message = MessageData {
+        props: PropList::new().with(tags::SUBJECT, "for all"),
+        recipients: recipients.collect(),
+        attachments: Vec::new(),
+    };
+    let entry = session.submit(Submission { message }).await.unwrap();
+    let expected = [
+        ("audit", RecipientRowState::Delivered),
+        ("bob@example.org", RecipientRowState::Pending),
+        ("555", RecipientRowState::Failed),
+    ];
+    let seen = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let row = session.queue_row(&entry).await.unwrap();
+            if states(&row) == expected {
+                return row;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let row = match seen.await {
+        Ok(row) => row,
+        Err(_) => panic!("{:?}", session.queue_row(&entry).await),
+    };
+    assert_eq!(row.transport, "work", "it is with the one that has not finished");
+    assert!(row.recipients[2].reply.starts_with("5.3.3 "), "{row:?}");
+    session.cancel(&entry).await.unwrap();
+    // How the others ended is not forgotten with it.
+    let ended = session.queue_row(&entry).await.unwrap();
+    assert_eq!(ended.state, QueueRowState::Cancelled);
+    assert_eq!(states(&ended), expected);
+    session.shutdown(PATIENCE).await.unwrap();
+}
+
+fn states(row: &QueueRow) -> Vec<(&str, RecipientRowState)> {
+    row.recipients.iter().map(|one| (one.address.as_str(), one.state)).collect()
 }
 
 #[tokio::test]

@@ -215,6 +215,67 @@ async fn a_recipient_that_was_sent_stays_sent_while_another_transport_defers() {
     assert!(mail.calls().contains(&again), "only its own is open: {:?}", mail.calls());
 }
 
+/// Proves: AT-3, OB-7
+#[tokio::test]
+async fn a_cancel_by_one_transport_leaves_the_message_to_the_others() {
+    let (mail, log) =
+        (Arc::new(ScriptedTransport::new(&["SMTP"])), Arc::new(ScriptedTransport::new(&["LOG"])));
+    let data = || message("ann@mail", &[("SMTP", "bob@there"), ("LOG", "file")]);
+    let house = house(vec![service("mail", &mail), service("log", &log)]).await;
+    // It refuses at once, the other has deferred it or will.
+    mail.will([Script::Refuse(MapiCode::CANCEL, None)]);
+    log.will([Script::Defer]);
+    let entry = house.store.submit(1, data());
+    let held_by_log = |store: &memory_store::Contents| {
+        let log = OutgoingState::Deferred { transport: "log".to_owned() };
+        store.outgoing.values().any(|(state, _)| *state == log) && store.locked.is_empty()
+    };
+    house.store.wait_until("the other has it", held_by_log).await;
+    log.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is finished", |store| store.finished.contains(&entry)).await;
+    assert_eq!(mail.count("submit"), 1, "{:?}", mail.calls());
+    // It had deferred it, and was told to cancel it behind that.
+    mail.will([Script::Defer, Script::Refuse(MapiCode::CANCEL, None)]);
+    log.will([Script::Defer]);
+    let entry = house.store.submit(2, data());
+    let deferred = |store: &memory_store::Contents| {
+        let mail = OutgoingState::Deferred { transport: "mail".to_owned() };
+        store.outgoing.values().any(|(state, _)| *state == mail) && store.locked.is_empty()
+    };
+    house.store.wait_until("both have it", deferred).await;
+    log.wait_for("end", 3).await;
+    // The other is asked again, and still has it.
+    log.will([Script::Defer]);
+    mail.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("the other has it", held_by_log).await;
+    log.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    house.store.wait_until("it is finished", |store| store.finished.contains(&entry)).await;
+    house.store.with(|store| {
+        assert!(store.aborted.is_empty() && store.reports.is_empty(), "{:?}", store.aborted);
+    });
+}
+
+/// Proves: OB-15, AT-3
+#[tokio::test]
+async fn a_cancel_reaches_every_transport_that_has_the_message() {
+    let (mail, log) =
+        (Arc::new(ScriptedTransport::new(&["SMTP"])), Arc::new(ScriptedTransport::new(&["LOG"])));
+    let house = house(vec![service("mail", &mail), service("log", &log)]).await;
+    mail.will([Script::Defer]);
+    log.will([Script::Defer]);
+    let data = message("ann@mail", &[("SMTP", "bob@there"), ("LOG", "file")]);
+    let entry = house.store.submit(1, data);
+    let deferred = |store: &memory_store::Contents| {
+        store.outgoing.values().any(|(state, _)| matches!(state, OutgoingState::Deferred { .. }))
+            && store.locked.is_empty()
+    };
+    house.store.wait_until("both have it", deferred).await;
+    house.spooler.cancel(&entry).await.unwrap();
+    for transport in [&mail, &log] {
+        assert_eq!(transport.count(&format!("abort {entry}")), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_message_the_transport_cannot_send_ever_gives_one_report() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::mapi::TransportNotify;
+use crate::mapi::{Importance, Priority, TransportNotify};
 
 /// Sends and receives the mail of one account by a durable queue.
 #[derive(Debug, Parser)]
@@ -188,6 +188,15 @@ pub(crate) struct SendArguments {
     /// Send not before this time has passed: 90s, 10m, 2h, 1d
     #[arg(long = "in", value_name = "DURATION")]
     pub(crate) after: Option<String>,
+    /// Give up what is not sent until this time or for so long; forms as of --at and --in
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub(crate) expires: Option<String>,
+    /// How important it is for the reader
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(crate) importance: Option<ImportanceName>,
+    /// How urgent it is: urgent messages leave before all others
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub(crate) priority: Option<PriorityName>,
     /// Ask for a report when the message is delivered
     #[arg(long)]
     pub(crate) dsn: bool,
@@ -197,6 +206,50 @@ pub(crate) struct SendArguments {
     /// Standard input is an RFC 5322 message; recipients are those of -t, else of its header
     #[arg(long)]
     pub(crate) raw: bool,
+}
+
+/// `PR_IMPORTANCE` as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportanceName {
+    /// Need not be read soon
+    Low,
+    /// Nothing special
+    Normal,
+    /// To be read first
+    High,
+}
+
+impl ImportanceName {
+    /// The value of the contract.
+    pub(crate) fn importance(self) -> Importance {
+        match self {
+            ImportanceName::Low => Importance::Low,
+            ImportanceName::Normal => Importance::Normal,
+            ImportanceName::High => Importance::High,
+        }
+    }
+}
+
+/// `PR_PRIORITY` as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PriorityName {
+    /// Leaves before all others
+    Urgent,
+    /// In the order of submission
+    Normal,
+    /// Leaves when nothing else waits
+    NonUrgent,
+}
+
+impl PriorityName {
+    /// The value of the contract.
+    pub(crate) fn priority(self) -> Priority {
+        match self {
+            PriorityName::Urgent => Priority::Urgent,
+            PriorityName::Normal => Priority::Normal,
+            PriorityName::NonUrgent => Priority::NonUrgent,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -3,11 +3,12 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::args::SendArguments;
+use super::args::{ImportanceName, PriorityName, SendArguments};
 use super::exit::Failure;
 use super::media_type;
+use super::send_time::Times;
 use crate::mapi::{
-    Attachment, MapiCode, MapiError, MessageData, Recipient, RecipientType, SysTime, tags,
+    Attachment, MapiCode, MapiError, MessageData, Recipient, RecipientType, tags,
 };
 use crate::profile::{IdentityProfile, parse_mailbox, parse_mailboxes};
 use crate::session::{RawEnvelope, Submission};
@@ -20,7 +21,7 @@ const LARGEST: usize = 64 * 1024 * 1024;
 pub(crate) fn message(
     arguments: &SendArguments,
     body: Option<String>,
-    not_before: Option<SysTime>,
+    times: Times,
 ) -> Result<Submission, Failure> {
     let mut message = MessageData { recipients: recipients(arguments)?, ..MessageData::default() };
     if message.recipients.is_empty() {
@@ -50,8 +51,17 @@ pub(crate) fn message(
             .map_err(|_| bad_data(&format!("{} is not UTF-8", file.display())))?;
         props.set(tags::HTML, html);
     }
-    if let Some(instant) = not_before {
+    if let Some(instant) = times.not_before {
         props.set(tags::DEFERRED_SEND_TIME, instant);
+    }
+    if let Some(instant) = times.expires {
+        props.set(tags::EXPIRY_TIME, instant);
+    }
+    if let Some(name) = arguments.importance {
+        props.set(tags::IMPORTANCE, name.importance().value());
+    }
+    if let Some(name) = arguments.priority {
+        props.set(tags::PRIORITY, name.priority().value());
     }
     if arguments.dsn {
         props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
@@ -65,7 +75,7 @@ pub(crate) fn message(
 /// The envelope of `send --raw`.
 pub(crate) fn envelope(
     arguments: &SendArguments,
-    not_before: Option<SysTime>,
+    times: Times,
 ) -> Result<RawEnvelope, Failure> {
     let named = recipients(arguments)?;
     let from = match arguments.from.as_deref().map(str::trim) {
@@ -78,7 +88,10 @@ pub(crate) fn envelope(
         recipients_from_header: named.is_empty(),
         recipients: named.into_iter().map(|recipient| recipient.address).collect(),
         delivery_report: arguments.dsn,
-        deferred_send_time: not_before,
+        deferred_send_time: times.not_before,
+        expiry_time: times.expires,
+        importance: arguments.importance.map(ImportanceName::importance),
+        priority: arguments.priority.map(PriorityName::priority),
     })
 }
 
@@ -170,6 +183,7 @@ fn bad_data(why: &str) -> Failure {
 mod tests {
     use super::*;
     use crate::cli::exit::Exit;
+    use crate::mapi::SysTime;
 
     fn to(texts: &[&str]) -> SendArguments {
         SendArguments {
@@ -193,10 +207,20 @@ mod tests {
             html: Some(html),
             attachments: vec![photo],
             dsn: true,
+            importance: Some(ImportanceName::Low),
+            priority: Some(PriorityName::Urgent),
             ..SendArguments::default()
         };
-        let instant = SysTime::from_millis(5);
-        let message = message(&arguments, Some("hi".into()), Some(instant)).unwrap().message;
+        let (instant, end) = (SysTime::from_millis(5), SysTime::from_millis(9));
+        let times = Times { not_before: Some(instant), expires: Some(end) };
+        let message = message(&arguments, Some("hi".into()), times).unwrap().message;
+        assert_eq!(message.props.time(tags::EXPIRY_TIME), Some(end));
+        assert_eq!(message.props.long(tags::IMPORTANCE), Some(0));
+        assert_eq!(message.props.long(tags::PRIORITY), Some(1));
+        let raw = envelope(&arguments, times).unwrap();
+        assert_eq!((raw.deferred_send_time, raw.expiry_time), (Some(instant), Some(end)));
+        assert_eq!(raw.importance, Some(crate::mapi::Importance::Low));
+        assert_eq!(raw.priority, Some(crate::mapi::Priority::Urgent));
         assert_eq!(message.props.text(tags::SENDER_NAME), Some("Ann"));
         assert_eq!(message.props.text(tags::SENDER_EMAIL_ADDRESS), Some("ann@example.org"));
         assert_eq!(message.props.text(tags::SUBJECT), Some("Grüße"));
@@ -227,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_no_mail_may_contain_is_bad_data() {
-        let bad = |arguments: &SendArguments| message(arguments, None, None).unwrap_err();
+        let bad = |arguments: &SendArguments| message(arguments, None, Times::default()).unwrap_err();
         let subject = SendArguments { subject: Some("a\r\nBcc: x@y.z".into()), ..to(&["a@b.c"]) };
         assert_eq!(bad(&subject).exit, Exit::Data);
         assert_eq!(bad(&to(&["a@b.c\r\nx"])).exit, Exit::Data);
@@ -241,11 +265,11 @@ mod tests {
 
     #[test]
     fn limits_and_missing_files_are_told() {
-        let nobody = message(&to(&[]), None, None).unwrap_err();
+        let nobody = message(&to(&[]), None, Times::default()).unwrap_err();
         assert_eq!((nobody.exit, nobody.code), (Exit::Usage, Some(MapiCode::NO_RECIPIENTS)));
         let missing =
             SendArguments { attachments: vec!["/nonexistent/x".into()], ..to(&["a@b.c"]) };
-        let failure = message(&missing, None, None).unwrap_err();
+        let failure = message(&missing, None, Times::default()).unwrap_err();
         assert_eq!(failure.exit, Exit::Io);
         assert!(failure.line().unwrap().contains("/nonexistent/x"));
         let endless = body(std::io::repeat(b'x')).unwrap_err();
@@ -254,14 +278,15 @@ mod tests {
 
     #[test]
     fn raw_messages_name_their_recipients_here_or_themselves() {
-        let named = envelope(&to(&["Bob <b@example.net>"]), None).unwrap();
+        let named = envelope(&to(&["Bob <b@example.net>"]), Times::default()).unwrap();
         assert_eq!(
             (named.recipients, named.recipients_from_header),
             (vec!["b@example.net".into()], false)
         );
-        let own = envelope(&SendArguments { from: Some("<>".into()), ..to(&[]) }, None).unwrap();
+        let own = SendArguments { from: Some("<>".into()), ..to(&[]) };
+        let own = envelope(&own, Times::default()).unwrap();
         assert!(own.recipients_from_header);
         assert_eq!(own.from.as_deref(), Some(""));
-        assert_eq!(envelope(&to(&[]), None).unwrap().from, None);
+        assert_eq!(envelope(&to(&[]), Times::default()).unwrap().from, None);
     }
 }

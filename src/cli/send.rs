@@ -8,9 +8,9 @@ use super::compose::{body, check_body, envelope, message};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::queue::recipient_state_name;
-use super::send_time::send_time;
+use super::send_time::Times;
 use super::text::one_line;
-use crate::mapi::{EntryId, MapiCode, MapiError, SysTime};
+use crate::mapi::{EntryId, MapiCode, MapiError};
 use crate::session::Logon;
 use crate::session::{QueueRow, QueueRowState, RecipientRowState};
 
@@ -23,13 +23,12 @@ pub(crate) async fn send(
     console: &mut Console<'_>,
     arguments: &SendArguments,
 ) -> Result<(), Failure> {
-    let at = (arguments.at.as_deref(), arguments.after.as_deref());
-    let not_before = send_time(at.0, at.1, &jiff::Zoned::now())?;
+    let times = Times::of(arguments, &jiff::Zoned::now())?;
     if arguments.raw {
-        return send_raw(place, console, arguments, not_before).await;
+        return send_raw(place, console, arguments, times).await;
     }
     let body = read_body(arguments, console).await?;
-    let submission = message(arguments, body, not_before)?;
+    let submission = message(arguments, body, times)?;
     place
         .with("send", logon(arguments), async |access| {
             let accepted = access.service().submit(submission.clone()).await;
@@ -48,9 +47,9 @@ async fn send_raw(
     place: &Place,
     console: &mut Console<'_>,
     arguments: &SendArguments,
-    not_before: Option<SysTime>,
+    times: Times,
 ) -> Result<(), Failure> {
-    let envelope = envelope(arguments, not_before)?;
+    let envelope = envelope(arguments, times)?;
     let mut input = Some(tokio::io::stdin());
     place
         .with("send", logon(arguments), async |access| {

@@ -1,13 +1,49 @@
-//! `--at` and `--in`: when a message may be sent.
+//! `--at`, `--in` and `--expires`: when a message may be sent.
 
 use jiff::civil;
 use jiff::{Timestamp, Zoned};
 
+use super::args::SendArguments;
 use super::exit::Failure;
 use crate::mapi::SysTime;
 
+/// The times of a message (OB-19).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// Sent not before.
+    pub(crate) not_before: Option<SysTime>,
+    /// Not wanted after.
+    pub(crate) expires: Option<SysTime>,
+}
+
+impl Times {
+    /// What the options say, seen from `now`.
+    pub(crate) fn of(arguments: &SendArguments, now: &Zoned) -> Result<Self, Failure> {
+        let not_before = send_time(arguments.at.as_deref(), arguments.after.as_deref(), now)?;
+        let expires = arguments.expires.as_deref().map(|text| expiry(text, now)).transpose()?;
+        match (not_before, expires) {
+            (Some(begin), Some(end)) if end <= begin => Err(Failure::usage(
+                "the message expires before it may be sent; give --expires a later time",
+            )),
+            _ => Ok(Times { not_before, expires }),
+        }
+    }
+}
+
+/// The end of a message's life: an instant, or a duration from now.
+fn expiry(text: &str, now: &Zoned) -> Result<SysTime, Failure> {
+    let after = |duration| SysTime::from(now.timestamp()).saturating_add(duration);
+    let duration = || humantime::parse_duration(text.trim()).ok().map(after);
+    instant(text, now).or_else(duration).ok_or_else(|| {
+        Failure::usage(format!(
+            "{text:?} is neither a time nor a duration; write 2026-01-31T15:00:00Z, \
+             \"2026-01-31 15:00\", 15:00, 2h or 1d"
+        ))
+    })
+}
+
 /// The instant `--at` or `--in` names, seen from `now`; `None` without both.
-pub(crate) fn send_time(
+fn send_time(
     at: Option<&str>,
     after: Option<&str>,
     now: &Zoned,
@@ -78,6 +114,22 @@ mod tests {
         let later = send_time(None, Some("1h 30m"), &now()).unwrap().unwrap();
         assert_eq!(later.to_string(), "2026-01-31T14:30:00Z");
         assert_eq!(send_time(None, None, &now()), Ok(None));
+    }
+
+    #[test]
+    fn the_end_is_a_time_or_a_duration_and_comes_behind_the_beginning() {
+        let times = |arguments: SendArguments| Times::of(&arguments, &now());
+        let end = |text: &str| SendArguments {
+            expires: Some(text.to_owned()),
+            ..SendArguments::default()
+        };
+        let expires = |text| times(end(text)).unwrap().expires.unwrap().to_string();
+        assert_eq!(expires("15:00"), "2026-01-31T14:00:00Z");
+        assert_eq!(expires("2026-02-01T08:00:00Z"), "2026-02-01T08:00:00Z");
+        assert_eq!(expires("2h"), "2026-01-31T15:00:00Z");
+        assert_eq!(times(end("whenever")).unwrap_err().exit, Exit::Usage);
+        let never = SendArguments { at: Some("16:00".to_owned()), ..end("15:00") };
+        assert_eq!(times(never).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]

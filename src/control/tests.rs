@@ -151,6 +151,9 @@ async fn messages_arrive_as_they_were_sent() {
         recipients_from_header: true,
         delivery_report: true,
         deferred_send_time: Some(SysTime::from_millis(5)),
+        expiry_time: Some(SysTime::from_millis(9)),
+        importance: Some(crate::mapi::Importance::High),
+        priority: Some(crate::mapi::Priority::Urgent),
     };
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     let reader = Box::pin(std::io::Cursor::new(bytes.clone()));

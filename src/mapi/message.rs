@@ -57,6 +57,28 @@ impl Priority {
             _ => Priority::Normal,
         }
     }
+
+    /// The lane in which a message with these properties leaves: its `PR_PRIORITY`, and without
+    /// one what its `PR_IMPORTANCE` says.
+    pub fn lane(props: &PropList) -> Self {
+        if props.long(tags::PRIORITY).is_some() {
+            return Priority::of(props);
+        }
+        match Importance::of(props) {
+            Importance::High => Priority::Urgent,
+            Importance::Normal => Priority::Normal,
+            Importance::Low => Priority::NonUrgent,
+        }
+    }
+
+    /// The value of `PR_PRIORITY`.
+    pub fn value(self) -> i32 {
+        match self {
+            Priority::Urgent => 1,
+            Priority::Normal => 0,
+            Priority::NonUrgent => -1,
+        }
+    }
 }
 
 /// `PR_IMPORTANCE`, a hint to the reader.
@@ -79,5 +101,38 @@ impl Importance {
             Some(value) if value >= 2 => Importance::High,
             _ => Importance::Normal,
         }
+    }
+
+    /// The value of `PR_IMPORTANCE`.
+    pub fn value(self) -> i32 {
+        match self {
+            Importance::Low => 0,
+            Importance::Normal => 1,
+            Importance::High => 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lane_is_the_priority_and_without_one_the_importance() {
+        let lane = |priority: Option<i32>, importance: Option<i32>| {
+            let mut props = PropList::new();
+            if let Some(priority) = priority {
+                props.set(tags::PRIORITY, priority);
+            }
+            if let Some(importance) = importance {
+                props.set(tags::IMPORTANCE, importance);
+            }
+            Priority::lane(&props)
+        };
+        assert_eq!(lane(None, None), Priority::Normal);
+        assert_eq!(lane(Some(1), Some(0)), Priority::Urgent);
+        assert_eq!(lane(Some(0), Some(2)), Priority::Normal);
+        assert_eq!(lane(None, Some(2)), Priority::Urgent);
+        assert_eq!(lane(None, Some(0)), Priority::NonUrgent);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{PropList, tags};
+use super::{MapiCode, PropList, SysTime, tags};
 
 /// What kind of recipient a row is; the `P1` bit of the header is [`Recipient::p1`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -74,6 +74,45 @@ impl Recipient {
     pub fn wants_delivery_report(&self, message: &PropList) -> bool {
         let tag = tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED;
         self.props.boolean(tag).or(message.boolean(tag)).unwrap_or(false)
+    }
+
+    /// Notes that the recipient failed, with the status code of RFC 3463 and the words.
+    pub fn set_failed(&mut self, status: &str, words: &str, time: SysTime) {
+        self.props.set(tags::REPORT_TEXT, status);
+        self.props.set(tags::SUPPLEMENTARY_INFO, words);
+        self.props.set(tags::REPORT_TIME, time);
+    }
+
+    /// Status code and words of a recipient that failed.
+    pub fn failure(&self) -> Option<(&str, &str)> {
+        let words = self.props.text(tags::SUPPLEMENTARY_INFO)?;
+        Some((self.props.text(tags::REPORT_TEXT).unwrap_or_default(), words))
+    }
+
+    /// Notes that the message is not wanted for this recipient any more (OB-7).
+    pub fn set_cancelled(&mut self, time: SysTime) {
+        self.set_failed("5.0.0", "cancelled", time);
+        self.props.set(tags::NDR_DIAG_CODE, MapiCode::CANCEL.0.cast_signed());
+    }
+
+    /// Whether the message was cancelled for this recipient.
+    pub fn is_cancelled(&self) -> bool {
+        self.props.long(tags::NDR_DIAG_CODE) == Some(MapiCode::CANCEL.0.cast_signed())
+    }
+
+    /// Keeps what was noted of the recipient's end when its row is replaced by `newer`.
+    pub fn keep_outcome(&self, newer: &mut Recipient) {
+        let notes = [
+            tags::REPORT_TEXT,
+            tags::SUPPLEMENTARY_INFO,
+            tags::REPORT_TIME,
+            tags::NDR_DIAG_CODE,
+        ];
+        for tag in notes {
+            if let (Some(value), None) = (self.props.value(tag), newer.props.value(tag)) {
+                newer.props.set(tag, value.clone());
+            }
+        }
     }
 
     /// Whether a report of failure may be made for this recipient (SP-4); the default is yes.

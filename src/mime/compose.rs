@@ -200,7 +200,8 @@ fn id_list(name: &str, ids: Option<&str>, out: &mut String) {
     }
 }
 
-/// `Importance` and `Priority` of RFC 2156, and `X-Priority` for the programs that know only it.
+/// `Importance`, `Priority` and `Expires` of RFC 2156, and `X-Priority` for the programs that know
+/// only it.
 fn urgency(props: &PropList, out: &mut String) {
     out.push_str(match Importance::of(props) {
         Importance::High => "Importance: high\r\nX-Priority: 1\r\n",
@@ -212,6 +213,9 @@ fn urgency(props: &PropList, out: &mut String) {
         Priority::Normal => "",
         Priority::NonUrgent => "Priority: non-urgent\r\n",
     });
+    if let Some(time) = props.time(tags::EXPIRY_TIME) {
+        out.push_str(&date_field("Expires", time));
+    }
 }
 
 #[cfg(test)]

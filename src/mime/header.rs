@@ -3,6 +3,7 @@
 use super::address::{AddressList, parse_list};
 use super::encode::decode_text;
 use super::{MAX_HEADER, Mailbox, MimeError};
+use crate::mapi::{Importance, Priority, SysTime};
 
 /// One field with its continuation lines.
 #[derive(Clone, Copy, Debug)]
@@ -227,6 +228,12 @@ pub struct HeaderFacts {
     pub message_id: Option<String>,
     /// Whether there is a `Date`.
     pub has_date: bool,
+    /// `Importance`, else what `X-Priority` says of it.
+    pub importance: Option<Importance>,
+    /// `Priority` (RFC 2156 section 5.3.6).
+    pub priority: Option<Priority>,
+    /// `Expires`, or `Expiry-Date` as RFC 1327 called it (RFC 4021 sections 2.1.50 and 2.1.51).
+    pub expires: Option<SysTime>,
 }
 
 impl HeaderFacts {
@@ -257,6 +264,14 @@ impl HeaderFacts {
                 self.message_id = Some(field.text()).filter(|id| !id.is_empty());
             }
             "date" => self.has_date = true,
+            "importance" => self.importance = importance(&field.text()).or(self.importance),
+            "x-priority" if self.importance.is_none() => {
+                self.importance = x_priority(&field.text());
+            }
+            "priority" if self.priority.is_none() => self.priority = priority(&field.text()),
+            "expires" | "expiry-date" if self.expires.is_none() => {
+                self.expires = parse_date(&field.text());
+            }
             _ => {}
         }
     }
@@ -276,6 +291,43 @@ impl HeaderFacts {
     pub fn originator(&self) -> Option<&Mailbox> {
         self.resent_from.as_ref().or(self.sender.as_ref()).or(self.from.first())
     }
+}
+
+/// RFC 2156 section 5.3.4.
+fn importance(text: &str) -> Option<Importance> {
+    match text.to_ascii_lowercase().as_str() {
+        "low" => Some(Importance::Low),
+        "normal" => Some(Importance::Normal),
+        "high" => Some(Importance::High),
+        _ => None,
+    }
+}
+
+/// 1 is the most, 5 the least important; words may follow the number.
+fn x_priority(text: &str) -> Option<Importance> {
+    match text.chars().next()? {
+        '1' | '2' => Some(Importance::High),
+        '3' => Some(Importance::Normal),
+        '4' | '5' => Some(Importance::Low),
+        _ => None,
+    }
+}
+
+/// RFC 2156 section 5.3.6.
+fn priority(text: &str) -> Option<Priority> {
+    match text.to_ascii_lowercase().as_str() {
+        "urgent" => Some(Priority::Urgent),
+        "normal" => Some(Priority::Normal),
+        "non-urgent" => Some(Priority::NonUrgent),
+        _ => None,
+    }
+}
+
+/// Reads a `Date` with the tolerance of practice (comments, old zones).
+pub(crate) fn parse_date(text: &str) -> Option<SysTime> {
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    let bare = text.split('(').next().unwrap_or(text).trim();
+    parser.parse_timestamp(bare).ok().map(SysTime::from)
 }
 
 fn mailboxes(field: &Field<'_>, malformed: &mut Vec<String>) -> Vec<Mailbox> {

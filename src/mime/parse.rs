@@ -2,8 +2,8 @@
 
 use super::address::{AddressList, check, parse_list};
 use super::encode::decode_text;
-use super::header::{Field, fields, split_header};
-use crate::mapi::{PropList, PropTag, Recipient, RecipientType, SysTime, tags};
+use super::header::{Field, fields, parse_date, split_header};
+use crate::mapi::{PropList, PropTag, Recipient, RecipientType, tags};
 
 /// No more than this much of a header is kept in memory, in octets.
 const MAX_KEPT: usize = 256 * 1024;
@@ -173,13 +173,6 @@ impl ParsedHeader {
             self.text(tag, &names);
         }
     }
-}
-
-/// Reads a `Date` with the tolerance of practice (comments, old zones).
-fn parse_date(text: &str) -> Option<SysTime> {
-    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
-    let bare = text.split('(').next().unwrap_or(text).trim();
-    parser.parse_timestamp(bare).ok().map(SysTime::from)
 }
 
 #[cfg(test)]

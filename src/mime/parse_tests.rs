@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use super::*;
+use crate::mapi::SysTime;
 use proptest::prelude::*;
 
 #[test]

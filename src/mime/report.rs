@@ -24,6 +24,8 @@ pub enum ReportAction {
     Failed,
     /// `delivered`.
     Delivered,
+    /// `relayed`: to a server that reports nothing further.
+    Relayed,
 }
 
 /// What happened to one recipient.
@@ -106,6 +108,7 @@ fn header(fields: &ReportFields) -> String {
     let what = match fields.action {
         ReportAction::Failed => "Undelivered",
         ReportAction::Delivered => "Delivered",
+        ReportAction::Relayed => "Relayed",
     };
     let subject = match fields.subject.is_empty() {
         true => format!("{what} mail"),
@@ -140,6 +143,12 @@ fn words(fields: &ReportFields, original: Original<'_>) -> String {
         ),
         ReportAction::Delivered => format!(
             "This is the mail queue of {}.\n\nYour message{} was handed over for {whom}:\n",
+            fields.host,
+            about(fields)
+        ),
+        ReportAction::Relayed => format!(
+            "This is the mail queue of {}.\n\nYour message{} was handed for {whom} to a server that \
+             takes no requests for reports, so that you may hear no more of it:\n",
             fields.host,
             about(fields)
         ),
@@ -212,6 +221,7 @@ fn status_part(fields: &ReportFields) -> SinglePart {
             match fields.action {
                 ReportAction::Failed => "failed",
                 ReportAction::Delivered => "delivered",
+                ReportAction::Relayed => "relayed",
             },
         );
         out.field("Status", &status(fields.action, &recipient.status));
@@ -264,7 +274,7 @@ fn status(action: ReportAction, given: &str) -> String {
     let mut parts = given.split('.');
     let class = match action {
         ReportAction::Failed => ["4", "5"].as_slice(),
-        ReportAction::Delivered => ["2"].as_slice(),
+        ReportAction::Delivered | ReportAction::Relayed => ["2"].as_slice(),
     };
     let good = parts.next().is_some_and(|first| class.contains(&first))
         && (0..2).all(|_| {
@@ -276,7 +286,7 @@ fn status(action: ReportAction, given: &str) -> String {
     match (good, action) {
         (true, _) => given.to_owned(),
         (false, ReportAction::Failed) => "5.0.0".to_owned(),
-        (false, ReportAction::Delivered) => "2.0.0".to_owned(),
+        (false, ReportAction::Delivered | ReportAction::Relayed) => "2.0.0".to_owned(),
     }
 }
 

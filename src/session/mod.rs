@@ -35,7 +35,7 @@ use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
 };
 use crate::profile::{Profile, sections};
-use crate::spi::{MessageStore, NotifyData, ProfileSection};
+use crate::spi::{MessageStore, NotifyData, OutgoingState, ProfileSection};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
@@ -222,21 +222,10 @@ impl Session {
     /// Waits until the message has left the table.
     async fn ended(&self, entry: &EntryId) -> MapiResult<QueueRow> {
         let running = self.running()?;
-        let mut last: Option<QueueRow> = None;
         loop {
             let mut ended = running.spooler.ended();
-            match self.outgoing_row(entry).await? {
-                Some(row) => last = Some(row),
-                None => {
-                    return match (self.queue_row(entry).await, last) {
-                        (Ok(row), _) => Ok(row),
-                        // A transport without a history of its own finished it.
-                        (Err(_), Some(row)) => {
-                            Ok(QueueRow { state: QueueRowState::Finished, ..row })
-                        }
-                        (Err(error), None) => Err(error),
-                    };
-                }
+            if self.outgoing_row(entry).await?.is_none() {
+                return self.queue_row(entry).await;
             }
             loop {
                 let heard = tokio::select! {
@@ -252,6 +241,24 @@ impl Session {
         }
     }
 
+    /// Opens one direction of a transport for the time of its flush.
+    async fn flush_closed(&self, transport: &str, direction: FlushFlags) -> MapiResult<()> {
+        let running = self.running()?;
+        let flushed = running.spooler.open_and_flush(transport, direction).await;
+        if direction == FlushFlags::UPLOAD && flushed.is_ok() {
+            // What was handed over when the flush had already ended is tried all the same.
+            running.provider.quiet(transport).await;
+            running.spooler.ends_taken_up(transport).await;
+        }
+        let ended = running.spooler.transport_notify(
+            Some(transport),
+            end_of(direction),
+            NotifyData::None,
+        );
+        ended.await?;
+        flushed
+    }
+
     async fn flush_flags(&self, flags: FlushFlags) -> MapiResult<()> {
         let spooler = &self.running()?.spooler;
         if self.logon != Logon::Closed {
@@ -263,8 +270,7 @@ impl Session {
         for transport in &self.profile.transports {
             for direction in [FlushFlags::UPLOAD, FlushFlags::DOWNLOAD] {
                 if flags.contains(direction) {
-                    let both = FlushFlags::UPLOAD | FlushFlags::DOWNLOAD;
-                    match flush_closed(spooler, &transport.name, flags - both, direction).await {
+                    match self.flush_closed(&transport.name, direction).await {
                         Ok(()) => done = true,
                         Err(error) => failure = Some(error),
                     }
@@ -275,6 +281,14 @@ impl Session {
             Some(error) if !done => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// What ends the direction of a flush.
+fn end_of(direction: FlushFlags) -> TransportNotify {
+    match direction {
+        FlushFlags::UPLOAD => TransportNotify::END_OUTBOUND,
+        _ => TransportNotify::END_INBOUND,
     }
 }
 
@@ -289,23 +303,6 @@ fn check_names(profile: &Profile, others: &[TransportService]) -> MapiResult<()>
         names.push(&other.name);
     }
     Ok(())
-}
-
-/// Opens one direction of a transport for the time of its flush.
-async fn flush_closed(
-    spooler: &Spooler,
-    transport: &str,
-    flags: FlushFlags,
-    direction: FlushFlags,
-) -> MapiResult<()> {
-    let (begin, end) = match direction {
-        FlushFlags::UPLOAD => (TransportNotify::BEGIN_OUTBOUND, TransportNotify::END_OUTBOUND),
-        _ => (TransportNotify::BEGIN_INBOUND, TransportNotify::END_INBOUND),
-    };
-    spooler.transport_notify(Some(transport), begin, NotifyData::None).await?;
-    let flushed = spooler.flush(Some(transport), flags | direction).await;
-    spooler.transport_notify(Some(transport), end, NotifyData::None).await?;
-    flushed
 }
 
 #[async_trait]
@@ -407,10 +404,17 @@ impl Service for Session {
         match self.transport_of(entry).await? {
             Some(transport) => running.provider.retry(&transport, Some(entry)).await,
             None => {
-                // No transport has it yet, so there is no attempt to bring forward.
-                self.store.outgoing_row(entry).await?;
-                running.spooler.reconsider(entry);
-                Ok(0)
+                // No transport has it yet: it is handed over now, unless it is on hold or waits
+                // for a time of its own (OB-19), which nobody but its owner changes.
+                let row = self.store.outgoing_row(entry).await?;
+                let due = match row.state {
+                    OutgoingState::Waiting { not_before } => not_before <= self.clock.now(),
+                    OutgoingState::Deferred { .. } => true,
+                };
+                if due {
+                    running.spooler.retry(entry);
+                }
+                Ok(u64::from(due))
             }
         }
     }

@@ -21,10 +21,17 @@ pub(crate) fn outgoing_row(
     queue: Option<&QueueRecord>,
     traffic: Traffic,
 ) -> QueueRow {
-    match queue {
-        Some(record) => queued_row(entry, record, traffic),
-        None => waiting_row(entry, outbox),
+    let Some(record) = queue else { return waiting_row(entry, outbox) };
+    let mut row = queued_row(entry, record, traffic);
+    // Those of other transports, and of none yet (AT-3).
+    let others = outbox.others(&record.envelope.recipients, SysTime::EPOCH);
+    if !others.is_empty() {
+        let mut all = record.envelope.recipients.clone();
+        all.extend(others);
+        all.sort_by_key(|recipient| recipient.row);
+        row.recipients = all.iter().map(recipient_row).collect();
     }
+    row
 }
 
 /// How a message ended.
@@ -106,15 +113,7 @@ fn waiting_row(entry: &EntryId, outbox: &OutboxRecord) -> QueueRow {
         attempts: 0,
         next_attempt,
         last_error: None,
-        recipients: outbox
-            .recipients
-            .iter()
-            .map(|recipient| RecipientRow {
-                address: recipient.address.clone(),
-                state: RecipientRowState::Pending,
-                reply: String::new(),
-            })
-            .collect(),
+        recipients: outbox.others(&[], SysTime::EPOCH).iter().map(recipient_row).collect(),
     }
 }
 

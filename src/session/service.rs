@@ -9,7 +9,7 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
-use crate::mapi::{EntryId, MapiResult, MessageData, SysTime};
+use crate::mapi::{EntryId, Importance, MapiResult, MessageData, Priority, SysTime};
 
 /// A message object to be sent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -35,6 +35,15 @@ pub struct RawEnvelope {
     /// `PR_DEFERRED_SEND_TIME`: send not before (OB-19).
     #[serde(default)]
     pub deferred_send_time: Option<SysTime>,
+    /// `PR_EXPIRY_TIME`: not wanted after (OB-19); `None` takes `Expires` of the header.
+    #[serde(default)]
+    pub expiry_time: Option<SysTime>,
+    /// `PR_IMPORTANCE`; `None` takes `Importance` or `X-Priority` of the header.
+    #[serde(default)]
+    pub importance: Option<Importance>,
+    /// `PR_PRIORITY`; `None` takes `Priority` of the header.
+    #[serde(default)]
+    pub priority: Option<Priority>,
 }
 
 /// `TransportNotify` as asked for from outside.

@@ -10,8 +10,13 @@ use crate::store::RawSubmission;
 pub(super) fn with_sender(profile: &Profile, mut message: MessageData) -> MapiResult<MessageData> {
     let props = &mut message.props;
     if props.text(tags::SENDER_EMAIL_ADDRESS).is_none() {
-        let sender = sender_of(profile, props.text(tags::PRIMARY_SEND_ACCOUNT))?;
-        props.set(tags::SENDER_EMAIL_ADDRESS, sender.identity.address.as_str());
+        let represented = props.text(tags::SENT_REPRESENTING_EMAIL_ADDRESS).map(str::to_owned);
+        let account = props.text(tags::PRIMARY_SEND_ACCOUNT);
+        let sender = sender_of(profile, account, represented.as_deref())?;
+        // Whoever writes under an address of his own account sends under it, too.
+        let own = represented.filter(|address| has_address(sender, address));
+        let address = own.as_deref().unwrap_or(&sender.identity.address);
+        props.set(tags::SENDER_EMAIL_ADDRESS, address);
         if !sender.identity.name.is_empty() {
             props.set(tags::SENDER_NAME, sender.identity.name.as_str());
         }
@@ -25,7 +30,7 @@ pub(super) fn with_sender(profile: &Profile, mut message: MessageData) -> MapiRe
 
 /// A raw submission with the sender that stands in where the message names none.
 pub(super) fn raw(profile: &Profile, envelope: RawEnvelope) -> MapiResult<RawSubmission> {
-    let identity = &sender_of(profile, None)?.identity;
+    let identity = &sender_of(profile, None, None)?.identity;
     // A message that names nobody is from who its envelope names, when that is a whole address.
     let (address, name) = match envelope.from.as_deref().filter(|from| from.contains('@')) {
         Some(from) => (from, name_of(profile, Some(from)).unwrap_or_default()),
@@ -39,18 +44,35 @@ pub(super) fn raw(profile: &Profile, envelope: RawEnvelope) -> MapiResult<RawSub
         recipients_from_header: envelope.recipients_from_header,
         delivery_report: envelope.delivery_report,
         deferred_send_time: envelope.deferred_send_time,
+        expiry_time: envelope.expiry_time,
+        importance: envelope.importance,
+        priority: envelope.priority,
     })
 }
 
-fn sender_of<'a>(profile: &'a Profile, account: Option<&str>) -> MapiResult<&'a TransportProfile> {
+/// The account the user chose, else the one of who is represented, else the first that sends.
+fn sender_of<'a>(
+    profile: &'a Profile,
+    account: Option<&str>,
+    represented: Option<&str>,
+) -> MapiResult<&'a TransportProfile> {
     let mut senders = profile.transports.iter().filter(|transport| transport.smtp.is_some());
     let chosen = senders
         .clone()
         .find(|one| account.is_some_and(|account| account.eq_ignore_ascii_case(&one.name)));
-    chosen.or_else(|| senders.next()).ok_or_else(|| {
+    let represented = senders
+        .clone()
+        .find(|one| represented.is_some_and(|represented| has_address(one, represented)));
+    chosen.or(represented).or_else(|| senders.next()).ok_or_else(|| {
         let words = format!("no transport of the profile {} sends mail", profile.name);
         MapiError::new(MapiCode::UNCONFIGURED, words)
     })
+}
+
+/// Whether an address is the identity of an account or one of its aliases.
+fn has_address(transport: &TransportProfile, address: &str) -> bool {
+    let own = std::iter::once(&transport.identity.address).chain(&transport.aliases);
+    own.into_iter().any(|own| own.eq_ignore_ascii_case(address))
 }
 
 /// The name of the identity with this address.

@@ -16,9 +16,10 @@ use crate::mapi::{
 use crate::profile::Profile;
 use crate::spi::MessageStore;
 use crate::spool::{
-    Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState, QueueRecord,
-    QueueState, Spool, SpoolError,
+    Batch, Expect, HistoryEnd, Op, OutboxRecord, OutboxState, QueueRecord, QueueState, Spool,
+    SpoolError,
 };
+use crate::transport;
 
 /// Rows looked at, and written, at once.
 const PAGE: usize = 256;
@@ -199,34 +200,28 @@ async fn sweep(spool: &dyn Spool, now: SysTime) -> Result<(), SpoolError> {
 /// then.
 ///
 /// # Errors
-/// `MAPI_E_UNABLE_TO_ABORT` when it was sent already, `MAPI_E_NOT_IN_QUEUE` when it is gone.
+/// `MAPI_E_UNABLE_TO_ABORT` when it was sent already, or may have been: then it is gone all the
+/// same; `MAPI_E_NOT_IN_QUEUE` when it is gone.
 pub(super) async fn cancel_unowned(
     spool: &dyn Spool,
     store: &dyn MessageStore,
     now: SysTime,
     entry: &EntryId,
 ) -> MapiResult<()> {
+    let mut perhaps_delivered = false;
     while let Some(record) = spool.queue(entry).await? {
         if record.state == QueueState::Done {
             return Err(sent_already(entry));
         }
-        let history = HistoryRecord {
-            transport: record.transport.clone(),
-            end: HistoryEnd::Cancelled,
-            ended: now,
-            submitted: record.submitted,
-            attempts: record.attempts,
-            envelope: record.envelope.clone(),
-            subject: record.subject.clone(),
-            message_id: record.message_id.clone(),
-            size: record.size,
-        };
+        let in_doubt = matches!(record.state, QueueState::InDoubt { .. });
+        let history = transport::cancelled(&record, now);
         let expect = Expect::Revision(record.revision);
         let batch = Batch::new()
             .with(Op::DeleteQueue { entry: entry.clone(), expect })
             .with(Op::PutHistory { entry: entry.clone(), record: Box::new(history) });
         match spool.commit(batch).await {
-            Ok(_) | Err(SpoolError::Conflict(_)) => {}
+            Ok(_) => perhaps_delivered |= in_doubt,
+            Err(SpoolError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -236,7 +231,11 @@ pub(super) async fn cancel_unowned(
         return Err(sent_already(entry));
     }
     store.set_deferred(entry, None).await?;
-    store.abort_submit(entry).await
+    store.abort_submit(entry).await?;
+    match perhaps_delivered {
+        true => Err(transport::perhaps_delivered(entry)),
+        false => Ok(()),
+    }
 }
 
 fn sent_already(entry: &EntryId) -> MapiError {

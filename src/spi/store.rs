@@ -32,6 +32,9 @@ pub struct OutgoingRow {
     pub submitted: SysTime,
     /// Where it stands.
     pub state: OutgoingState,
+    /// `PR_EXPIRY_TIME` of a message that waits, where no transport is known to have any of it:
+    /// then the host gives it up (OB-19).
+    pub expires: Option<SysTime>,
 }
 
 /// A report message for the sender's Inbox (SP-4, RFC 3464).

@@ -22,6 +22,9 @@ pub enum ReportKind {
     Failure,
     /// Delivery (DR), made on request only.
     Delivery,
+    /// Handed on to where no further report comes from (RFC 3464 section 2.3.3, `relayed`): a
+    /// report of delivery as far as it can be known, made on request only.
+    Relay,
 }
 
 /// What happened to one recipient, for a report (OB-12).

@@ -37,7 +37,7 @@ pub use options::SpoolOptions;
 pub use record::{
     AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, HistoryEnd,
     HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord, QueueState,
-    RecipientState, Reply,
+    RecipientState, Reply, Reporter,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;

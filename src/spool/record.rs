@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::mapi::Recipient;
-use crate::mapi::{MessageData, Priority, PropList, SysTime};
+use crate::mapi::{MessageData, Priority, PropList, RecipientType, SysTime, tags};
 
 /// Name of a body: the BLAKE3 digest of its bytes, so equal bodies are stored once and every
 /// read can be verified.
@@ -227,7 +227,7 @@ pub struct QueueRecipient {
 }
 
 /// RFC 3461 NOTIFY.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DsnNotify {
     /// Report success.
     pub success: bool,
@@ -235,6 +235,18 @@ pub struct DsnNotify {
     pub failure: bool,
     /// Report delay.
     pub delay: bool,
+    /// Who reports a success.
+    pub by: Reporter,
+}
+
+/// Who reports to the sender that a message was delivered (RFC 3461 section 5.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reporter {
+    /// We do: no server has taken the request.
+    #[default]
+    Ourselves,
+    /// The server that took the message offers DSN and was told NOTIFY with it.
+    Server,
 }
 
 /// Where one recipient stands.
@@ -266,6 +278,26 @@ pub enum RecipientState {
 }
 
 impl RecipientState {
+    /// Where a recipient stands by its row in the message, for those that no transport of ours
+    /// keeps a record of. `now` stands for a time that was not noted.
+    pub fn by_row(row: &Recipient, now: SysTime) -> Self {
+        if !row.responsibility {
+            return RecipientState::Pending;
+        }
+        match row.failure() {
+            None => RecipientState::Delivered { at: now, reply: Reply::default() },
+            Some((enhanced, text)) => RecipientState::Failed {
+                at: row.props.time(tags::REPORT_TIME).unwrap_or(now),
+                reply: Reply {
+                    enhanced: enhanced.to_owned(),
+                    text: text.to_owned(),
+                    ..Reply::default()
+                },
+                attempt: 0,
+            },
+        }
+    }
+
     /// Whether nothing more will happen to the recipient (OB-4).
     pub fn is_conclusive(&self) -> bool {
         matches!(self, RecipientState::Delivered { .. } | RecipientState::Failed { .. })
@@ -338,6 +370,47 @@ pub struct HistoryRecord {
     pub message_id: String,
     /// Size of the body in bytes.
     pub size: u64,
+}
+
+impl OutboxRecord {
+    /// The recipients of the message that `known` does not list, by their rows.
+    pub fn others(&self, known: &[QueueRecipient], now: SysTime) -> Vec<QueueRecipient> {
+        let unknown = |row: &&Recipient| {
+            row.kind != RecipientType::Orig && !known.iter().any(|known| known.row == row.row)
+        };
+        let others = self.recipients.iter().filter(unknown).map(|row| QueueRecipient {
+            row: row.row,
+            address: row.address.clone(),
+            state: RecipientState::by_row(row, now),
+            notify: None,
+        });
+        others.collect()
+    }
+
+    /// The history of a message that ends now, from what the store alone knows of it.
+    pub fn history(&self, end: HistoryEnd, now: SysTime) -> HistoryRecord {
+        let text = |tag| self.props.text(tag).map(str::to_owned);
+        HistoryRecord {
+            transport: match &self.state {
+                OutboxState::Deferred { transport } => transport.clone(),
+                OutboxState::Waiting { .. } | OutboxState::Held => String::new(),
+            },
+            end,
+            ended: now,
+            submitted: self.submitted,
+            attempts: 0,
+            envelope: Envelope {
+                from: text(tags::ENVELOPE_SENDER)
+                    .or(text(tags::SENDER_EMAIL_ADDRESS))
+                    .unwrap_or_default(),
+                recipients: self.others(&[], now),
+                ..Envelope::default()
+            },
+            subject: text(tags::SUBJECT).unwrap_or_default(),
+            message_id: text(tags::INTERNET_MESSAGE_ID).unwrap_or_default(),
+            size: self.size,
+        }
+    }
 }
 
 /// How a message ended.

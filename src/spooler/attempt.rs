@@ -9,14 +9,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::Shared;
+use super::abort;
 use super::calling_order::Place;
 use super::reports;
 use super::routed_message::RoutedMessage;
 use super::routing::{RouteRequest, RouteTarget, Routing, route};
 use super::slot::Slot;
 use crate::mapi::{
-    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, StatusCode,
-    SubmitFlags, SubmitMessageFlags, tags,
+    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, RecipientType,
+    StatusCode, SubmitFlags, SubmitMessageFlags, SysTime, tags,
 };
 use crate::spi::{Message, MessageRefCell, RecipientReport, Repetition, ReportKind, SubmitError};
 
@@ -137,13 +138,19 @@ async fn hand_over_locked(
     let mut given: BTreeSet<u32> = BTreeSet::new();
 
     if let Some(slot) = deferred_by {
-        let rows: BTreeSet<u32> =
-            message.recipients().await?.iter().map(|recipient| recipient.row).collect();
+        let recipients = message.recipients().await?;
+        let rows: BTreeSet<u32> = recipients.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
         match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut place).await {
             Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
-            Answer::Cancelled => return remove_cancelled(shared, entry).await,
+            Answer::Cancelled => {
+                let index = slots.iter().position(|other| Arc::ptr_eq(other, slot));
+                let rows = index.map(|index| rows_of(&targets, &props, &recipients, index));
+                if !cancel_rows(&message, &rows.unwrap_or_default(), shared.clock.now()).await? {
+                    return remove_cancelled(shared, entry).await;
+                }
+            }
             Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
                 tracing::warn!(%entry, transport = %slot.name, "Lost by its transport");
                 shared.store.set_deferred(entry, None).await?;
@@ -167,7 +174,8 @@ async fn hand_over_locked(
             .into_iter()
             .filter(|recipient| !given.contains(&recipient.row))
             .collect();
-        let Routing { groups, nobody } = route(&targets, request(&props, &recipients), &refused);
+        let request = request(&targets, &props, &recipients);
+        let Routing { groups, nobody } = route(&targets, request, &refused);
         if groups.is_empty() {
             if !nobody.is_empty() && slots.iter().any(|slot| slot.logon().is_err()) {
                 // A transport that is not logged on may be the one that takes them.
@@ -200,7 +208,11 @@ async fn hand_over_locked(
                     deferred_to.get_or_insert_with(|| slot.name.clone());
                     given.extend(rows);
                 }
-                Answer::Cancelled => return remove_cancelled(shared, entry).await,
+                Answer::Cancelled => {
+                    if !cancel_rows(&message, &rows, shared.clock.now()).await? {
+                        return remove_cancelled(shared, entry).await;
+                    }
+                }
                 Answer::Refused(error) => {
                     fail(shared, &message, &rows, "5.6.0", &error.to_string()).await?;
                 }
@@ -243,13 +255,113 @@ async fn hand_over_locked(
     Ok(Handed::Gone)
 }
 
-/// What a transport has ended must stay so while others still work on the message; a message
-/// without open recipients is about to leave the table and need not be written again.
+/// What a transport has ended must stay so while others still work on the message. One without
+/// open recipients is about to leave the table, and is written again only where there is more to
+/// be remembered of its end than that it was sent.
 async fn keep_outcomes(message: &Arc<dyn Message>) -> MapiResult<()> {
-    if open_rows(&message.recipients().await?).next().is_none() {
+    let recipients = message.recipients().await?;
+    if open_rows(&recipients).next().is_none() && !recipients.iter().any(|row| row.failure().is_some()) {
         return Ok(());
     }
     message.save_changes(Repetition::First).await
+}
+
+/// Takes responsibility for rows whose transport answered `MAPI_E_CANCEL`: nobody is to send to
+/// them any more. `false`, and nothing changed, when nothing but them is left of the message.
+async fn cancel_rows(
+    message: &Arc<dyn Message>,
+    rows: &BTreeSet<u32>,
+    now: SysTime,
+) -> MapiResult<bool> {
+    let mut recipients = message.recipients().await?;
+    if !recipients.iter().any(|recipient| {
+        !rows.contains(&recipient.row) && is_taken_or_open(recipient)
+    }) {
+        return Ok(false);
+    }
+    recipients.retain(|recipient| rows.contains(&recipient.row) && !recipient.responsibility);
+    for recipient in &mut recipients {
+        recipient.responsibility = true;
+        recipient.set_cancelled(now);
+    }
+    message.modify_recipients(recipients).await?;
+    message.save_changes(Repetition::First).await?;
+    Ok(true)
+}
+
+/// Whether a recipient is one the message has not been cancelled for.
+fn is_taken_or_open(recipient: &Recipient) -> bool {
+    recipient.kind != RecipientType::Orig && !recipient.is_cancelled()
+}
+
+/// The open rows that are meant for one of the targets.
+fn rows_of(
+    targets: &[RouteTarget],
+    props: &PropList,
+    recipients: &[Recipient],
+    index: usize,
+) -> BTreeSet<u32> {
+    let routing = route(targets, request(targets, props, recipients), &BTreeSet::new());
+    let groups = routing.groups.into_iter();
+    groups.filter(|(target, _)| *target == index).flat_map(|(_, rows)| rows).collect()
+}
+
+/// Notes for a message that some transports gave up, by their indices, while another goes on with
+/// it, that nobody is to send to their recipients any more.
+pub(crate) async fn note_cancelled(
+    shared: &Shared,
+    entry: &EntryId,
+    gave_up: &[usize],
+) -> MapiResult<()> {
+    let message = shared.store.open_message(entry).await?;
+    let (props, recipients) = (message.props().await?, message.recipients().await?);
+    let targets: Vec<RouteTarget> = shared.slots().iter().map(|slot| slot.route_target()).collect();
+    let rows = gave_up.iter().flat_map(|index| rows_of(&targets, &props, &recipients, *index));
+    cancel_rows(&message, &rows.collect(), shared.clock.now()).await.map(drop)
+}
+
+/// Gives up a message that waits and has passed its expiry (OB-19): whoever has not got it is
+/// reported, and it leaves the table.
+pub(crate) async fn expire(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
+    let _turn = shared.turns.take(entry).await;
+    match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
+        Ok(()) => {}
+        Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
+        Err(_) => return Handed::Later(LATER),
+    }
+    let handed = match expire_locked(shared, entry).await {
+        Ok(handed) => handed,
+        Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
+        Err(error) => {
+            tracing::error!(%entry, %error, "An expired message could not be given up");
+            Handed::Error
+        }
+    };
+    if handed != Handed::Gone {
+        unlock(shared, entry).await;
+    }
+    handed
+}
+
+async fn expire_locked(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<Handed> {
+    let row = shared.store.outgoing_row(entry).await?;
+    let Some(expires) = row.expires.filter(|expires| *expires <= shared.clock.now()) else {
+        // A transport has it by now.
+        return Ok(Handed::Later(Duration::ZERO));
+    };
+    match abort::abort_deferred(shared, entry).await {
+        Ok(()) => {}
+        // One that is past its final dot, or cannot be asked, has it: its end is heard of.
+        Err(_) => return Ok(Handed::Later(LATER)),
+    }
+    let message = shared.store.open_message(entry).await?;
+    let rows: BTreeSet<u32> = open_rows(&message.recipients().await?).collect();
+    let words = format!("not wanted any more after {expires}, and not sent until then");
+    fail(shared, &message, &rows, "5.4.7", &words).await?;
+    shared.store.finished_msg(entry).await?;
+    shared.sent.fetch_add(1, Ordering::Relaxed);
+    shared.ended(entry);
+    Ok(Handed::Gone)
 }
 
 fn open_rows(recipients: &[Recipient]) -> impl Iterator<Item = u32> {
@@ -266,12 +378,23 @@ fn worse(one: Handed, other: Handed) -> Handed {
     }
 }
 
-fn request<'a>(props: &'a PropList, recipients: &'a [Recipient]) -> RouteRequest<'a> {
+/// What routing is to know of a message. Its sender is the first of these that is an address of
+/// some transport: who the envelope names, who submitted it, whom it represents. So `-f` decides
+/// where it names an account, as with other sendmail commands.
+fn request<'a>(
+    targets: &[RouteTarget],
+    props: &'a PropList,
+    recipients: &'a [Recipient],
+) -> RouteRequest<'a> {
+    let senders = [
+        tags::ENVELOPE_SENDER,
+        tags::SENDER_EMAIL_ADDRESS,
+        tags::SENT_REPRESENTING_EMAIL_ADDRESS,
+    ];
+    let senders = senders.into_iter().filter_map(|tag| props.text(tag));
+    let own = |sender: &&str| targets.iter().any(|target| target.has_sender(sender));
     RouteRequest {
-        sender: props
-            .text(tags::SENT_REPRESENTING_EMAIL_ADDRESS)
-            .or(props.text(tags::SENDER_EMAIL_ADDRESS))
-            .unwrap_or_default(),
+        sender: senders.clone().find(own).unwrap_or_default(),
         account: props.text(tags::PRIMARY_SEND_ACCOUNT),
         recipients,
     }
@@ -286,16 +409,17 @@ async fn submit(
     place: &mut Place,
 ) -> Answer {
     let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
-    let code = shared.table.status_code(slot.row_id).unwrap_or_default();
-    // The end of a deferred message is told whatever the gate; it starts no transaction.
-    let open = code.contains(StatusCode::OUTBOUND_ENABLED) && place.may_use(slot.row_id);
-    if !deferred && !open {
-        return Answer::Unavailable;
-    }
     for _ in 0..RESEND_NOW_LIMIT {
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
         let cell = MessageRefCell::outbound();
+        if !deferred && !is_open(shared, slot, place) {
+            return Answer::Unavailable;
+        }
         place.comes().await;
+        // Once more: the one before may just have found it closed, and must not be passed.
+        if !deferred && !is_open(shared, slot, place) {
+            return Answer::Unavailable;
+        }
         let mut call = logon.submit_message(flags, Arc::clone(&message), &cell);
         // A call that waits has begun; the next one need not wait for its end.
         let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
@@ -323,6 +447,14 @@ async fn submit(
         return Answer::Sent;
     }
     Answer::Later(LATER)
+}
+
+/// Whether a message with this place may be handed to a transport now. The end of a deferred
+/// message is told whatever the gate; it starts no transaction.
+fn is_open(shared: &Shared, slot: &Slot, place: &Place) -> bool {
+    let code = shared.table.status_code(slot.row_id).unwrap_or_default();
+    code.contains(StatusCode::OUTBOUND_ENABLED)
+        && place.may_use(slot.row_id, slot.outbound_opening())
 }
 
 /// What an error of SubmitMessage or EndMessage means (SP-3).

@@ -54,12 +54,48 @@ async fn flush_one(
     bit: StatusCode,
 ) -> MapiResult<()> {
     let Ok(logon) = slot.logon() else { return Ok(()) };
-    let upload = bit == StatusCode::OUTBOUND_FLUSH;
-    if upload {
+    if bit == StatusCode::OUTBOUND_FLUSH {
         // What waits in the table is the transport's before it looks for what to send.
         shared.settled().await;
     }
     logon.flush_queues(flags).await?;
+    see_out(shared, slot, bit).await
+}
+
+/// Opens a direction that was closed, and flushes it with the same step (TN-3): so everything is
+/// tried once, and not by the opening and then by the flush again. Returns when the flush is over;
+/// the direction stays open.
+///
+/// # Errors
+/// `MAPI_E_END_OF_SESSION` for a transport that is not logged on; its own.
+pub(crate) async fn open_and_flush(
+    shared: &Arc<Shared>,
+    slot: &Arc<Slot>,
+    upload: bool,
+) -> MapiResult<()> {
+    let logon = slot.logon()?;
+    let (flags, bit) = match upload {
+        true => (
+            TransportNotify::BEGIN_OUTBOUND | TransportNotify::BEGIN_OUTBOUND_FLUSH,
+            StatusCode::OUTBOUND_FLUSH,
+        ),
+        false => (
+            TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_INBOUND_FLUSH,
+            StatusCode::INBOUND_FLUSH,
+        ),
+    };
+    logon.transport_notify(flags, NotifyData::None).await?;
+    if upload {
+        // What waited for the opening is the transport's before the flush is over.
+        shared.settled().await;
+    }
+    see_out(shared, slot, bit).await
+}
+
+/// Waits for the end of a flush that has begun.
+async fn see_out(shared: &Arc<Shared>, slot: &Arc<Slot>, bit: StatusCode) -> MapiResult<()> {
+    let Ok(logon) = slot.logon() else { return Ok(()) };
+    let upload = bit == StatusCode::OUTBOUND_FLUSH;
     if upload && !has_deferred(shared, slot).await? {
         // FL-2: the queue is empty, so nobody else will end it.
         logon.transport_notify(TransportNotify::END_OUTBOUND_FLUSH, NotifyData::None).await?;

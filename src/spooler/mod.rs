@@ -3,6 +3,7 @@
 //!
 //! It knows transports and the store only through [`spi`](crate::spi).
 
+mod abort;
 mod attempt;
 mod calling_order;
 mod deferred;
@@ -34,8 +35,8 @@ use crate::mapi::{
     ResourceFlags, ResourceMethods, SPI_VERSION, StatusCode, TransportNotify,
 };
 use crate::spi::{
-    LogonOutcome, MessageStore, NotifyData, OutgoingState, ProfileSection, StatusColumns,
-    StatusRowKind, XpProvider,
+    LogonOutcome, MessageStore, NotifyData, ProfileSection, StatusColumns, StatusRowKind,
+    XpProvider,
 };
 use slot::{Slot, SlotSupport};
 use status_table::HostColumns;
@@ -300,6 +301,32 @@ impl Spooler {
         Ok(())
     }
 
+    /// Opens a closed direction of one transport and flushes it with the same step (TN-3), so
+    /// that each message is tried once. What was handed over behind the flush may still be on its
+    /// way when this returns; the direction stays open.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND`, `MAPI_E_END_OF_SESSION` when it is not logged on, the logon's own.
+    pub async fn open_and_flush(&self, name: &str, direction: FlushFlags) -> MapiResult<()> {
+        let slots = self.shared.slots_named(Some(name))?;
+        let upload = direction.contains(FlushFlags::UPLOAD);
+        for slot in &slots {
+            flush::open_and_flush(&self.shared, slot, upload).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every end that the transport has told of has left the table.
+    pub async fn ends_taken_up(&self, name: &str) {
+        for slot in self.shared.slots_named(Some(name)).unwrap_or_default() {
+            tokio::select! {
+                () = slot.ends.zero() => {}
+                () = slot.critical_error.cancelled() => {}
+                () = self.shared.ending.cancelled() => {}
+            }
+        }
+    }
+
     /// Cancels a message for good, wherever it is (OB-15, TN-17).
     ///
     /// # Errors
@@ -313,7 +340,7 @@ impl Spooler {
             MapiError::new(MapiCode::UNABLE_TO_ABORT, words)
         })?;
         let store = &self.shared.store;
-        self.abort_deferred(entry).await?;
+        abort::abort_deferred(&self.shared, entry).await?;
         // Should this be the end, the message is handed over again, and the transport that has
         // cancelled it says so.
         store.set_deferred(entry, None).await?;
@@ -323,37 +350,17 @@ impl Spooler {
         Ok(())
     }
 
-    /// Asks the transport that has the message, or while nobody is known to have it, every one:
-    /// after a crash or a logoff one may have it all the same.
-    async fn abort_deferred(&self, entry: &EntryId) -> MapiResult<()> {
-        let row = self.shared.store.outgoing_row(entry).await?;
-        let slots = match &row.state {
-            OutgoingState::Deferred { transport } => self.shared.slots_named(Some(transport))?,
-            OutgoingState::Waiting { .. } => self.shared.slots(),
-        };
-        let deferred = matches!(row.state, OutgoingState::Deferred { .. });
-        let flags = TransportNotify::ABORT_DEFERRED | TransportNotify::CANCEL_MESSAGE;
-        for slot in slots {
-            let logon = match slot.logon() {
-                Ok(logon) => logon,
-                Err(error) if deferred => return Err(error),
-                Err(_) => continue,
-            };
-            match logon.transport_notify(flags, NotifyData::EntryId(entry)).await {
-                Ok(()) => {}
-                // The transport has nothing of it; the store decides.
-                Err(error) if error.code() == MapiCode::NOT_FOUND => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
     /// Looks at the whole outgoing queue table again: for changes the store does not announce,
     /// such as `entry` released from hold.
     pub fn reconsider(&self, entry: &EntryId) {
         self.shared.given_back().remove(entry);
         self.shared.reconsider();
+    }
+
+    /// Hands a message over at once that waits for a time its transport named (SP-3).
+    pub fn retry(&self, entry: &EntryId) {
+        self.shared.given_back().remove(entry);
+        self.shared.resume();
     }
 
     /// Ends the session in order: flushes end, deferred messages are given back, directions end,

@@ -14,11 +14,12 @@ pub(crate) async fn deliver(
         MapiError::new(MapiCode::INVALID_PARAMETER, "a report needs a message that was submitted")
     })?;
     let props = message.props().await?;
+    let rows = message.recipients().await?;
+    note(message, &rows, &recipients).await?;
     if is_report(&props) {
         return Ok(());
     }
-    let rows = message.recipients().await?;
-    for kind in [ReportKind::Failure, ReportKind::Delivery] {
+    for kind in [ReportKind::Failure, ReportKind::Delivery, ReportKind::Relay] {
         let wanted: Vec<(Recipient, RecipientReport)> = recipients
             .iter()
             .filter(|report| report.kind == kind)
@@ -26,7 +27,7 @@ pub(crate) async fn deliver(
                 let row = rows.iter().find(|row| row.row == report.row)?;
                 let asked_for = match kind {
                     ReportKind::Failure => row.wants_failure_report(&props),
-                    ReportKind::Delivery => row.wants_delivery_report(&props),
+                    ReportKind::Delivery | ReportKind::Relay => row.wants_delivery_report(&props),
                 };
                 asked_for.then(|| (row.clone(), report.clone()))
             })
@@ -42,6 +43,25 @@ pub(crate) async fn deliver(
         }
     }
     Ok(())
+}
+
+/// Notes in the rows who failed and why, for those who ask how the message ended.
+async fn note(
+    message: &dyn Message,
+    rows: &[Recipient],
+    recipients: &[RecipientReport],
+) -> MapiResult<()> {
+    let mut failed: Vec<Recipient> = Vec::new();
+    for report in recipients.iter().filter(|report| report.kind == ReportKind::Failure) {
+        if let Some(mut row) = rows.iter().find(|row| row.row == report.row).cloned() {
+            row.set_failed(&report.status, &report.diagnostic, report.time);
+            failed.push(row);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    message.modify_recipients(failed).await
 }
 
 /// There is no report about a report: neither about our own kind nor about what came with the

@@ -45,6 +45,12 @@ impl Message for RoutedMessage {
 
     async fn modify_recipients(&self, mut rows: Vec<Recipient>) -> MapiResult<()> {
         rows.retain(|recipient| self.rows.contains(&recipient.row));
+        // What StatusRecips noted stays, also when the transport read the row before.
+        for known in self.inner.recipients().await? {
+            if let Some(row) = rows.iter_mut().find(|row| row.row == known.row) {
+                known.keep_outcome(row);
+            }
+        }
         self.inner.modify_recipients(rows).await
     }
 

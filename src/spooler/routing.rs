@@ -69,7 +69,12 @@ impl RouteTarget {
     }
 
     fn is_own(&self, request: RouteRequest<'_>) -> bool {
-        self.senders.iter().any(|own| own.eq_ignore_ascii_case(request.sender))
+        self.has_sender(request.sender)
+    }
+
+    /// Whether this address chooses it as a sender.
+    pub(crate) fn has_sender(&self, address: &str) -> bool {
+        self.senders.iter().any(|own| own.eq_ignore_ascii_case(address))
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Slot {
     pub(crate) starts: Backlog,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
+    /// How often STATUS_OUTBOUND_ENABLED was set: tells one opening from the next.
+    outbound_openings: AtomicU64,
     /// How often STATUS_INBOUND_FLUSH was set: tells one flush from the next.
     pub(crate) inbound_flushes: AtomicU64,
     /// Inside NOTIFY_CRITSEC (IB-9).
@@ -72,6 +74,7 @@ impl Slot {
             ends: Backlog::default(),
             starts: Backlog::default(),
             config_change: Notify::new(),
+            outbound_openings: AtomicU64::new(0),
             inbound_flushes: AtomicU64::new(0),
             critical_section: AtomicBool::new(false),
             released: AtomicBool::new(false),
@@ -122,6 +125,11 @@ impl Slot {
             // The loop has ended with the session; the transport tells it again in the next.
             self.ends.remove();
         }
+    }
+
+    /// The number of the last opening for sending; whether it still stands is in the status row.
+    pub(crate) fn outbound_opening(&self) -> u64 {
+        self.outbound_openings.load(Ordering::SeqCst)
     }
 
     pub(crate) fn in_critical_section(&self) -> bool {
@@ -222,6 +230,11 @@ impl Support for SlotSupport {
             return Err(MapiCode::END_OF_SESSION.into());
         }
         let before = shared.table.status_code(self.slot.row_id).unwrap_or_default();
+        let opens = columns.status_code.unwrap_or_default() - before;
+        if opens.contains(StatusCode::OUTBOUND_ENABLED) {
+            // First, so that whoever sees the bit finds the number of this opening.
+            self.slot.outbound_openings.fetch_add(1, Ordering::SeqCst);
+        }
         shared.table.modify(self.slot.row_id, &self.slot.host, columns, flags);
         let after = shared.table.status_code(self.slot.row_id).unwrap_or_default();
         let begun = after - before;

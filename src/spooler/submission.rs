@@ -11,12 +11,12 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Shared;
 use super::attempt::{self, Handed};
-use super::calling_order::CallingOrder;
+use super::calling_order::{CallingOrder, Handling, Openings};
 use crate::mapi::{EntryId, MapiCode, StatusCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
 
 /// How the handling of a message ended, for the loop.
-type Report = mpsc::UnboundedSender<(EntryId, Handed)>;
+type Report = mpsc::UnboundedSender<(EntryId, Arc<Handling>, Handed)>;
 
 /// Rows read at a time.
 const PAGE: usize = 256;
@@ -29,18 +29,20 @@ const AFTER_ERROR: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Memory {
     /// Messages being handed over.
-    busy: BTreeSet<EntryId>,
+    busy: BTreeMap<EntryId, Arc<Handling>>,
     /// Those of them that something happened to meanwhile: to be looked at once more.
     again: BTreeSet<EntryId>,
+    /// Messages that are given up at a time unless a transport has them by then.
+    expiries: BTreeMap<EntryId, SysTime>,
     /// Messages not to be handed over before a time.
     later: BTreeMap<EntryId, SysTime>,
     /// The table could not be read; when to try again.
     unread: Option<SysTime>,
     order: CallingOrder,
-    /// Status rows of the transports that were open when the last look at the whole table began.
-    /// What opens later waits for the next such look: only that finds messages in their order
-    /// (OB-14), and it comes because something opened.
-    open: BTreeSet<u32>,
+    /// The transports that were open when the last look at the whole table began. What opens
+    /// later waits for the next such look: only that finds messages in their order (OB-14), and
+    /// it comes because something opened.
+    open: Openings,
 }
 
 /// How much of the table is to be looked at.
@@ -61,7 +63,7 @@ struct Barrier {
 /// Runs until the session ends.
 pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<oneshot::Sender<()>>) {
     let mut added = shared.store.outgoing_added();
-    let (report, mut reports) = mpsc::unbounded_channel::<(EntryId, Handed)>();
+    let (report, mut reports) = mpsc::unbounded_channel();
     let mut memory = Memory::default();
     let mut waiting: Vec<Barrier> = Vec::new();
     let mut look = Look::All;
@@ -89,13 +91,14 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
             Some(asked) = barriers.recv() => {
                 // All of it, because what made messages possible may not have been heard yet.
                 look_at_all(&shared, &mut memory, &report).await;
-                waiting.push(Barrier { left: memory.busy.clone(), asked });
+                waiting.push(Barrier { left: memory.busy.keys().cloned().collect(), asked });
             }
-            Some((entry, handed)) = reports.recv() => {
+            Some(first) = reports.recv() => {
                 let mut entries = BTreeSet::new();
-                let mut next = Some((entry, handed));
-                while let Some((entry, handed)) = next {
-                    if memory.handed(entry.clone(), handed, shared.clock.now()) {
+                let mut next = Some(first);
+                while let Some((entry, handling, handed)) = next {
+                    let now = shared.clock.now();
+                    if memory.handed(entry.clone(), &handling, handed, now) {
                         entries.insert(entry);
                     }
                     next = reports.try_recv().ok();
@@ -107,8 +110,11 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
 }
 
 /// Answers those who need not wait any more: nothing they wait for is being handed over.
-fn still_waiting(mut barriers: Vec<Barrier>, busy: &BTreeSet<EntryId>) -> Vec<Barrier> {
-    barriers.iter_mut().for_each(|barrier| barrier.left.retain(|entry| busy.contains(entry)));
+fn still_waiting(
+    mut barriers: Vec<Barrier>,
+    busy: &BTreeMap<EntryId, Arc<Handling>>,
+) -> Vec<Barrier> {
+    barriers.iter_mut().for_each(|barrier| barrier.left.retain(|entry| busy.contains_key(entry)));
     let (left, through): (Vec<_>, Vec<_>) =
         barriers.into_iter().partition(|barrier| !barrier.left.is_empty());
     for Barrier { asked, .. } in through {
@@ -144,7 +150,7 @@ async fn wait_until(shared: &Shared, time: Option<SysTime>) {
 
 impl Memory {
     fn next_time(&self) -> Option<SysTime> {
-        self.later.values().copied().chain(self.unread).min()
+        self.later.values().chain(self.expiries.values()).copied().chain(self.unread).min()
     }
 
     /// What the timer was set for.
@@ -152,16 +158,30 @@ impl Memory {
         if self.unread.is_some_and(|time| time <= now) {
             return Look::All;
         }
-        let due = self.later.iter().filter(|(_, time)| **time <= now);
+        let times = self.later.iter().chain(&self.expiries);
+        let due = times.filter(|(_, time)| **time <= now);
         Look::These(due.map(|(entry, _)| entry.clone()).collect())
     }
 
     /// Notes how the handling of a message ended; `true` when it is to be looked at once more.
-    fn handed(&mut self, entry: EntryId, handed: Handed, now: SysTime) -> bool {
+    fn handed(
+        &mut self,
+        entry: EntryId,
+        handling: &Arc<Handling>,
+        handed: Handed,
+        now: SysTime,
+    ) -> bool {
+        if self.busy.get(&entry).is_some_and(|newer| !Arc::ptr_eq(newer, handling)) {
+            return false;
+        }
         self.busy.remove(&entry);
         let again = self.again.remove(&entry);
         match handed {
-            Handed::Gone | Handed::Deferred | Handed::Unavailable => {
+            Handed::Gone | Handed::Deferred => {
+                self.later.remove(&entry);
+                self.expiries.remove(&entry);
+            }
+            Handed::Unavailable => {
                 self.later.remove(&entry);
             }
             Handed::Later(after) => {
@@ -178,9 +198,14 @@ impl Memory {
 /// Hands over every message that is ready.
 async fn look_at_all(shared: &Arc<Shared>, memory: &mut Memory, report: &Report) {
     memory.unread = None;
-    let rows = shared.table.rows().into_iter();
-    let open = rows.filter(|row| row.status_code.contains(StatusCode::OUTBOUND_ENABLED));
-    memory.open = open.map(|row| row.row_id).collect();
+    let slots = shared.slots();
+    // The number first: an opening that comes between the two is left to the look it causes.
+    let numbers = slots.iter().map(|slot| (slot.row_id, slot.outbound_opening()));
+    let is_open = |row: &u32| {
+        let code = shared.table.status_code(*row).unwrap_or_default();
+        code.contains(StatusCode::OUTBOUND_ENABLED)
+    };
+    memory.open = numbers.filter(|(row, _)| is_open(row)).collect();
     let mut after = None;
     loop {
         let rows = match shared.store.outgoing_queue(after.as_ref(), PAGE).await {
@@ -215,35 +240,69 @@ async fn look_at(
             Ok(row) => consider(shared, memory, report, row).await,
             Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => {
                 memory.later.remove(&entry);
+                memory.expiries.remove(&entry);
             }
             Err(error) => {
                 tracing::error!(%entry, %error, "A row of the outgoing queue cannot be read");
+                memory.expiries.remove(&entry);
                 memory.later.insert(entry, shared.clock.now().saturating_add(AFTER_ERROR));
             }
         }
     }
 }
 
+/// Gives a message up that has passed its expiry, waiting for a permit (OB-19).
+async fn give_up(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, entry: EntryId) {
+    memory.later.remove(&entry);
+    let permit = tokio::select! {
+        permit = Arc::clone(&shared.finish).acquire_owned() => permit,
+        () = shared.ending.cancelled() => return,
+    };
+    let Ok(permit) = permit else { return };
+    let handling = Arc::new(Handling::default());
+    memory.busy.insert(entry.clone(), Arc::clone(&handling));
+    let (task_shared, report) = (Arc::clone(shared), report.clone());
+    shared.tasks.spawn(async move {
+        let handed = attempt::expire(&task_shared, &entry).await;
+        let _none = handling.next(false);
+        drop(permit);
+        // An error means that the loop has ended with the session.
+        let _ = report.send((entry, handling, handed));
+    });
+}
+
 /// Hands a message over when it is ready, waiting for a permit.
 async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, row: OutgoingRow) {
-    let OutgoingRow { entry, state, .. } = row;
+    let OutgoingRow { entry, state, expires, .. } = row;
     let not_before = match state {
         OutgoingState::Waiting { not_before } if not_before < SysTime::MAX => not_before,
         // With a transport, or on hold.
         OutgoingState::Waiting { .. } | OutgoingState::Deferred { .. } => {
             memory.later.remove(&entry);
+            memory.expiries.remove(&entry);
             return;
         }
     };
+    let expired = expires.is_some_and(|time| time <= shared.clock.now());
+    match expires.filter(|_| !expired) {
+        Some(time) => memory.expiries.insert(entry.clone(), time),
+        None => memory.expiries.remove(&entry),
+    };
+    if expired && !memory.busy.contains_key(&entry) {
+        return give_up(shared, memory, report, entry).await;
+    }
     let due = memory.later.get(&entry).copied().unwrap_or(SysTime::EPOCH).max(not_before);
     if due > shared.clock.now() {
         memory.later.insert(entry, due);
         return;
     }
     memory.later.remove(&entry);
-    if memory.busy.contains(&entry) {
-        memory.again.insert(entry);
-        return;
+    if let Some(handling) = memory.busy.get(&entry) {
+        memory.again.insert(entry.clone());
+        if handling.again(memory.order.next(memory.open.clone())).is_none() {
+            return;
+        }
+        memory.again.remove(&entry);
     }
     if shared.given_back().contains(&entry) || memory.open.is_empty() {
         return;
@@ -253,13 +312,20 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
         () = shared.ending.cancelled() => return,
     };
     let Ok(permit) = permit else { return };
-    memory.busy.insert(entry.clone());
-    let place = memory.order.next(memory.open.clone());
+    let handling = Arc::new(Handling::default());
+    memory.busy.insert(entry.clone(), Arc::clone(&handling));
+    let mut place = memory.order.next(memory.open.clone()).of(&handling);
     let (task_shared, report) = (Arc::clone(shared), report.clone());
     shared.tasks.spawn(async move {
-        let handed = attempt::hand_over(&task_shared, &entry, place).await;
+        let handed = loop {
+            let handed = attempt::hand_over(&task_shared, &entry, place).await;
+            match handling.next(handed == Handed::Unavailable) {
+                Some(again) => place = again.of(&handling),
+                None => break handed,
+            }
+        };
         drop(permit);
         // An error means that the loop has ended with the session.
-        let _ = report.send((entry, handed));
+        let _ = report.send((entry, handling, handed));
     });
 }

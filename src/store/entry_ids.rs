@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ulid::Ulid;
 
+use crate::clock::Clock;
 use crate::mapi::{EntryId, SysTime};
 
 /// Makes entry ids, each greater than the one before also when the clock goes back, so that
@@ -18,8 +19,15 @@ impl EntryIds {
         EntryIds { last: Mutex::new(Ulid::nil()) }
     }
 
-    pub(super) fn next(&self, now: SysTime) -> EntryId {
+    /// An id and its time, which ascend together while the clock does. `drawn` hears of the id
+    /// before the next one is drawn.
+    pub(super) fn next(
+        &self,
+        clock: &dyn Clock,
+        drawn: impl FnOnce(&EntryId),
+    ) -> (EntryId, SysTime) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock.now();
         let fresh = Ulid::from_parts(now.as_millis(), fastrand::u128(..));
         let next = match fresh > *last {
             true => fresh,
@@ -29,23 +37,29 @@ impl EntryIds {
                 .unwrap_or_else(|| Ulid::from_parts(last.timestamp_ms().saturating_add(1), 0)),
         };
         *last = next;
-        EntryId::from_ulid(next)
+        let entry = EntryId::from_ulid(next);
+        drawn(&entry);
+        (entry, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+
+    fn at(ids: &EntryIds, millis: u64) -> EntryId {
+        ids.next(&ManualClock::new(SysTime::from_millis(millis)), |_| {}).0
+    }
 
     #[test]
     fn ids_ascend_whatever_the_clock_does() {
         let ids = EntryIds::new();
         let times = [5_000_u64, 5_000, 1, 5_000, 6_000];
-        let made: Vec<EntryId> =
-            times.iter().map(|millis| ids.next(SysTime::from_millis(*millis))).collect();
+        let made: Vec<EntryId> = times.iter().map(|millis| at(&ids, *millis)).collect();
         assert!(made.is_sorted_by(|one, next| one < next), "{made:?}");
         *ids.last.lock().unwrap_or_else(PoisonError::into_inner) =
             Ulid::from_parts(9_000, u128::MAX);
-        assert!(ids.next(SysTime::from_millis(1)) < ids.next(SysTime::from_millis(9_000)));
+        assert!(at(&ids, 1) < at(&ids, 9_000));
     }
 }

@@ -1,19 +1,21 @@
 //! The outgoing queue table over the spool (OB-14, OB-15).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Cursor;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
+use super::entry_ids::EntryIds;
 use super::object;
 use super::outbox_message::OutboxMessage;
+use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, SubmitFlags, SysTime, tags};
 use crate::mime::{Defaults, compose};
 use crate::spi::{Content, Message, OutgoingRow, OutgoingState};
 use crate::spool::{
-    Batch, Durable, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
-    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody,
+    Batch, Durable, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState, Spool,
+    SpoolError, StagedBody,
 };
 
 /// How often a change is tried again that met another one.
@@ -28,13 +30,73 @@ const PAGE: usize = 256;
 pub(super) struct Outbox {
     spool: Arc<dyn Spool>,
     added: broadcast::Sender<EntryId>,
+    turnstile: Mutex<Turnstile>,
     /// Messages some transport works on; gone with the process (OB-14).
     locked: Mutex<HashSet<EntryId>>,
 }
 
+/// New messages on their way to the disk. None is seen in the table before those that were
+/// submitted earlier, whatever the order in which their commits end (OB-14).
+#[derive(Debug, Default)]
+struct Turnstile {
+    entering: BTreeSet<EntryId>,
+    /// Durable, and not announced because an older one is still entering.
+    waiting: BTreeSet<EntryId>,
+}
+
+/// A new message's place among those that enter; it is given up when this is dropped.
+pub(super) struct Entering<'a> {
+    outbox: &'a Outbox,
+    entry: EntryId,
+    /// Nothing was stored.
+    failed: bool,
+}
+
+impl Entering<'_> {
+    pub(super) fn entry(&self) -> &EntryId {
+        &self.entry
+    }
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        let mut turnstile = self.outbox.turnstile();
+        turnstile.entering.remove(&self.entry);
+        if !self.failed {
+            turnstile.waiting.insert(self.entry.clone());
+        }
+        let oldest = turnstile.entering.first().cloned();
+        while let Some(next) = turnstile.waiting.first()
+            && oldest.as_ref().is_none_or(|oldest| next < oldest)
+            && let Some(next) = turnstile.waiting.pop_first()
+        {
+            // Under the lock, so that they are announced in their order.
+            self.outbox.announce(&next);
+        }
+    }
+}
+
 impl Outbox {
     pub(super) fn new(spool: Arc<dyn Spool>) -> Self {
-        Outbox { spool, added: broadcast::Sender::new(ANNOUNCED), locked: Mutex::default() }
+        Outbox {
+            spool,
+            added: broadcast::Sender::new(ANNOUNCED),
+            turnstile: Mutex::default(),
+            locked: Mutex::default(),
+        }
+    }
+
+    fn turnstile(&self) -> MutexGuard<'_, Turnstile> {
+        self.turnstile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws the entry id of a new message, with the time of its submission. To be followed by
+    /// [`Outbox::add`] at once: what is younger is not seen meanwhile.
+    pub(super) fn enter(&self, entries: &EntryIds, clock: &dyn Clock) -> (Entering<'_>, SysTime) {
+        let (entry, now) = entries.next(clock, |entry| {
+            self.turnstile().entering.insert(entry.clone());
+        });
+        (Entering { outbox: self, entry, failed: false }, now)
     }
 
     pub(super) fn added(&self) -> broadcast::Receiver<EntryId> {
@@ -49,18 +111,18 @@ impl Outbox {
     /// Puts a new message; when this returns it is durable (SP-1).
     pub(super) async fn add(
         &self,
-        entry: &EntryId,
+        mut place: Entering<'_>,
         record: OutboxRecord,
         bodies: impl IntoIterator<Item = StagedBody>,
     ) -> MapiResult<Durable> {
         let batch = bodies.into_iter().fold(Batch::new(), Batch::with_body).with(Op::PutOutbox {
-            entry: entry.clone(),
+            entry: place.entry.clone(),
             record: Box::new(record),
             expect: Expect::Absent,
         });
-        let durable = self.spool.commit(batch).await?;
-        self.announce(entry);
-        Ok(durable)
+        let stored = self.spool.commit(batch).await;
+        place.failed = stored.is_err();
+        Ok(stored?)
     }
 
     pub(super) async fn record(&self, entry: &EntryId) -> MapiResult<OutboxRecord> {
@@ -72,8 +134,15 @@ impl Outbox {
         after: Option<&EntryId>,
         limit: usize,
     ) -> MapiResult<Vec<OutgoingRow>> {
+        // Looked at before the table, so that none slips in between.
+        let entering = self.turnstile().entering.first().cloned();
         let page = self.spool.waiting_page(after, limit).await?;
-        Ok(page.iter().map(|(entry, record)| row(entry, record)).collect())
+        let seen = |entry: &EntryId| entering.as_ref().is_none_or(|entering| entry < entering);
+        let mut rows = Vec::with_capacity(page.len());
+        for (entry, record) in page.iter().filter(|(entry, _)| seen(entry)) {
+            rows.push(self.waiting_row(entry, record).await?);
+        }
+        Ok(rows)
     }
 
     pub(super) async fn deferred(
@@ -98,7 +167,20 @@ impl Outbox {
     }
 
     pub(super) async fn row(&self, entry: &EntryId) -> MapiResult<OutgoingRow> {
-        Ok(row(entry, &self.record(entry).await?))
+        self.waiting_row(entry, &self.record(entry).await?).await
+    }
+
+    /// The row with its expiry, which a transport that has the message looks after itself.
+    async fn waiting_row(&self, entry: &EntryId, record: &OutboxRecord) -> MapiResult<OutgoingRow> {
+        let mut row = row(entry, record);
+        let expires = match record.state {
+            OutboxState::Waiting { .. } => record.props.time(tags::EXPIRY_TIME),
+            OutboxState::Deferred { .. } | OutboxState::Held => None,
+        };
+        if expires.is_some() && self.spool.queue(entry).await?.is_none() {
+            row.expires = expires;
+        }
+        Ok(row)
     }
 
     pub(super) async fn open_message(&self, entry: &EntryId) -> MapiResult<Arc<dyn Message>> {
@@ -203,8 +285,12 @@ impl Outbox {
             }
             let delete = Op::DeleteOutbox { entry: entry.clone(), expect: Expect::Any };
             let mut batch = Batch::new().with(delete);
-            if self.spool.history(entry).await?.is_none() {
-                let record = Box::new(cancelled(&record, now));
+            let history = match self.spool.history(entry).await? {
+                None => Some(record.history(HistoryEnd::Cancelled, now)),
+                Some(known) => with_others(known, &record, now),
+            };
+            if let Some(history) = history {
+                let record = Box::new(history);
                 batch.push(Op::PutHistory { entry: entry.clone(), record });
             }
             self.spool.commit(batch).await?;
@@ -213,10 +299,20 @@ impl Outbox {
         .await
     }
 
-    /// Removes a message; gone already is as good.
-    pub(super) async fn delete(&self, entry: &EntryId) -> MapiResult<()> {
+    /// Removes a message that ended; gone already is as good. In the same step the history is
+    /// completed by the recipients that transports without one had (AT-3).
+    pub(super) async fn finish(
+        &self,
+        entry: &EntryId,
+        record: &OutboxRecord,
+        now: SysTime,
+    ) -> MapiResult<()> {
         let op = Op::DeleteOutbox { entry: entry.clone(), expect: Expect::Any };
-        self.spool.commit(Batch::new().with(op)).await?;
+        let mut batch = Batch::new().with(op);
+        if let Some(history) = completed(self.spool.history(entry).await?, record, now) {
+            batch.push(Op::PutHistory { entry: entry.clone(), record: Box::new(history) });
+        }
+        self.spool.commit(batch).await?;
         Ok(())
     }
 
@@ -287,32 +383,35 @@ pub(super) async fn update(
     Err(busy(entry, "is changed by others all the time"))
 }
 
-/// The history of a message that was cancelled before a transport had it.
-fn cancelled(record: &OutboxRecord, now: SysTime) -> HistoryRecord {
-    let text = |tag| record.props.text(tag).map(str::to_owned);
-    let recipients = record.recipients.iter().map(|recipient| QueueRecipient {
-        row: recipient.row,
-        address: recipient.address.clone(),
-        state: RecipientState::Pending,
-        notify: None,
-    });
-    HistoryRecord {
-        transport: String::new(),
-        end: HistoryEnd::Cancelled,
-        ended: now,
-        submitted: record.submitted,
-        attempts: 0,
-        envelope: Envelope {
-            from: text(tags::ENVELOPE_SENDER)
-                .or(text(tags::SENDER_EMAIL_ADDRESS))
-                .unwrap_or_default(),
-            recipients: recipients.collect(),
-            ..Envelope::default()
-        },
-        subject: text(tags::SUBJECT).unwrap_or_default(),
-        message_id: text(tags::INTERNET_MESSAGE_ID).unwrap_or_default(),
-        size: record.size,
+/// The history of a message that ended, when there is more to it than what is there already.
+fn completed(
+    known: Option<HistoryRecord>,
+    record: &OutboxRecord,
+    now: SysTime,
+) -> Option<HistoryRecord> {
+    let mut record = record.clone();
+    // Whoever is left was sent: the host ends a message only when nobody is open.
+    record.recipients.iter_mut().for_each(|row| row.responsibility = true);
+    match known {
+        None => Some(record.history(HistoryEnd::Finished, now)),
+        Some(known) => with_others(known, &record, now)
+            .map(|history| HistoryRecord { end: HistoryEnd::Finished, ..history }),
     }
+}
+
+/// A history together with the recipients it does not list, if there are any.
+fn with_others(
+    mut history: HistoryRecord,
+    record: &OutboxRecord,
+    now: SysTime,
+) -> Option<HistoryRecord> {
+    let others = record.others(&history.envelope.recipients, now);
+    if others.is_empty() {
+        return None;
+    }
+    history.envelope.recipients.extend(others);
+    history.envelope.recipients.sort_by_key(|recipient| recipient.row);
+    Some(history)
 }
 
 fn row(entry: &EntryId, record: &OutboxRecord) -> OutgoingRow {
@@ -323,7 +422,7 @@ fn row(entry: &EntryId, record: &OutboxRecord) -> OutgoingRow {
         }
         OutboxState::Held => OutgoingState::Waiting { not_before: SysTime::MAX },
     };
-    OutgoingRow { entry: entry.clone(), submitted: record.submitted, state }
+    OutgoingRow { entry: entry.clone(), submitted: record.submitted, state, expires: None }
 }
 
 /// The state of a message that may be handed over from its deferred send time on (OB-19).

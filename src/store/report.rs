@@ -27,12 +27,14 @@ impl LocalStore {
         if is_report(&report.original_props) {
             return Ok(());
         }
-        for kind in [ReportKind::Failure, ReportKind::Delivery] {
+        for kind in [ReportKind::Failure, ReportKind::Delivery, ReportKind::Relay] {
             let wanted = |(row, one): &&(Recipient, RecipientReport)| {
                 one.kind == kind
                     && match kind {
                         ReportKind::Failure => row.wants_failure_report(&report.original_props),
-                        ReportKind::Delivery => row.wants_delivery_report(&report.original_props),
+                        ReportKind::Delivery | ReportKind::Relay => {
+                            row.wants_delivery_report(&report.original_props)
+                        }
                     }
             };
             let recipients: Vec<_> = report.recipients.iter().filter(wanted).collect();
@@ -97,6 +99,7 @@ impl LocalStore {
             action: match kind {
                 ReportKind::Failure => ReportAction::Failed,
                 ReportKind::Delivery => ReportAction::Delivered,
+                ReportKind::Relay => ReportAction::Relayed,
             },
             host: self.host.clone(),
             from: Mailbox::new("Mail Delivery System", format!("mailer-daemon@{}", self.host)),
@@ -144,6 +147,7 @@ fn key(about: &Report, kind: ReportKind, recipients: &[&(Recipient, RecipientRep
     let letter = match kind {
         ReportKind::Failure => "ndr",
         ReportKind::Delivery => "dr",
+        ReportKind::Relay => "relay",
     };
     let mut rows: Vec<u32> = recipients.iter().map(|(row, _)| row.row).collect();
     rows.sort_unstable();

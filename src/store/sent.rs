@@ -31,7 +31,7 @@ impl LocalStore {
         if self.wants_copy(&record.props) {
             self.keep_copy(entry, &record).await?;
         }
-        self.outbox.delete(entry).await?;
+        self.outbox.finish(entry, &record, self.clock.now()).await?;
         self.outbox.unlock(entry);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::outbox::Entering;
 use super::{LocalStore, object, outbox};
 use crate::mapi::{
     EntryId, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient, RecipientType,
@@ -26,9 +27,12 @@ impl LocalStore {
         let size = object::size_of(&message);
         self.check_size(size)?;
         number_rows(&mut message.recipients);
-        let (entry, now) = self.stamp(&mut message.props);
-        let state = outbox::waiting(&message.props, now, now);
+        let message_id_of = self.entries.next(self.clock.as_ref(), |_| {}).0;
+        self.stamp(&mut message.props, &message_id_of);
         let staged = object::take_out(&mut message, self.spool.as_ref()).await?;
+        // The id by which it leaves in its turn is drawn when nothing but the commit is left.
+        let (place, now) = self.enter(&mut message.props);
+        let state = outbox::waiting(&message.props, now, now);
         let record = OutboxRecord {
             revision: 0,
             submitted: now,
@@ -39,15 +43,20 @@ impl LocalStore {
             content: None,
             size,
         };
-        let durable = self.outbox.add(&entry, record, staged).await?;
+        let entry = place.entry().clone();
+        let durable = self.outbox.add(place, record, staged).await?;
         Ok((entry, durable))
     }
 
-    /// Gives a message its entry id, time and message id.
-    pub(super) fn stamp(&self, props: &mut PropList) -> (EntryId, SysTime) {
-        let now = self.clock.now();
-        let entry = self.entries.next(now);
+    /// Gives a message its entry id and the time of its submission.
+    pub(super) fn enter(&self, props: &mut PropList) -> (Entering<'_>, SysTime) {
+        let (place, now) = self.outbox.enter(&self.entries, self.clock.as_ref());
         props.set(tags::CLIENT_SUBMIT_TIME, now);
+        (place, now)
+    }
+
+    /// Gives a message what it lacks; its message id is made from `unique`.
+    pub(super) fn stamp(&self, props: &mut PropList, unique: &EntryId) {
         if props.text(tags::SENDER_EMAIL_ADDRESS).is_some()
             && props.value(tags::SENDER_ADDRTYPE).is_none()
         {
@@ -58,9 +67,8 @@ impl LocalStore {
         }
         if props.text(tags::INTERNET_MESSAGE_ID).is_none() {
             let sender = props.text(tags::SENDER_EMAIL_ADDRESS).unwrap_or_default();
-            props.set(tags::INTERNET_MESSAGE_ID, self.message_id(&entry, sender));
+            props.set(tags::INTERNET_MESSAGE_ID, self.message_id(unique, sender));
         }
-        (entry, now)
     }
 
     /// A message id in the domain of the sender, so that it does not tell this machine's name

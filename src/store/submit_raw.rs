@@ -8,7 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::submit::need_recipients;
 use super::{LocalStore, outbox};
 use crate::mapi::{
-    EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, RecipientType, SysTime, tags,
+    EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList, Recipient,
+    RecipientType, SysTime, tags,
 };
 use crate::mime::{
     Defaults, HeaderFacts, Mailbox, MimeError, Normalised, Normaliser, address, check_message,
@@ -36,6 +37,12 @@ pub struct RawSubmission {
     pub delivery_report: bool,
     /// `PR_DEFERRED_SEND_TIME`: send not before (OB-19).
     pub deferred_send_time: Option<SysTime>,
+    /// `PR_EXPIRY_TIME`: not wanted after (OB-19); `None` takes `Expires` of the header.
+    pub expiry_time: Option<SysTime>,
+    /// `PR_IMPORTANCE`; `None` takes `Importance` or `X-Priority` of the header.
+    pub importance: Option<Importance>,
+    /// `PR_PRIORITY`; `None` takes `Priority` of the header.
+    pub priority: Option<Priority>,
     /// Who sends when the message names nobody. Its domain completes addresses without one.
     pub default_sender: String,
     /// Name that goes with [`default_sender`](Self::default_sender); empty for none.
@@ -59,16 +66,19 @@ impl LocalStore {
         address::check("sender", &default.address)?;
         let mut props = PropList::new();
         props.set(tags::SENDER_EMAIL_ADDRESS, default.address.as_str());
-        let (entry, now) = self.stamp(&mut props);
-        let message_id = self.message_id(&entry, &default.address);
+        let (unique, now) = self.entries.next(self.clock.as_ref(), |_| {});
+        self.stamp(&mut props, &unique);
+        let message_id = self.message_id(&unique, &default.address);
         let defaults = Defaults { from: Some(default.clone()), date: now, message_id };
         let (normalised, staged) = self.store_content(defaults, &mut bytes).await?;
         let header = &normalised.facts.header;
         let recipients = recipients(&envelope, header)?;
         need_recipients(&recipients)?;
         describe(&mut props, &envelope, &normalised, &default)?;
-        let message = crate::mapi::MessageData { props, recipients, attachments: Vec::new() };
+        let mut message = crate::mapi::MessageData { props, recipients, attachments: Vec::new() };
         check_message(&message)?;
+        // However long its bytes took to come, it is submitted now.
+        let (place, now) = self.enter(&mut message.props);
         let record = OutboxRecord {
             revision: 0,
             submitted: now,
@@ -79,7 +89,8 @@ impl LocalStore {
             content: Some(staged.id()),
             size: staged.size(),
         };
-        let durable = self.outbox.add(&entry, record, Some(staged)).await?;
+        let entry = place.entry().clone();
+        let durable = self.outbox.add(place, record, Some(staged)).await?;
         Ok((entry, durable))
     }
 
@@ -223,6 +234,15 @@ fn describe(
     }
     if let Some(time) = envelope.deferred_send_time {
         props.set(tags::DEFERRED_SEND_TIME, time);
+    }
+    if let Some(time) = envelope.expiry_time.or(header.expires) {
+        props.set(tags::EXPIRY_TIME, time);
+    }
+    if let Some(importance) = envelope.importance.or(header.importance) {
+        props.set(tags::IMPORTANCE, importance.value());
+    }
+    if let Some(priority) = envelope.priority.or(header.priority) {
+        props.set(tags::PRIORITY, priority.value());
     }
     Ok(())
 }

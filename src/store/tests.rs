@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::mapi::{Attachment, MessageData, PropList, Recipient, RecipientType, tags};
 use crate::spi::{OutgoingState, Repetition};
-use crate::spool::{SledSpool, SpoolOptions};
+use crate::spool::{Batch, Expect, Op, SledSpool, SpoolOptions};
 use tokio::io::AsyncReadExt;
 
 mod inbox;
@@ -382,7 +382,9 @@ async fn a_finished_message_leaves_one_sent_copy() {
     let cur = house.mail(".Sent/cur");
     std::fs::rename(cur.join(&name), cur.join(format!("{name}R"))).unwrap();
     let again = house.again().await;
-    again.outbox.add(&entry, record, None).await.unwrap();
+    let (entry, record, expect) = (entry.clone(), Box::new(record), Expect::Absent);
+    let put = Op::PutOutbox { entry: entry.clone(), record, expect };
+    house.spool.commit(Batch::new().with(put)).await.unwrap();
     again.finished_msg(&entry).await.unwrap();
     assert_eq!(names(&cur).len(), 1);
     assert!(house.spool.outbox(&entry).await.unwrap().is_none());

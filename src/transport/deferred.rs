@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::calls::Outcome;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient};
 use crate::spi::{Message, RecipientReport, Repetition, ReportKind, Support};
-use crate::spool::{Envelope, HistoryEnd, QueueRecord, QueueState, RecipientState, Reply, Spool};
+use crate::spool::{
+    Envelope, HistoryEnd, QueueRecord, QueueState, RecipientState, Reply, Reporter, Spool,
+};
 
 /// Reports every recipient that has its outcome and was not reported before, and takes
 /// responsibility for it. A message with recipients left stays deferred.
@@ -85,8 +87,13 @@ fn reports_by_attempt(
         let open = |row: &&Recipient| row.row == recipient.row && !row.responsibility;
         let Some(row) = rows.iter().find(open) else { continue };
         let (attempt, kind, time, reply) = match &recipient.state {
-            RecipientState::Delivered { at, reply } if row.wants_delivery_report(props) => {
-                (record.attempts, ReportKind::Delivery, *at, reply)
+            // A server that took the request over with the message reports by itself; of another
+            // is known that it has the message, not that it reached the mailbox.
+            RecipientState::Delivered { at, reply }
+                if row.wants_delivery_report(props)
+                    && recipient.notify.is_none_or(|notify| notify.by == Reporter::Ourselves) =>
+            {
+                (record.attempts, ReportKind::Relay, *at, reply)
             }
             RecipientState::Failed { at, reply, attempt } => {
                 (*attempt, ReportKind::Failure, *at, reply)
@@ -110,7 +117,7 @@ fn reports_by_attempt(
 /// The enhanced code of the reply where its class fits, else the general one (RFC 3463).
 fn status_of(kind: ReportKind, reply: &Reply) -> String {
     let class = match kind {
-        ReportKind::Delivery => "2.",
+        ReportKind::Delivery | ReportKind::Relay => "2.",
         ReportKind::Failure => "5.",
     };
     // A recipient that is given up after refusals "for now" keeps the reason it was given.

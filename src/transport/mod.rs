@@ -24,6 +24,7 @@ mod status_entry;
 
 pub use check::{ServerCheck, ServerRole, check_servers};
 pub use inbound::{MailboxState, Watched};
+pub(crate) use outbound::{cancelled, perhaps_delivered};
 pub use provider::SmtpImapProvider;
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,

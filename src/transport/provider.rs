@@ -103,6 +103,13 @@ impl SmtpImapProvider {
         self.outbound(transport)?.retry(entry).await
     }
 
+    /// Waits until the transport has nothing under way and nothing left that it can try now.
+    pub(crate) async fn quiet(&self, transport: &str) {
+        if let Ok(outbound) = self.outbound(transport) {
+            outbound.quiet().await;
+        }
+    }
+
     fn outbound(&self, transport: &str) -> MapiResult<Arc<Outbound>> {
         self.logons()
             .iter()

@@ -4,7 +4,7 @@ use postoffice::{Action, Fault, SmtpPhase};
 use postrider::mapi::{EntryId, MapiCode, StatusCode, TransportNotify};
 use postrider::session::{FlushRequest, Logon, QueueRowState, Service, Session};
 
-use crate::house::{GRACE, PATIENCE};
+use crate::house::{GRACE, PATIENCE, await_queue_row};
 use crate::maildir::messages;
 use crate::post::{Post, SHORT, ended, notify_entry, send, send_large, send_put_off, soon};
 use crate::watcher::Watcher;
@@ -200,5 +200,48 @@ async fn logging_off_gives_everything_back_and_loses_nothing() {
     let expected =
         ["on the wire", "put off 0.", "put off 1.", "put off 2.", "put off 3.", "put off 4."];
     assert_eq!(accepted, expected);
+    session.shutdown(GRACE).await.unwrap();
+}
+
+/// Proves: TN-17, OB-15
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelling_what_is_in_doubt_ends_it_and_says_that_it_may_have_been_sent() {
+    let post = Post::start().await;
+    let lost = Fault::smtp(SmtpPhase::FinalDot, Action::Drop).after_effect().once();
+    let lost = post.office.inject(lost);
+    let session = post.open(Logon::Full).await;
+    let entry = send(&session, "perhaps").await;
+    lost.reached(PATIENCE).await.unwrap();
+    await_queue_row(&session, &entry, "in doubt", |row| row.state == QueueRowState::InDoubt).await;
+    let answer = session.cancel(&entry).await.unwrap_err();
+    assert_eq!(answer.code(), MapiCode::UNABLE_TO_ABORT);
+    assert!(answer.detail().contains("may have been delivered"), "{answer}");
+    assert_eq!(ended(&session, &entry).await, QueueRowState::Cancelled);
+    assert!(is_empty(&session).await);
+    soon("the flush", session.flush(UPLOAD)).await.unwrap();
+    assert_eq!(post.accepted(), ["perhaps"], "it is not sent again");
+    session.shutdown(GRACE).await.unwrap();
+    assert!(messages(&post.maildir(), "Sent").is_empty());
+}
+
+/// Proves: TN-18
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_back_can_be_put_on_hold() {
+    let post = Post::start().await;
+    let busy = post.busy();
+    let session = post.open(Logon::Full).await;
+    let entry = send_put_off(&session, "parked, then held").await;
+    notify_entry(&session, PARK, &entry).await.unwrap();
+    assert_eq!(state(&session, &entry).await, QueueRowState::Parked);
+    session.hold(&entry).await.unwrap();
+    assert_eq!(state(&session, &entry).await, QueueRowState::Held);
+    session.shutdown(GRACE).await.unwrap();
+    busy.remove();
+    let session = post.open(Logon::Full).await;
+    soon("the flush", session.flush(UPLOAD)).await.unwrap();
+    assert_eq!(state(&session, &entry).await, QueueRowState::Held);
+    session.release(&entry).await.unwrap();
+    assert_eq!(ended(&session, &entry).await, QueueRowState::Finished);
+    assert_eq!(post.accepted(), ["parked, then held"]);
     session.shutdown(GRACE).await.unwrap();
 }

@@ -156,3 +156,30 @@ async fn closing_a_direction_ends_its_flush() {
     assert_eq!(times_set(&watcher.codes(), StatusCode::OUTBOUND_FLUSH), 1);
     session.shutdown(GRACE).await.unwrap();
 }
+
+/// Without a daemon the directions are opened for the flush: opening and flushing is one step, so
+/// that a message is tried once, and also the one that still waits in the Outbox.
+///
+/// Proves: TN-3, TN-12, FL-7
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_of_a_closed_session_tries_each_message_once() {
+    let post = Post::start().await;
+    let busy = post.busy();
+    for round in 1..=3_u64 {
+        let session = post.open(Logon::Closed).await;
+        // The first are with the transport already, one is new each time.
+        send(&session, "put off").await;
+        soon("the flush", session.flush(UPLOAD)).await.unwrap();
+        let rows = session.queue(None, 10).await.unwrap();
+        let mut attempts: Vec<u32> = rows.iter().map(|row| row.attempts).collect();
+        attempts.sort_unstable();
+        let expected: Vec<u32> = (1..=u32::try_from(round).unwrap()).collect();
+        assert_eq!(attempts, expected, "{rows:?}");
+        session.shutdown(GRACE).await.unwrap();
+    }
+    busy.remove();
+    let session = post.open(Logon::Closed).await;
+    let summary = soon("the flush", session.flush(UPLOAD)).await.unwrap();
+    assert_eq!((summary.sent, summary.left), (3, 0), "{summary:?}");
+    session.shutdown(GRACE).await.unwrap();
+}

@@ -25,10 +25,13 @@ mod maildir;
 #[path = "../support/memory_store.rs"]
 mod memory_store;
 mod notify;
+mod order;
 mod outbox;
 mod post;
 mod races;
+mod reports;
 #[path = "../support/scripted_transport.rs"]
 mod scripted_transport;
 mod status;
+mod times;
 mod watcher;

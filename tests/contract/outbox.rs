@@ -1,8 +1,10 @@
 //! The Outbox of a running session: order, abort, what stays of a message, who sends it.
 
-use postoffice::{Action, Fault, SmtpPhase};
+use postoffice::{Action, Fault, SmtpExtension, SmtpPhase};
 use postrider::mapi::{MapiCode, RecipientType, SysTime, tags};
-use postrider::session::{FlushRequest, Logon, QueueRowState, RecipientRowState, Service, Session};
+use postrider::session::{
+    FlushRequest, Logon, QueueRowState, RawEnvelope, RecipientRowState, Service, Session,
+};
 use postrider::spool::{Batch, Expect, Op, QueueState, SledSpool, Spool, SpoolOptions};
 
 use crate::house::{GRACE, PATIENCE, assert_all};
@@ -140,6 +142,7 @@ async fn blind_recipients_and_those_of_a_resend_are_in_the_envelope_only() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_make_one_report_and_deliveries_only_on_request() {
     let post = Post::start().await;
+    post.office.withhold(SmtpExtension::Dsn);
     let session = post.open(Logon::Full).await;
     let to = ["550-5.1.1+one@example.org", "bob@example.org", "550-5.1.1+two@example.org"];
     let entry = session.submit(letter("partly", &to)).await.unwrap();
@@ -248,5 +251,69 @@ async fn what_was_submitted_survives_a_session_that_is_dropped() {
     session.retry(None).await.unwrap();
     assert_eq!(ended(&session, &entry).await, QueueRowState::Finished);
     assert_eq!(post.accepted(), ["kept"]);
+    session.shutdown(GRACE).await.unwrap();
+}
+
+/// The account of a raw message: who its envelope names, then who submitted it, then its author.
+///
+/// Proves: AT-3
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_envelope_sender_chooses_the_account_before_the_header_does() {
+    let transports = vec![("work", "ann"), ("home", "eve")];
+    let post = Post::shaped(Shape { transports, ..Shape::default() }).await;
+    let session = post.open(Logon::Full).await;
+    let (ann, eve, other) = ("ann@example.org", "eve@example.org", "bounce@example.net");
+    for (envelope, header, expected) in [
+        (None, format!("From: {eve}"), "home"),
+        (Some(eve), format!("From: {ann}"), "home"),
+        (Some(ann), format!("From: {eve}"), "work"),
+        (Some(other), format!("From: {eve}"), "home"),
+        (None, format!("From: {ann}\r\nSender: {eve}"), "home"),
+        (None, format!("From: {other}\r\nSender: {eve}"), "home"),
+        (None, format!("From: {eve}\r\nSender: {other}"), "home"),
+        (Some(""), format!("From: {eve}"), "home"),
+        (Some(other), format!("From: {other}"), "work"),
+    ] {
+        let text = format!("{header}\r\nTo: bob@example.org\r\nSubject: x\r\n\r\nhi\r\n");
+        let raw = RawEnvelope {
+            from: envelope.map(str::to_owned),
+            recipients_from_header: true,
+            ..RawEnvelope::default()
+        };
+        let bytes = Box::pin(std::io::Cursor::new(text.into_bytes()));
+        let entry = session.submit_raw(raw, bytes).await.unwrap();
+        let row = session.wait(&entry, Some(PATIENCE)).await.unwrap();
+        assert_eq!(row.transport, expected, "{envelope:?} {header:?}");
+    }
+    session.shutdown(GRACE).await.unwrap();
+}
+
+/// Proves: OB-13
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_represented_is_the_author_and_the_account_is_the_sender() {
+    let transports = vec![("work", "ann"), ("home", "eve")];
+    let post = Post::shaped(Shape { transports, ..Shape::default() }).await;
+    let session = post.open(Logon::Full).await;
+    for (represented, author, sender, transport) in [
+        // On behalf of somebody else: who submits it says so.
+        ("boss@example.net", "boss@example.net", Some("ann@example.org"), "work"),
+        // An address of an account of one's own needs no other.
+        ("eve@example.org", "eve@example.org", None, "home"),
+    ] {
+        let mut submission = letter("represented", &["bob@example.org"]);
+        submission.message.props.set(tags::SENT_REPRESENTING_EMAIL_ADDRESS, represented);
+        let entry = session.submit(submission).await.unwrap();
+        let row = session.wait(&entry, Some(PATIENCE)).await.unwrap();
+        assert_eq!(row.transport, transport);
+        let accepted = post.office.take_accepted().remove(0);
+        let text = String::from_utf8_lossy(accepted.bytes().unwrap()).into_owned();
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            line.map(|line| line.trim_matches(|c| matches!(c, '<' | '>')).to_owned())
+        };
+        assert_eq!(field("From:").as_deref(), Some(author), "{text}");
+        assert_eq!(field("Sender:").as_deref(), sender, "{text}");
+        assert_eq!(accepted.envelope.from, sender.unwrap_or(author));
+    }
     session.shutdown(GRACE).await.unwrap();
 }

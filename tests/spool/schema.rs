@@ -89,7 +89,7 @@ fn full_queue(body: BodyId) -> QueueRecord {
         state,
         notify,
     };
-    let notify = Some(DsnNotify { success: true, failure: false, delay: true });
+    let notify = Some(DsnNotify { success: true, delay: true, ..DsnNotify::default() });
     let recipients = vec![
         recipient(0, RecipientState::Pending, None),
         recipient(1, RecipientState::Delivered { at: at(3), reply: reply(250, "ok") }, notify),

@@ -196,7 +196,8 @@ impl MemoryStore {
 }
 
 fn row(entry: &EntryId, state: &OutgoingState) -> OutgoingRow {
-    OutgoingRow { entry: entry.clone(), submitted: SysTime::EPOCH, state: state.clone() }
+    let (entry, state) = (entry.clone(), state.clone());
+    OutgoingRow { entry, submitted: SysTime::EPOCH, state, expires: None }
 }
 
 /// A message of the [`MemoryStore`].

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::expiry;
 use super::flight::Flight;
+use super::herald::News;
 use super::progress::Stage;
+use super::reply::own_reply;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::{
-    Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError,
+    Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, RecipientState,
+    SpoolError,
 };
 
 /// How a deferred message is taken from us.
@@ -81,21 +85,25 @@ async fn abort_row(
         row.envelope = record.envelope.clone();
         row.last_error = record.last_error.clone();
         row.due = stopped.before.due;
+        row.state = stopped.before.state.clone();
     }
     if row.state == QueueState::Done {
         return Ok(Err(too_late(entry)));
     }
     let expect = Expect::Revision(row.revision);
+    let in_doubt = matches!(row.state, QueueState::InDoubt { .. });
     let batch = match how {
         Abort::Cancel => Batch::new().with(Op::DeleteQueue { entry: entry.clone(), expect }).with(
             Op::PutHistory {
                 entry: entry.clone(),
-                record: Box::new(history(&row, HistoryEnd::Cancelled, shared.clock.now())),
+                record: Box::new(cancelled(&row, shared.clock.now())),
             },
         ),
         Abort::Park => {
             match row.state {
                 QueueState::Due | QueueState::Claimed(_) => row.state = QueueState::Parked,
+                // Its attempt was stopped: it is in doubt as before.
+                QueueState::InDoubt { .. } if stopped.is_some() => {}
                 // Nobody works on these, and what they say must outlive the logoff.
                 QueueState::InDoubt { .. }
                 | QueueState::Held
@@ -105,14 +113,44 @@ async fn abort_row(
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
         Abort::Hold => {
-            if matches!(row.state, QueueState::Held | QueueState::Parked) {
+            if row.state == QueueState::Held {
                 return Ok(Ok(()));
             }
             row.state = QueueState::Held;
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
     };
-    shared.spool.commit(batch).await.map(|_durable| Ok(()))
+    shared.spool.commit(batch).await?;
+    if how == Abort::Cancel && in_doubt {
+        // The host learns by the answer that it may have been delivered, and by this that the
+        // message has ended here all the same.
+        shared.herald.tell(News::SentDeferred(entry.clone()));
+        return Ok(Err(perhaps_delivered(entry)));
+    }
+    Ok(Ok(()))
+}
+
+/// The answer to the cancel of a message in doubt: it will not be sent again, and nobody can say
+/// that it was not.
+pub(crate) fn perhaps_delivered(entry: &EntryId) -> MapiError {
+    let why = format!(
+        "{entry} may have been delivered: the reply to its final dot was lost; it is not sent again"
+    );
+    MapiError::new(MapiCode::UNABLE_TO_ABORT, why)
+}
+
+/// The history of a message that is cancelled. Whom it may have reached although nobody knows is
+/// kept as such.
+pub(crate) fn cancelled(row: &QueueRecord, now: SysTime) -> HistoryRecord {
+    let mut history = history(row, HistoryEnd::Cancelled, now);
+    if matches!(row.state, QueueState::InDoubt { .. }) {
+        let open = history.envelope.recipients.iter_mut();
+        for recipient in open.filter(|recipient| !recipient.state.is_conclusive()) {
+            let words = format!("in doubt when it was cancelled; {}", row.last_error);
+            recipient.state = RecipientState::Deferred { reply: own_reply("4.4.2", &words) };
+        }
+    }
+    history
 }
 
 fn is_ours(shared: &Shared, row: &QueueRecord) -> bool {
@@ -174,7 +212,10 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
             expect: Expect::Revision(row.revision),
         };
         match shared.spool.commit(Batch::new().with(put)).await {
-            Ok(_durable) => return Ok(true),
+            Ok(_durable) => {
+                expiry::watch(shared, entry, &row);
+                return Ok(true);
+            }
             Err(SpoolError::Conflict(_)) => {}
             Err(error) => return Err(error.into()),
         }

@@ -16,6 +16,8 @@ use crate::spool::{Batch, Expect, Lease, Op, QueueRecord, QueueState, SpoolError
 pub(super) struct Claimed {
     /// More was due than asked for.
     pub(super) more: bool,
+    /// Something that is due was not claimed: nothing new may be claimed before it.
+    pub(super) left: bool,
     /// Something was found that is due.
     pub(super) any: bool,
     /// Something is due and waits for an older message that is not in the queue yet.
@@ -54,12 +56,12 @@ const PROBE_PAGE: usize = 64;
 /// # Errors
 /// Those of the spool; nothing is claimed then.
 pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Claimed, SpoolError> {
-    let (flushing, trouble) = {
+    let (flushing, trouble, recalls) = {
         let lane = shared.lane();
-        (lane.is_flushing(), lane.trouble().map(|(why, _)| why.words()))
+        (lane.is_flushing(), lane.trouble().map(|(why, _)| why.words()), lane.recalls())
     };
     let until = if flushing { SysTime::MAX } else { shared.clock.now() };
-    let oldest = shared.entering.oldest();
+    let oldest = shared.oldest_on_its_way();
     let held = AtomicBool::new(false);
     let skip = |entry: &EntryId| {
         if shared.flights.has(entry) || shared.lane().was_tried(entry) {
@@ -76,8 +78,10 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
         any: !page.entries.is_empty(),
         held: held.load(Ordering::Relaxed),
         next: page.next,
+        left: false,
     };
     let mut claims: Vec<Claim> = Vec::with_capacity(page.entries.len());
+    let mut left = false;
     for entry in page.entries {
         let Some(row) = claimable(shared, &entry).await? else {
             // The index knows it and the row does not: looked at again after the next change.
@@ -86,11 +90,13 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
         };
         let sending = claims.iter().filter(|claim| !claim.expired).count();
         let claim = match (&trouble, sending < limit) {
-            (None, _) | (Some(_), true) => decide(shared, entry, row),
-            (Some(why), false) => give_up(shared, entry, row, why),
+            (None, _) | (Some(_), true) => decide(shared, entry, row, recalls),
+            (Some(why), false) => give_up(shared, entry, row, why, recalls),
         };
+        left |= claim.is_none();
         claims.extend(claim);
     }
+    claimed.left = left || claimed.more;
     commit(shared, claims).await?;
     Ok(claimed)
 }
@@ -112,7 +118,7 @@ async fn claimable(shared: &Shared, entry: &EntryId) -> Result<Option<QueueRecor
 }
 
 /// Claims a row, or gives it up when it may not be sent any more.
-fn decide(shared: &Shared, entry: EntryId, row: QueueRecord) -> Option<Claim> {
+fn decide(shared: &Shared, entry: EntryId, row: QueueRecord, recalls: u64) -> Option<Claim> {
     let mut record = row.clone();
     let expired = schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now());
     if expired {
@@ -120,11 +126,17 @@ fn decide(shared: &Shared, entry: EntryId, row: QueueRecord) -> Option<Claim> {
     } else {
         claim(shared, &mut record);
     }
-    fly(shared, entry, &row, record, expired)
+    fly(shared, entry, &row, record, Look { expired, recalls })
 }
 
 /// Gives up a row whose life is over while the account does not work.
-fn give_up(shared: &Shared, entry: EntryId, row: QueueRecord, why: &str) -> Option<Claim> {
+fn give_up(
+    shared: &Shared,
+    entry: EntryId,
+    row: QueueRecord,
+    why: &str,
+    recalls: u64,
+) -> Option<Claim> {
     if shared.clock.now() < row.expires {
         return None;
     }
@@ -133,7 +145,15 @@ fn give_up(shared: &Shared, entry: EntryId, row: QueueRecord, why: &str) -> Opti
         record.last_error = why.to_owned();
     }
     schedule::expire(&mut record, shared.rules());
-    fly(shared, entry, &row, record, true)
+    fly(shared, entry, &row, record, Look { expired: true, recalls })
+}
+
+/// What a look at the queue found of a row.
+struct Look {
+    /// It is given up instead of sent.
+    expired: bool,
+    /// How often messages had gone back when the look began.
+    recalls: u64,
 }
 
 fn fly(
@@ -141,11 +161,16 @@ fn fly(
     entry: EntryId,
     row: &QueueRecord,
     mut record: QueueRecord,
-    expired: bool,
+    Look { expired, recalls }: Look,
 ) -> Option<Claim> {
     let before = Before { state: row.state.clone(), due: row.due };
     record.revision = row.revision.saturating_add(1);
     let flight = Flight::new(entry, before, record);
+    let lane = shared.lane();
+    if lane.recalls() != recalls {
+        // An older message went back since the look, and may be due before this one.
+        return None;
+    }
     shared.flights.add(&flight).then_some(Claim { flight, revision: row.revision, expired })
 }
 
@@ -195,7 +220,6 @@ fn line_up(shared: &Shared, claim: Claim) {
         shared.herald.tell(News::SentDeferred(claim.flight.entry.clone()));
         shared.flights.land(&claim.flight);
     } else {
-        shared.lane().push(claim.flight);
-        shared.work.notify_waiters();
+        shared.line_up(claim.flight);
     }
 }

@@ -60,6 +60,9 @@ pub(super) async fn deliver(
             split.into_iter().rev().for_each(|index| waiting.push_front(index));
         }
         schedule::apply(&mut flight.record(), &transacted.outcomes, clock.now());
+        if connection.capabilities().dsn {
+            schedule::note_reporter(&mut flight.record(), &transacted.outcomes);
+        }
         let trouble = account_trouble(&transacted);
         heard |= transacted
             .outcomes

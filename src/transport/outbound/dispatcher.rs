@@ -66,10 +66,12 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let (back, to_claim, paused_until, open, asked) = {
         let mut lane = shared.lane();
         let back = lane.take_back(now);
+        shared.go_back(&mut lane, &back);
         (back, lane.to_claim(now), lane.paused_until(now), lane.is_open(), lane.asked())
     };
     shared.give_back(back, None);
     if !open {
+        shared.quiet_since.send_replace(asked);
         return Ok(Wait::ForNews);
     }
     // Looked at before the queue: what is under way now may be back in it by the end of the look.
@@ -79,7 +81,7 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     if to_claim > 0 {
         let begun = shared.lane().begin_look();
         claimed = claims::claim_due(shared, to_claim).await?;
-        shared.lane().end_look(begun, claimed.more || claimed.held);
+        shared.lane().end_look(begun, claimed.left || claimed.held);
     }
     staff(shared);
     let looked = to_claim > 0;
@@ -87,8 +89,12 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     {
         let mut lane = shared.lane();
         let in_flight = in_flight || under_way();
+        let now = shared.clock.now();
+        if !in_flight && (nothing_due || lane.paused_until(now).is_some()) {
+            shared.quiet_since.send_replace(asked);
+        }
         // A look from before a flush began says nothing about it.
-        if lane.asked() == asked && lane.drained(shared.clock.now(), in_flight, nothing_due) {
+        if lane.asked() == asked && lane.drained(now, in_flight, nothing_due) {
             shared.herald.tell(News::FlushDrained);
         }
     }

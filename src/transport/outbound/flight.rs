@@ -2,6 +2,7 @@
 //! rows, but who stops them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -23,6 +24,10 @@ pub(super) struct Flight {
     pub(super) progress: Progress,
     /// The row as claimed, with the outcomes had so far.
     record: Mutex<QueueRecord>,
+    /// It goes back into the queue to its old place, unheard of by any server.
+    returning: AtomicBool,
+    /// Its claim is durable and it stands in line.
+    lined_up: AtomicBool,
     landed: CancellationToken,
 }
 
@@ -34,6 +39,8 @@ impl Flight {
             before,
             progress: Progress::default(),
             record: Mutex::new(record),
+            returning: AtomicBool::new(false),
+            lined_up: AtomicBool::new(false),
             landed: CancellationToken::new(),
         })
     }
@@ -41,6 +48,17 @@ impl Flight {
     /// The row with the outcomes had so far.
     pub(super) fn record(&self) -> MutexGuard<'_, QueueRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that it stands in line; `false` when it goes back instead.
+    pub(super) fn lines_up(&self) -> bool {
+        self.lined_up.store(true, Ordering::SeqCst);
+        !self.returning.load(Ordering::SeqCst)
+    }
+
+    /// Notes that it goes back to its old place.
+    pub(super) fn returns(&self) {
+        self.returning.store(true, Ordering::SeqCst);
     }
 
     /// Waits until the outcome is durable or the claim is gone. Cancel-safe.
@@ -95,6 +113,21 @@ impl Flights {
     /// Whether a message is claimed.
     pub(super) fn has(&self, entry: &EntryId) -> bool {
         self.table().contains_key(entry)
+    }
+
+    /// The oldest message that is going back to its old place: none that is younger should be
+    /// claimed before it can be again.
+    pub(super) fn oldest_returning(&self) -> Option<EntryId> {
+        let table = self.table();
+        let returning = table.values().filter(|flight| flight.returning.load(Ordering::SeqCst));
+        returning.map(|flight| &flight.entry).min().cloned()
+    }
+
+    /// Sends back whatever is being claimed: it must not pass what goes back now.
+    pub(super) fn recall_claims(&self) {
+        let table = self.table();
+        let claimed = table.values().filter(|flight| !flight.lined_up.load(Ordering::SeqCst));
+        claimed.for_each(|flight| flight.returns());
     }
 
     /// Whether none is claimed.

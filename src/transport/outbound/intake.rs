@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::abort::{Abort, abort};
 use super::claims;
+use super::expiry;
 use super::flight::Flight;
 use super::herald::News;
 use super::schedule::{self, Before};
@@ -92,6 +93,7 @@ async fn known(
             QueueState::Parked => {
                 // At its stored time: a restart is no reason to hurry a server that said later.
                 row.state = QueueState::Due;
+                expiry::watch(shared, entry, &row);
                 let expect = Expect::Revision(row.revision);
                 let put = Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect };
                 match shared.spool.commit(Batch::new().with(put)).await {
@@ -155,7 +157,7 @@ async fn prepare(
         revision: 0,
         transport: shared.settings.transport.clone(),
         state: QueueState::Due,
-        priority: Priority::of(&props),
+        priority: Priority::lane(&props),
         submitted,
         expires: props.time(tags::EXPIRY_TIME).map_or(end_of_life, |time| time.min(end_of_life)),
         // Due by the time of submission, which is the order in which messages leave.
@@ -185,11 +187,11 @@ async fn store(
 ) -> Result<(), SpoolError> {
     let Prepared { mut record, staged } = prepared;
     let done = record.state == QueueState::Done;
-    // What is young waits its turn in the queue, where the claims follow the order of submission.
-    let first = shared.entering.oldest().is_none_or(|oldest| *entry <= oldest);
-    let claimed = (!done && first && shared.lane().may_claim_new(shared.clock.now()))
-        .then(|| first_claim(shared, entry, &mut record))
-        .flatten();
+    let claimed = if done { None } else { first_claim(shared, entry, &mut record) };
+    if !done {
+        expiry::watch(shared, entry, &record);
+    }
+    let priority = record.priority;
     let mut batch = Batch::new();
     batch.push(Op::PutQueue {
         entry: entry.clone(),
@@ -202,8 +204,7 @@ async fn store(
     let stored = shared.spool.commit(batch).await;
     match (&stored, claimed) {
         (Ok(_durable), Some(flight)) => {
-            shared.lane().push(flight);
-            shared.work.notify_waiters();
+            shared.line_up(flight);
         }
         (Ok(_durable), None) => {
             let mut lane = shared.lane();
@@ -211,7 +212,7 @@ async fn store(
                 shared.herald.tell(News::SentDeferred(entry.clone()));
             } else {
                 // Nothing that comes now may overtake it on its way from the queue.
-                lane.stored();
+                lane.stored(priority);
             }
             lane.new_work();
         }
@@ -222,11 +223,19 @@ async fn store(
     stored.map(drop)
 }
 
+/// Claims a message that is being accepted, when it is its turn. What is younger than others on
+/// their way waits in the queue, where the claims follow the order of submission (OB-14).
 fn first_claim(
     shared: &Arc<Shared>,
     entry: &EntryId,
     record: &mut QueueRecord,
 ) -> Option<Arc<Flight>> {
+    // Held until the flight is known, so that no gate closes and opens in between.
+    let lane = shared.lane();
+    let may = lane.may_claim_new(shared.clock.now());
+    if !may || shared.oldest_on_its_way().is_some_and(|oldest| *entry > oldest) {
+        return None;
+    }
     let before = Before { state: QueueState::Due, due: record.due };
     let mut claimed = record.clone();
     claims::claim(shared, &mut claimed);
@@ -262,12 +271,20 @@ pub(super) async fn settle(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<
             return Err(MapiError::new(MapiCode::BUSY, why));
         }
         let now: SysTime = shared.clock.now();
+        let mut history = super::abort::history(&row, HistoryEnd::Finished, now);
+        if let Some(earlier) = shared.spool.history(entry).await? {
+            // Another transport had some of them before (AT-3).
+            let ours = history.envelope.recipients.len();
+            for other in earlier.envelope.recipients {
+                let known = history.envelope.recipients.get(..ours).unwrap_or_default();
+                if !known.iter().any(|recipient| recipient.row == other.row) {
+                    history.envelope.recipients.push(other);
+                }
+            }
+        }
         let batch = Batch::new()
             .with(Op::DeleteQueue { entry: entry.clone(), expect: Expect::Revision(row.revision) })
-            .with(Op::PutHistory {
-                entry: entry.clone(),
-                record: Box::new(super::abort::history(&row, HistoryEnd::Finished, now)),
-            });
+            .with(Op::PutHistory { entry: entry.clone(), record: Box::new(history) });
         match shared.spool.commit(batch).await {
             Ok(_durable) => {
                 if shared.refused.swap(false, std::sync::atomic::Ordering::SeqCst) {

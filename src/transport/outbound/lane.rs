@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use super::reply::{Cause, Failure, Scope};
-use crate::mapi::{EntryId, SysTime};
+use crate::mapi::{EntryId, Priority, SysTime};
 use crate::transport::events::Gate;
 
 /// Claims kept ready for each connection, so that none waits for the disk between two messages.
@@ -24,8 +24,10 @@ pub(super) struct Lane<F> {
     trouble: Option<Paused>,
     limit: usize,
     cap: Option<(usize, SysTime)>,
-    /// Claimed and waiting for a connection.
-    ready: VecDeque<F>,
+    /// Claimed and waiting for a connection, urgent ones first.
+    ready: VecDeque<(Priority, F)>,
+    /// Something urgent is in the queue that is not claimed: it does not wait for room in line.
+    urgent: bool,
     /// Connection tasks.
     workers: usize,
     /// Those of them that wait for work on an open connection.
@@ -35,6 +37,8 @@ pub(super) struct Lane<F> {
     moving: usize,
     /// Whether messages wait in the queue that nothing new may overtake.
     backlog: Backlog,
+    /// How often messages were sent back to their places in the queue.
+    recalls: u64,
     /// Grows with everything that makes an earlier look at the queue worth nothing.
     asked: u64,
 }
@@ -90,13 +94,26 @@ impl<F> Lane<F> {
             limit: limit.max(1),
             cap: None,
             ready: VecDeque::new(),
+            urgent: false,
             workers: 0,
             idle: 0,
             connected: 0,
             moving: 0,
-            backlog: Backlog::default(),
+            // What an earlier process left has not been looked at yet.
+            backlog: Backlog { more: true, ..Backlog::default() },
+            recalls: 0,
             asked: 0,
         }
+    }
+
+    /// Messages go back to their places in the queue: what was claimed behind them follows.
+    pub(super) fn recalled(&mut self) {
+        self.recalls = self.recalls.wrapping_add(1);
+    }
+
+    /// How often messages went back.
+    pub(super) fn recalls(&self) -> u64 {
+        self.recalls
     }
 
     pub(super) fn set_gate(&mut self, gate: Gate) {
@@ -196,6 +213,9 @@ impl<F> Lane<F> {
             return usize::from(self.ready.is_empty() && self.workers == self.idle);
         }
         let wanted = self.connections(now) * AHEAD;
+        if self.urgent {
+            return wanted;
+        }
         if self.ready.len() > wanted / 2 { 0 } else { wanted - self.ready.len() }
     }
 
@@ -209,13 +229,15 @@ impl<F> Lane<F> {
     }
 
     /// A message is in the queue and not claimed.
-    pub(super) fn stored(&mut self) {
+    pub(super) fn stored(&mut self, priority: Priority) {
+        self.urgent |= priority == Priority::Urgent;
         self.backlog.stored = self.backlog.stored.wrapping_add(1);
     }
 
     /// A look at the queue begins; the answer is for its end.
     pub(super) fn begin_look(&mut self) -> u64 {
         self.backlog.looking = true;
+        self.urgent = false;
         self.backlog.stored
     }
 
@@ -224,9 +246,10 @@ impl<F> Lane<F> {
         self.backlog = Backlog { more, looking: false, looked: begun, ..self.backlog };
     }
 
-    /// Puts a claimed message in line.
-    pub(super) fn push(&mut self, flight: F) {
-        self.ready.push_back(flight);
+    /// Puts a claimed message in line, behind those that are as urgent.
+    pub(super) fn push(&mut self, priority: Priority, flight: F) {
+        let at = self.ready.partition_point(|(other, _)| *other <= priority);
+        self.ready.insert(at, (priority, flight));
         self.new_work();
     }
 
@@ -244,7 +267,8 @@ impl<F> Lane<F> {
 
     /// The next message for a connection.
     pub(super) fn take(&mut self) -> Option<F> {
-        let taken = if self.is_open() { self.ready.pop_front() } else { None };
+        let first = if self.is_open() { self.ready.pop_front() } else { None };
+        let taken = first.map(|(_, flight)| flight);
         if taken.is_some()
             && let Some(flush) = &mut self.flush
         {
@@ -258,7 +282,12 @@ impl<F> Lane<F> {
         if self.is_open() && !self.is_paused(now) {
             return Vec::new();
         }
-        self.ready.drain(..).collect()
+        self.recall()
+    }
+
+    /// Everything that is ready, to be given back.
+    pub(super) fn recall(&mut self) -> Vec<F> {
+        self.ready.drain(..).map(|(_, flight)| flight).collect()
     }
 
     /// A connection task ends.

@@ -5,6 +5,7 @@
 //! (`delivery`, `transaction`, `connection`) and hands the outcome to the `recorder`, which makes
 //! it durable; `herald` tells the logon. What a reply means is decided in `reply` alone, what
 //! follows for a message in `schedule` alone; `progress` settles who may still stop a message.
+//! `expiry` gives up what is not wanted any more.
 
 mod abort;
 mod body;
@@ -15,6 +16,7 @@ mod deadlines;
 mod delivery;
 mod dispatcher;
 mod entering;
+mod expiry;
 mod flight;
 mod herald;
 mod intake;
@@ -52,7 +54,7 @@ use herald::{Herald, News};
 use login::SmtpDialer;
 use shared::{Parts, Shared};
 
-pub(crate) use abort::Abort;
+pub(crate) use abort::{Abort, cancelled, perhaps_delivered};
 pub(crate) use capabilities::SizeLimit;
 pub(crate) use herald::OutboundEvents;
 pub(crate) use intake::Taken;
@@ -103,6 +105,7 @@ impl Outbound {
         shared.spawn(recorder::run(Arc::clone(&shared), landed));
         shared.spawn(dispatcher::run(Arc::clone(&shared)));
         shared.spawn(remind(Arc::clone(&shared)));
+        shared.spawn(expiry::run(Arc::clone(&shared)));
         Arc::new(Outbound { shared })
     }
 
@@ -138,6 +141,22 @@ impl Outbound {
             self.nudge();
         }
         ended
+    }
+
+    /// Waits until nothing is under way and nothing is left that can be tried now; what has come
+    /// until this is called counts. Ends at once when nothing may be sent.
+    pub(crate) async fn quiet(&self) {
+        let asked = {
+            let mut lane = self.shared.lane();
+            lane.new_work();
+            lane.asked()
+        };
+        self.nudge();
+        let mut looked = self.shared.quiet_since.subscribe();
+        tokio::select! {
+            _ = looked.wait_for(|looked| *looked >= asked) => {}
+            () = self.shared.end.cancelled() => {}
+        }
     }
 
     fn nudge(&self) {
@@ -189,7 +208,8 @@ impl Outbound {
     /// its message (TN-18). Durable when it returns. A message on the wire whose final dot is not
     /// out loses its connection, so that the server does not get it; the server is not waited for.
     ///
-    /// Nobody knows whether a message in doubt was delivered: cancelling one ends its resending.
+    /// Nobody knows whether a message in doubt was delivered: cancelling one ends its resending,
+    /// and the answer is `MAPI_E_UNABLE_TO_ABORT` all the same, because it may have been sent.
     ///
     /// # Errors
     /// `MAPI_E_UNABLE_TO_ABORT` when its final dot is out or it has ended; `MAPI_E_NOT_FOUND`;

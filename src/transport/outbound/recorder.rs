@@ -132,8 +132,13 @@ fn put(outcome: &Outcome, revision: u64) -> Op {
 
 fn landed(shared: &Shared, outcome: &Outcome) {
     let entry = &outcome.flight.entry;
-    if outcome.tried && outcome.record.state != QueueState::Done {
-        shared.lane().tried(entry);
+    if outcome.record.state != QueueState::Done {
+        let mut lane = shared.lane();
+        if outcome.tried {
+            lane.tried(entry);
+        }
+        // It is in the queue again, and may be older than what comes now.
+        lane.stored(outcome.record.priority);
     }
     tracing::info!(
         transport = %shared.settings.transport,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::reply::{Cause, Failure, Permanence, own_reply};
 use super::transaction::Sent;
 use crate::mapi::SysTime;
-use crate::spool::{QueueRecord, QueueState, RecipientState, Reply};
+use crate::spool::{QueueRecord, QueueState, RecipientState, Reporter};
 use crate::transport::{InDoubtPolicy, QueueSettings, RetrySchedule};
 
 /// The time to the next attempt after `attempts` of them: grows by the schedule's factor up to
@@ -77,6 +77,20 @@ pub(crate) fn apply(record: &mut QueueRecord, outcomes: &[(usize, Sent)], now: S
                     recipient.state = state;
                 }
             }
+        }
+    }
+}
+
+/// Notes that a server which offers DSN took the request for a report together with the message:
+/// the report is its duty then, and nothing more is known here than that it was relayed (RFC 3461
+/// section 5.2.2).
+pub(crate) fn note_reporter(record: &mut QueueRecord, outcomes: &[(usize, Sent)]) {
+    for (index, sent) in outcomes {
+        if let (Sent::Delivered(_), Some(recipient)) =
+            (sent, record.envelope.recipients.get_mut(*index))
+            && let Some(notify) = &mut recipient.notify
+        {
+            notify.by = Reporter::Server;
         }
     }
 }
@@ -174,16 +188,23 @@ fn finish(record: &mut QueueRecord) {
 /// Whether the message may not be sent any more, however well the server is (OB-19): its own
 /// expiry has come. At the end of the profile's lifetime one last attempt is made instead.
 pub(crate) fn is_unwanted(record: &QueueRecord, queue: &QueueSettings, now: SysTime) -> bool {
-    now >= record.expires && record.expires < record.submitted.saturating_add(queue.lifetime)
+    now >= record.expires && has_own_expiry(record, queue)
+}
+
+/// Whether the message itself says until when it is wanted.
+pub(crate) fn has_own_expiry(record: &QueueRecord, queue: &QueueSettings) -> bool {
+    record.expires < record.submitted.saturating_add(queue.lifetime)
 }
 
 /// Gives up who has no outcome yet.
 pub(crate) fn expire(record: &mut QueueRecord, rules: Rules<'_>) {
-    let why = if is_unwanted(record, rules.queue, rules.now) {
-        format!("not wanted any more after {}, and not sent until then", record.expires)
+    // RFC 3463 section 3.5: the time has run out, by the sender's wish for good.
+    let (status, why) = if is_unwanted(record, rules.queue, rules.now) {
+        let until = record.expires;
+        ("5.4.7", format!("not wanted any more after {until}, and not sent until then"))
     } else {
         let lifetime = humantime::format_duration(rules.queue.lifetime);
-        format!("could not be sent within {lifetime}")
+        ("4.4.7", format!("could not be sent within {lifetime}"))
     };
     let attempt = record.attempts;
     let in_doubt = matches!(record.state, QueueState::InDoubt { .. });
@@ -199,7 +220,7 @@ pub(crate) fn expire(record: &mut QueueRecord, rules: Rules<'_>) {
         } else if !last.is_empty() {
             text = format!("{text}; last: {last}");
         }
-        let reply = Reply { ..own_reply("4.4.7", &text) };
+        let reply = own_reply(status, &text);
         recipient.state = RecipientState::Failed { at: rules.now, reply, attempt };
     }
     finish(record);

@@ -3,12 +3,13 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deadlines::Deadlines;
 use super::entering::Entering;
+use super::expiry::Expiries;
 use super::flight::{Flight, Flights};
 use super::herald::{Herald, News};
 use super::lane::{Lane, Reaction};
@@ -17,7 +18,7 @@ use super::recorder::Landing;
 use super::reply::{Cause, Failure, Permanence};
 use super::schedule::{AttemptEnd, Rules, lane_pause};
 use crate::clock::Clock;
-use crate::mapi::SysTime;
+use crate::mapi::{EntryId, SysTime};
 use crate::spool::{AccountKey, Spool, SpoolError};
 use crate::transport::events::{Activity, Trouble, TroubleKind};
 use crate::transport::{Identity, QueueSettings, SmtpSettings};
@@ -85,6 +86,7 @@ pub(super) struct Shared {
     pub(super) owner: u64,
     pub(super) flights: Flights,
     pub(super) entering: Entering,
+    pub(super) expiries: Expiries,
     lane: Mutex<Lane<Arc<Flight>>>,
     /// Wakes the dispatcher.
     pub(super) wake: Notify,
@@ -92,6 +94,8 @@ pub(super) struct Shared {
     pub(super) work: Notify,
     pub(super) herald: Herald,
     pub(super) landings: mpsc::UnboundedSender<Landing>,
+    /// What was asked for when a look found nothing under way and nothing that can be tried.
+    pub(super) quiet_since: watch::Sender<u64>,
     /// Ends every task.
     pub(super) end: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -118,10 +122,12 @@ impl Shared {
             owner: fastrand::u64(..),
             flights: Flights::default(),
             entering: Entering::default(),
+            expiries: Expiries::default(),
             wake: Notify::new(),
             work: Notify::new(),
             herald,
             landings,
+            quiet_since: watch::Sender::new(0),
             end,
             tasks: TaskTracker::new(),
             refused: AtomicBool::new(false),
@@ -168,8 +174,39 @@ impl Shared {
         let _ = self.landings.send(Landing { flight, end, behind });
     }
 
+    /// The oldest message that is on its way into the queue, or back into it: none that is
+    /// younger is claimed before it (OB-14).
+    pub(super) fn oldest_on_its_way(&self) -> Option<EntryId> {
+        self.entering.oldest().into_iter().chain(self.flights.oldest_returning()).min()
+    }
+
+    /// Notes that messages go back to their places, and with them what was to stand behind them.
+    /// Under the lock, so that nothing younger is claimed or put in line before that is known.
+    pub(super) fn go_back(&self, lane: &mut Lane<Arc<Flight>>, flights: &[Arc<Flight>]) {
+        if !flights.is_empty() {
+            flights.iter().for_each(|flight| flight.returns());
+            self.flights.recall_claims();
+            lane.recalled();
+        }
+    }
+
+    /// Puts a message in line whose claim is durable; while it was made, older ones may have gone
+    /// back, which it follows then.
+    pub(super) fn line_up(&self, flight: Arc<Flight>) {
+        let mut lane = self.lane();
+        if !flight.lines_up() {
+            drop(lane);
+            return self.land(flight, AttemptEnd::Untried(None), None);
+        }
+        let priority = flight.record().priority;
+        lane.push(priority, flight);
+        drop(lane);
+        self.work.notify_waiters();
+    }
+
     /// Gives claims back that no server heard of.
     pub(super) fn give_back(&self, flights: Vec<Arc<Flight>>, why: Option<&Failure>) {
+        self.go_back(&mut self.lane(), &flights);
         for flight in flights {
             self.land(flight, AttemptEnd::Untried(why.cloned()), None);
         }
@@ -191,6 +228,7 @@ impl Shared {
             return None;
         };
         let back = lane.take_back(now);
+        self.go_back(&mut lane, &back);
         self.herald.tell(News::Trouble(Some(trouble_of(failure, until))));
         drop(lane);
         tracing::warn!(
@@ -230,12 +268,20 @@ impl Shared {
         self.herald.tell(News::Trouble(left));
     }
 
-    /// A message begins to move: `false` when none may start any more (TN-9).
-    pub(super) fn begin_moving(&self) -> bool {
+    /// A message begins to move. When none may start any more (TN-9) it is given back, and what
+    /// stands in line behind it with it, so that it is not passed when the gate opens at once.
+    pub(super) fn begin_moving(&self, flight: &Arc<Flight>) -> bool {
         let mut lane = self.lane();
         let begun = lane.begin_moving();
         if begun == Some(true) {
             self.herald.tell(News::Activity(Activity::Moving));
+        }
+        if begun.is_none() {
+            let mut back = vec![Arc::clone(flight)];
+            back.extend(lane.recall());
+            self.go_back(&mut lane, &back);
+            drop(lane);
+            self.give_back(back, None);
         }
         begun.is_some()
     }

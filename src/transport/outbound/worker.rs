@@ -9,7 +9,7 @@ use super::delivery::{Delivery, Ended, deliver};
 use super::flight::Flight;
 use super::progress::Stage;
 use super::reply::{Failure, Fault, Phase};
-use super::schedule::AttemptEnd;
+use super::schedule::{self, AttemptEnd};
 use super::shared::Shared;
 use super::text::StoredText;
 
@@ -109,6 +109,9 @@ async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc
 /// One attempt, over a fresh connection when the kept one turns out to be closed.
 async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, moving: &mut bool) {
     loop {
+        if is_late(shared, &flight) {
+            return shared.give_back(vec![flight], None);
+        }
         if !open.is_usable() {
             if std::mem::take(moving) {
                 shared.end_moving();
@@ -116,10 +119,15 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
             if !dial(shared, open, &flight).await {
                 return;
             }
+            if is_late(shared, &flight) {
+                continue;
+            }
         }
-        if !std::mem::replace(moving, true) && !shared.begin_moving() {
-            *moving = false;
-            return shared.give_back(vec![flight], None);
+        if !*moving {
+            *moving = shared.begin_moving(&flight);
+            if !*moving {
+                return;
+            }
         }
         let delivery = guarded(shared, open, &flight).await;
         if delivery.end == Ended::Stale {
@@ -128,6 +136,12 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
         }
         return finish(shared, open, flight, delivery);
     }
+}
+
+/// Whether the message is not wanted any more (OB-19): given back, it is given up.
+fn is_late(shared: &Shared, flight: &Flight) -> bool {
+    let record = flight.record();
+    schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now())
 }
 
 /// Connects and logs in; on failure the claim is given back, uncounted.

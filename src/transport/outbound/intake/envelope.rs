@@ -4,7 +4,9 @@ use crate::mapi::{
     EntryId, MapiCode, MapiResult, PropList, Recipient, RecipientType, SysTime, tags,
 };
 use crate::mime;
-use crate::spool::{BodyKind, DsnNotify, DsnReturn, Envelope, QueueRecipient, RecipientState};
+use crate::spool::{
+    BodyKind, DsnNotify, DsnReturn, Envelope, QueueRecipient, RecipientState, Reporter,
+};
 use crate::transport::Identity;
 use crate::transport::outbound::reply::own_reply;
 
@@ -78,8 +80,12 @@ fn recipient(row: &Recipient, props: &PropList, now: SysTime) -> QueueRecipient 
         },
     };
     let (delivery, failure) = (row.wants_delivery_report(props), row.wants_failure_report(props));
+    // Who follows his message that closely wants to hear of a delay as well; who wants no report of
+    // a failure wants none of that (RFC 3461 section 4.1).
+    let delay = delivery && failure;
+    let by = Reporter::Ourselves;
     let notify =
-        (delivery || !failure).then_some(DsnNotify { success: delivery, failure, delay: false });
+        (delivery || !failure).then_some(DsnNotify { success: delivery, failure, delay, by });
     QueueRecipient { row: row.row, address: row.address.clone(), state, notify }
 }
 
@@ -172,11 +178,22 @@ mod tests {
         silent.props.set(tags::ORIGINATOR_NON_DELIVERY_REPORT_REQUESTED, false);
         let mut curious = to(1, "b@x.org");
         curious.props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
-        let envelope =
-            addressed(&PropList::new(), &[silent, curious, to(2, "c@x.org")]).unwrap().envelope;
-        let notify = |success, failure| Some(DsnNotify { success, failure, delay: false });
+        let mut glad = to(3, "d@x.org");
+        glad.props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
+        glad.props.set(tags::ORIGINATOR_NON_DELIVERY_REPORT_REQUESTED, false);
+        let rows = [silent, curious, to(2, "c@x.org"), glad];
+        let envelope = addressed(&PropList::new(), &rows).unwrap().envelope;
+        let notify = |success, failure, delay| {
+            Some(DsnNotify { success, failure, delay, by: Reporter::Ourselves })
+        };
         let wishes: Vec<_> = envelope.recipients.iter().map(|row| row.notify).collect();
-        assert_eq!(wishes, [notify(false, false), notify(true, true), None]);
+        let expected = [
+            notify(false, false, false),
+            notify(true, true, true),
+            None,
+            notify(true, false, false),
+        ];
+        assert_eq!(wishes, expected);
         assert_eq!(envelope.ret, Some(DsnReturn::Headers));
     }
 

@@ -31,7 +31,7 @@ fn entry(number: u8) -> EntryId {
 #[test]
 fn a_closed_lane_does_nothing_and_gives_back() {
     let mut lane = open(2);
-    lane.push(1);
+    lane.push(Priority::Normal, 1);
     lane.set_gate(Gate::Closed);
     assert_eq!((lane.to_claim(NOW), lane.hire(NOW), lane.take()), (0, 0, None));
     assert_eq!(lane.begin_moving(), None);
@@ -46,7 +46,7 @@ fn a_closed_lane_does_nothing_and_gives_back() {
 fn claims_are_kept_ahead_of_the_connections() {
     let mut lane = open(2);
     assert_eq!(lane.to_claim(NOW), 2 * AHEAD);
-    (0..20).for_each(|n| lane.push(n));
+    (0..20).for_each(|n| lane.push(Priority::Normal, n));
     assert_eq!(lane.to_claim(NOW), 0);
     assert_eq!(lane.hire(NOW), 2);
     assert_eq!(lane.hire(NOW), 0);
@@ -57,26 +57,26 @@ fn claims_are_kept_ahead_of_the_connections() {
 #[test]
 fn who_waits_for_work_is_used_before_others_are_hired() {
     let mut lane = open(4);
-    lane.push(1);
+    lane.push(Priority::Normal, 1);
     assert_eq!(lane.hire(NOW), 1);
     lane.connected();
     assert_eq!(lane.take(), Some(1));
     lane.rest();
-    lane.push(2);
+    lane.push(Priority::Normal, 2);
     assert_eq!(lane.hire(NOW), 0);
-    lane.push(3);
+    lane.push(Priority::Normal, 3);
     assert_eq!(lane.hire(NOW), 1);
 }
 
 #[test]
 fn trouble_pauses_and_then_one_probe_goes() {
     let mut lane = open(4);
-    (0..3).for_each(|n| lane.push(n));
+    (0..3).for_each(|n| lane.push(Priority::Normal, n));
     assert_eq!(lane.failed(&lost(), NOW, pause), Reaction::Pause(later(10)));
     assert_eq!(lane.take_back(NOW).len(), 3);
     assert_eq!((lane.to_claim(NOW), lane.paused_until(NOW)), (0, Some(later(10))));
     assert_eq!((lane.to_claim(later(10)), lane.paused_until(later(10))), (1, None));
-    lane.push(7);
+    lane.push(Priority::Normal, 7);
     assert_eq!((lane.hire(later(10)), lane.to_claim(later(10))), (1, 0));
     assert_eq!(lane.take(), Some(7));
     assert_eq!(lane.to_claim(later(10)), 0);
@@ -110,7 +110,7 @@ fn a_flush_looks_once_through_trouble_and_is_announced_once() {
     lane.begin_flush();
     assert!(!lane.drained(NOW, false, false));
     assert_eq!(lane.to_claim(NOW), 1);
-    lane.push(1);
+    lane.push(Priority::Normal, 1);
     assert_eq!((lane.hire(NOW), lane.take()), (1, Some(1)));
     assert!(!lane.drained(NOW, true, false));
     lane.failed(&lost(), NOW, pause);

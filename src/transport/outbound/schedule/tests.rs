@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use super::*;
+
 use crate::mapi::Priority;
-use crate::spool::BodyId;
+use crate::spool::{BodyId, Reply};
 use crate::transport::outbound::reply::{Fault, Phase};
 use crate::transport::outbound::testing::envelope_to;
 

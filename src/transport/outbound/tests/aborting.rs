@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
 use crate::mapi::MapiCode;
 use crate::net::TlsMode;
-use crate::spool::{HistoryEnd, QueueState, Spool};
+use crate::spool::{HistoryEnd, QueueState, RecipientState, Spool};
 use crate::transport::outbound::{Abort, Taken};
 
 /// Waits no longer than a machine under load needs: never for the server.
@@ -261,4 +261,48 @@ async fn aborts_and_deliveries_race_to_one_end() {
     }
     rig.outbound.stop(PATIENCE).await;
     assert_eq!((cancelled + sent, rig.office.accepted_count()), (100, sent));
+}
+
+#[tokio::test]
+async fn a_parked_message_can_be_put_on_hold() {
+    let rig = Rig::new().await;
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    rig.outbound.abort(&entry, Abort::Park).await.unwrap();
+    rig.outbound.hold(&entry).await.unwrap();
+    assert_eq!(rig.row(&entry).await.unwrap().state, QueueState::Held);
+    rig.open();
+    // Its message comes back, and it stays where the user put it.
+    let taken = rig.submit(Note::to(&entry, &["bob@x.org"])).await.unwrap();
+    assert!(matches!(taken, Taken::Deferred));
+    assert_eq!(rig.row(&entry).await.unwrap().state, QueueState::Held);
+    rig.outbound.release(&entry).await.unwrap();
+    rig.hears_end_of(&entry).await;
+    assert_eq!(rig.office.accepted_count(), 1);
+}
+
+/// Proves: TN-17
+#[tokio::test]
+async fn cancelling_a_message_in_doubt_ends_it_and_says_that_it_may_have_been_sent() {
+    let rig = Rig::new().await;
+    rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Drop).once());
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    rig.row_when(&entry, |row| matches!(row.state, QueueState::InDoubt { .. })).await;
+    rig.forget();
+    let answer = rig.outbound.abort(&entry, Abort::Cancel).await.unwrap_err();
+    assert_eq!(answer.code(), MapiCode::UNABLE_TO_ABORT);
+    assert!(answer.detail().contains("may have been delivered"), "{answer}");
+    assert!(rig.row(&entry).await.is_none(), "it is not sent again");
+    let history = rig.spool.history(&entry).await.unwrap().unwrap();
+    assert_eq!(history.end, HistoryEnd::Cancelled);
+    let reply = match &history.envelope.recipients[0].state {
+        RecipientState::Deferred { reply } => reply.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(reply.starts_with("4.4.2 in doubt when it was cancelled"), "{reply}");
+    // The host takes its message away when it hears of it.
+    let end = Told::SentDeferred(entry.clone());
+    rig.hears("the end", |told| told.contains(&end)).await;
+    let again = rig.submit(Note::to(&entry, &["bob@x.org"])).await.unwrap_err();
+    assert_eq!(again.error.code(), MapiCode::CANCEL);
 }

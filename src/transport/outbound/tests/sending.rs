@@ -3,9 +3,10 @@
 use postoffice::{Fault, SmtpAction, SmtpExtension, SmtpPhase};
 
 use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
+use crate::clock::Clock;
 use crate::mapi::{MapiCode, SysTime, tags};
 use crate::net::TlsMode;
-use crate::spool::{Batch, Expect, HistoryEnd, Op, QueueState, Spool};
+use crate::spool::{Batch, Expect, HistoryEnd, Op, QueueState, RecipientState, Spool};
 use crate::transport::events::{Activity, Gate};
 use crate::transport::outbound::Taken;
 
@@ -334,6 +335,41 @@ async fn a_message_past_its_expiry_is_reported_and_not_sent() {
     let row = rig.hears_end_of(&entry(1)).await;
     assert_eq!(row.state, QueueState::Done);
     assert_eq!(rig.recipient(&entry(1), 0).await, "failed");
+    assert_eq!(rig.office.accepted_count(), 0);
+}
+
+/// Proves: OB-19
+#[tokio::test]
+async fn expiry_comes_at_its_time_behind_a_closed_gate_and_between_attempts() {
+    let rig = Rig::new().await;
+    let expiry = SysTime::from_millis(1_700_000_000_000 + 20_000);
+    let brief = |number| Note::to(&entry(number), &["bob@x.org"]).with(tags::EXPIRY_TIME, expiry);
+    // One waits for the gate, one for its next attempt, one is on hold.
+    rig.submit(brief(1)).await.unwrap();
+    rig.submit(brief(2)).await.unwrap();
+    rig.outbound.hold(&entry(2)).await.unwrap();
+    rig.clock.advance(std::time::Duration::from_secs(21));
+    let row = rig.hears_end_of(&entry(1)).await;
+    let RecipientState::Failed { reply, attempt: 0, .. } = &row.envelope.recipients[0].state else {
+        panic!("{row:?}");
+    };
+    assert_eq!(reply.enhanced, "5.4.7");
+    assert!(reply.text.starts_with("not wanted any more after 2023-11-14T22:13:40Z"), "{reply}");
+    assert_eq!(rig.row(&entry(2)).await.unwrap().state, QueueState::Held);
+    rig.outbound.release(&entry(2)).await.unwrap();
+    assert_eq!(rig.hears_end_of(&entry(2)).await.state, QueueState::Done);
+
+    let later = postoffice::SmtpAction::reply(450, "4.2.1", "busy");
+    rig.office.inject(postoffice::Fault::smtp(postoffice::SmtpPhase::Rcpt, later));
+    rig.open();
+    let expiry = rig.clock.now().saturating_add(std::time::Duration::from_secs(10));
+    let note = Note::to(&entry(3), &["bob@x.org"]).with(tags::EXPIRY_TIME, expiry);
+    rig.submit(note).await.unwrap();
+    let row = rig.deferred(&entry(3)).await;
+    assert_eq!(row.due, expiry, "no attempt comes in between");
+    rig.wait_for_due(&row);
+    let row = rig.hears_end_of(&entry(3)).await;
+    assert_eq!((row.state, row.attempts), (QueueState::Done, 1));
     assert_eq!(rig.office.accepted_count(), 0);
 }
 
