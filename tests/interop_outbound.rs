@@ -249,3 +249,34 @@ async fn a_flush_ends_when_everything_was_tried() {
     assert_eq!(sink.counts().unwrap().messages, 50);
     session.shutdown(GRACE).await.unwrap();
 }
+
+/// The server takes the request for a report with the message, and makes the report itself, with
+/// the entry id by which it finds back.
+///
+/// Proves: OB-12
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_dsn_reports_a_delivery_by_itself() {
+    let provider = Provider::start(&[]);
+    let house = House::new(&[provider.sender()]);
+    let session = house.open(Logon::Full).await;
+    let mut submission = letter("followed", &["bob@example.test"]);
+    submission.message.props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
+    let entry = session.submit(submission).await.unwrap();
+    let row = session.wait(&entry, Some(PATIENCE)).await.unwrap();
+    assert_all(&row, RecipientRowState::Delivered);
+    session.shutdown(GRACE).await.unwrap();
+    await_delivered(&provider.dovecot, "bob", 1);
+    await_delivered(&provider.dovecot, "ann", 1);
+    let report = on_server(&provider.dovecot, "ann", "INBOX").remove(0).bytes;
+    let envelope_id = format!("Original-Envelope-Id: {entry}\r\n");
+    for part in [
+        "report-type=delivery-status",
+        envelope_id.as_str(),
+        "Original-Recipient: rfc822;bob@example.test\r\n",
+        "Action: delivered\r\n",
+    ] {
+        assert!(contains(&report, part.as_bytes()), "{part}: {}", String::from_utf8_lossy(&report));
+    }
+    // No second report of ours beside it.
+    assert!(messages(&house.maildir(), "INBOX").is_empty());
+}

@@ -7,9 +7,7 @@ use super::args::{ImportanceName, PriorityName, SendArguments};
 use super::exit::Failure;
 use super::media_type;
 use super::send_time::Times;
-use crate::mapi::{
-    Attachment, MapiCode, MapiError, MessageData, Recipient, RecipientType, tags,
-};
+use crate::mapi::{Attachment, MapiCode, MapiError, MessageData, Recipient, RecipientType, tags};
 use crate::profile::{IdentityProfile, parse_mailbox, parse_mailboxes};
 use crate::session::{RawEnvelope, Submission};
 
@@ -73,10 +71,7 @@ pub(crate) fn message(
 }
 
 /// The envelope of `send --raw`.
-pub(crate) fn envelope(
-    arguments: &SendArguments,
-    times: Times,
-) -> Result<RawEnvelope, Failure> {
+pub(crate) fn envelope(arguments: &SendArguments, times: Times) -> Result<RawEnvelope, Failure> {
     let named = recipients(arguments)?;
     let from = match arguments.from.as_deref().map(str::trim) {
         // The null sender of reports.
@@ -251,7 +246,8 @@ mod tests {
 
     #[test]
     fn what_no_mail_may_contain_is_bad_data() {
-        let bad = |arguments: &SendArguments| message(arguments, None, Times::default()).unwrap_err();
+        let bad =
+            |arguments: &SendArguments| message(arguments, None, Times::default()).unwrap_err();
         let subject = SendArguments { subject: Some("a\r\nBcc: x@y.z".into()), ..to(&["a@b.c"]) };
         assert_eq!(bad(&subject).exit, Exit::Data);
         assert_eq!(bad(&to(&["a@b.c\r\nx"])).exit, Exit::Data);

@@ -102,12 +102,8 @@ impl Recipient {
 
     /// Keeps what was noted of the recipient's end when its row is replaced by `newer`.
     pub fn keep_outcome(&self, newer: &mut Recipient) {
-        let notes = [
-            tags::REPORT_TEXT,
-            tags::SUPPLEMENTARY_INFO,
-            tags::REPORT_TIME,
-            tags::NDR_DIAG_CODE,
-        ];
+        let notes =
+            [tags::REPORT_TEXT, tags::SUPPLEMENTARY_INFO, tags::REPORT_TIME, tags::NDR_DIAG_CODE];
         for tag in notes {
             if let (Some(value), None) = (self.props.value(tag), newer.props.value(tag)) {
                 newer.props.set(tag, value.clone());

@@ -247,14 +247,11 @@ impl Session {
         let flushed = running.spooler.open_and_flush(transport, direction).await;
         if direction == FlushFlags::UPLOAD && flushed.is_ok() {
             // What was handed over when the flush had already ended is tried all the same.
-            running.provider.quiet(transport).await;
+            running.provider.see_flush_through(transport).await;
             running.spooler.ends_taken_up(transport).await;
         }
-        let ended = running.spooler.transport_notify(
-            Some(transport),
-            end_of(direction),
-            NotifyData::None,
-        );
+        let ended =
+            running.spooler.transport_notify(Some(transport), end_of(direction), NotifyData::None);
         ended.await?;
         flushed
     }

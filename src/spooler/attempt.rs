@@ -260,7 +260,9 @@ async fn hand_over_locked(
 /// be remembered of its end than that it was sent.
 async fn keep_outcomes(message: &Arc<dyn Message>) -> MapiResult<()> {
     let recipients = message.recipients().await?;
-    if open_rows(&recipients).next().is_none() && !recipients.iter().any(|row| row.failure().is_some()) {
+    if open_rows(&recipients).next().is_none()
+        && !recipients.iter().any(|row| row.failure().is_some())
+    {
         return Ok(());
     }
     message.save_changes(Repetition::First).await
@@ -274,9 +276,10 @@ async fn cancel_rows(
     now: SysTime,
 ) -> MapiResult<bool> {
     let mut recipients = message.recipients().await?;
-    if !recipients.iter().any(|recipient| {
-        !rows.contains(&recipient.row) && is_taken_or_open(recipient)
-    }) {
+    if !recipients
+        .iter()
+        .any(|recipient| !rows.contains(&recipient.row) && is_taken_or_open(recipient))
+    {
         return Ok(false);
     }
     recipients.retain(|recipient| rows.contains(&recipient.row) && !recipient.responsibility);
@@ -386,11 +389,8 @@ fn request<'a>(
     props: &'a PropList,
     recipients: &'a [Recipient],
 ) -> RouteRequest<'a> {
-    let senders = [
-        tags::ENVELOPE_SENDER,
-        tags::SENDER_EMAIL_ADDRESS,
-        tags::SENT_REPRESENTING_EMAIL_ADDRESS,
-    ];
+    let senders =
+        [tags::ENVELOPE_SENDER, tags::SENDER_EMAIL_ADDRESS, tags::SENT_REPRESENTING_EMAIL_ADDRESS];
     let senders = senders.into_iter().filter_map(|tag| props.text(tag));
     let own = |sender: &&str| targets.iter().any(|target| target.has_sender(sender));
     RouteRequest {

@@ -103,10 +103,10 @@ impl SmtpImapProvider {
         self.outbound(transport)?.retry(entry).await
     }
 
-    /// Waits until the transport has nothing under way and nothing left that it can try now.
-    pub(crate) async fn quiet(&self, transport: &str) {
+    /// Sees a flush through that ended before all messages were handed over: each is tried once.
+    pub(crate) async fn see_flush_through(&self, transport: &str) {
         if let Ok(outbound) = self.outbound(transport) {
-            outbound.quiet().await;
+            outbound.see_flush_through().await;
         }
     }
 

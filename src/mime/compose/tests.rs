@@ -57,6 +57,7 @@ fn properties_come_before_defaults_and_internal_ones_stay() {
         .with(tags::CLIENT_SUBMIT_TIME, SysTime::from_millis(0))
         .with(tags::IMPORTANCE, 2)
         .with(tags::PRIORITY, -1)
+        .with(tags::EXPIRY_TIME, SysTime::from_millis(1_700_000_000_000))
         .with(tags::SOURCE_MAILBOX, "hidden-box")
         .with(tags::ENVELOPE_SENDER, "hidden-env@example.org")
         .with(tags::DISPLAY_BCC, "hidden-bcc");
@@ -72,6 +73,7 @@ fn properties_come_before_defaults_and_internal_ones_stay() {
         "Sender: sec@example.org\r\n",
         "Message-ID: <mine@x>\r\n",
         "Importance: high\r\nX-Priority: 1\r\n",
+        "Expires: Tue, 14 Nov 2023 22:13:20 +0000\r\n",
         "Priority: non-urgent\r\n",
     ] {
         assert!(text.contains(wanted), "{wanted}\n{text}");

@@ -21,6 +21,8 @@ pub(super) struct Lane<F> {
     gate: Gate,
     stopping: bool,
     flush: Option<Flush>,
+    /// The last flush, when it ended by itself and could go on.
+    flushed: Option<Flush>,
     trouble: Option<Paused>,
     limit: usize,
     cap: Option<(usize, SysTime)>,
@@ -90,6 +92,7 @@ impl<F> Lane<F> {
             gate: Gate::Closed,
             stopping: false,
             flush: None,
+            flushed: None,
             trouble: None,
             limit: limit.max(1),
             cap: None,
@@ -121,6 +124,9 @@ impl<F> Lane<F> {
         if gate == Gate::Open && self.gate == Gate::Closed {
             self.try_now();
         }
+        if gate == Gate::Closed {
+            self.flushed = None;
+        }
         self.gate = gate;
     }
 
@@ -136,7 +142,16 @@ impl<F> Lane<F> {
     pub(super) fn begin_flush(&mut self) {
         self.asked += 1;
         self.flush = Some(Flush::default());
+        self.flushed = None;
         self.cap = None;
+    }
+
+    /// Goes on with a flush that ended by itself: what it has tried is not tried again.
+    pub(super) fn go_on_flushing(&mut self) {
+        if let (None, Some(flushed)) = (&self.flush, self.flushed.take()) {
+            self.flush = Some(Flush { announced: false, ..flushed });
+            self.asked += 1;
+        }
     }
 
     /// Notes whose attempts began before the flush that has just begun.
@@ -152,7 +167,8 @@ impl<F> Lane<F> {
 
     /// Ends a flush that is over; `false` when none is, or it has something to do again.
     pub(super) fn end_drained_flush(&mut self) -> bool {
-        self.flush.take_if(|flush| flush.announced).is_some()
+        self.flushed = self.flush.take_if(|flush| flush.announced);
+        self.flushed.is_some()
     }
 
     /// Whether retry times are ignored (TN-12).

@@ -143,11 +143,13 @@ impl Outbound {
         ended
     }
 
-    /// Waits until nothing is under way and nothing is left that can be tried now; what has come
-    /// until this is called counts. Ends at once when nothing may be sent.
-    pub(crate) async fn quiet(&self) {
+    /// Sees a flush through that may have ended by itself before all messages had come: what it
+    /// has tried is not tried again. Waits until nothing is under way and nothing is left that can
+    /// be tried now; ends at once when nothing may be sent.
+    pub(crate) async fn see_flush_through(&self) {
         let asked = {
             let mut lane = self.shared.lane();
+            lane.go_on_flushing();
             lane.new_work();
             lane.asked()
         };

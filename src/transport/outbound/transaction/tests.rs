@@ -260,7 +260,8 @@ async fn parameters_are_sent_only_where_offered() {
     envelope.body = BodyKind::EightBit;
     envelope.envid = "id+1".to_owned();
     envelope.ret = Some(crate::spool::DsnReturn::Headers);
-    envelope.recipients[0].notify = Some(DsnNotify { success: true, failure: true, ..DsnNotify::default() });
+    envelope.recipients[0].notify =
+        Some(DsnNotify { success: true, failure: true, ..DsnNotify::default() });
     let text = "Subject: x\r\n\r\ngr\u{fc}n\r\n";
 
     let bare = go(Script::default(), Capabilities::default(), &envelope, text).await;
