@@ -52,6 +52,7 @@ mod tests {
         ids.next(&ManualClock::new(SysTime::from_millis(millis)), |_| {}).0
     }
 
+    /// Proves: OB-14
     #[test]
     fn ids_ascend_whatever_the_clock_does() {
         let ids = EntryIds::new();
