@@ -308,7 +308,8 @@ pub trait Service: Send + Sync {
     /// Cancels a message (OB-15, TN-17).
     ///
     /// # Errors
-    /// `MAPI_E_UNABLE_TO_ABORT` once it is sent, `MAPI_E_NOT_IN_QUEUE`.
+    /// `MAPI_E_UNABLE_TO_ABORT` once it is sent, and also when it is in doubt: then it has ended and
+    /// is not sent again, but may have been delivered. `MAPI_E_NOT_IN_QUEUE`.
     async fn cancel(&self, entry: &EntryId) -> MapiResult<()>;
 
     /// Keeps a message from being sent until it is released.
@@ -323,7 +324,9 @@ pub trait Service: Send + Sync {
     /// `MAPI_E_NOT_IN_QUEUE`.
     async fn release(&self, entry: &EntryId) -> MapiResult<()>;
 
-    /// Makes a message, or with `None` every deferred one, due now. Returns how many.
+    /// Makes a message, or with `None` every deferred one, due now. Returns how many. One that no
+    /// transport has yet is handed over now; what is on hold, or waits for its
+    /// `PR_DEFERRED_SEND_TIME` (OB-19), is left alone and not counted.
     ///
     /// # Errors
     /// `MAPI_E_NOT_IN_QUEUE`.

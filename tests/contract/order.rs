@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use postoffice::{Action, Fault, SmtpPhase};
 use postrider::mapi::{EntryId, TransportNotify, tags};
-use postrider::session::{Logon, RawEnvelope, Service, Session};
+use postrider::session::{Logon, QueueRowState, RawEnvelope, Service, Session};
 
 use crate::house::{GRACE, PATIENCE, await_queue_row};
 use crate::letters::letter;
@@ -131,6 +131,11 @@ async fn urgent_messages_pass_a_backlog() {
     }
     for entry in &entries[1..] {
         await_queue_row(&session, entry, "with the transport", |row| row.transport == "work").await;
+    }
+    // In line, before the connection is free again.
+    for entry in entries.iter().rev().take(5) {
+        await_queue_row(&session, entry, "claimed", |row| row.state == QueueRowState::Sending)
+            .await;
     }
     hang.remove();
     let left = post.await_accepted(entries.len() as u64).await;

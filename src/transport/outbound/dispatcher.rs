@@ -81,7 +81,12 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     if to_claim > 0 {
         let begun = shared.lane().begin_look();
         claimed = claims::claim_due(shared, to_claim).await?;
-        shared.lane().end_look(begun, claimed.left || claimed.held);
+        let mut lane = shared.lane();
+        lane.end_look(begun, claimed.left || claimed.held);
+        if claimed.held {
+            lane.held_up();
+        }
+        drop(lane);
     }
     staff(shared);
     let looked = to_claim > 0;

@@ -52,6 +52,8 @@ struct Backlog {
     more: bool,
     /// A look at the queue is under way.
     looking: bool,
+    /// The last look was for something urgent.
+    urgent: bool,
     /// Messages put into the queue without a claim so far, and how many of them had been when
     /// the last look began.
     stored: u64,
@@ -253,13 +255,19 @@ impl<F> Lane<F> {
     /// A look at the queue begins; the answer is for its end.
     pub(super) fn begin_look(&mut self) -> u64 {
         self.backlog.looking = true;
-        self.urgent = false;
+        self.backlog.urgent = std::mem::take(&mut self.urgent);
         self.backlog.stored
     }
 
     /// A look has ended with its claims in line; `more` was due than was claimed.
     pub(super) fn end_look(&mut self, begun: u64, more: bool) {
         self.backlog = Backlog { more, looking: false, looked: begun, ..self.backlog };
+    }
+
+    /// What the look found waits for an older message on its way: the urgent ones that it was for
+    /// are still to be claimed.
+    pub(super) fn held_up(&mut self) {
+        self.urgent |= self.backlog.urgent;
     }
 
     /// Puts a claimed message in line, behind those that are as urgent.
