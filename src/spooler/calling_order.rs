@@ -187,6 +187,7 @@ mod tests {
         assert!(second.may_use(1, 8));
         second.leave();
         younger.comes().now_or_never().unwrap();
+        younger.leave();
         // Its call has begun: nobody waits for it any more, and when it is over the loop is told.
         assert!(handling.again(order.next(newer.clone())).is_none());
         order.next(newer.clone()).comes().now_or_never().unwrap();

@@ -27,11 +27,10 @@ impl LocalStore {
         let size = object::size_of(&message);
         self.check_size(size)?;
         number_rows(&mut message.recipients);
-        let message_id_of = self.entries.next(self.clock.as_ref(), |_| {}).0;
-        self.stamp(&mut message.props, &message_id_of);
         let staged = object::take_out(&mut message, self.spool.as_ref()).await?;
         // The id by which it leaves in its turn is drawn when nothing but the commit is left.
         let (place, now) = self.enter(&mut message.props);
+        self.stamp(&mut message.props, place.entry());
         let state = outbox::waiting(&message.props, now, now);
         let record = OutboxRecord {
             revision: 0,

@@ -12,7 +12,7 @@ use super::shared::Shared;
 use crate::mapi::EntryId;
 
 /// How long a message that takes its time holds up those behind it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// By entry id, which ascends with the time of submission.
 #[derive(Debug, Default)]
