@@ -11,6 +11,7 @@ use super::exit::Failure;
 use super::interrupt::Interrupts;
 use crate::control::Client;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
+use crate::profile::ListenProfile;
 use crate::session::{Logon, Service};
 
 /// How long a command waits for another that has the spool.
@@ -46,6 +47,8 @@ pub(crate) struct Place {
     pub(crate) socket: PathBuf,
     /// Opens the spool.
     pub(crate) opener: Box<dyn Opener>,
+    /// Where a daemon takes mail by SMTP.
+    pub(crate) listen: Option<ListenProfile>,
     /// [`LOCK_WAIT`], shorter in tests.
     pub(crate) lock_wait: Duration,
 }
@@ -220,6 +223,7 @@ pub(crate) mod fake {
         let place = Place {
             socket: temp.path().join("control.sock"),
             opener: Box::new(opener),
+            listen: None,
             lock_wait: Duration::from_millis(300),
         };
         FakePlace { place, fake, events, temp }

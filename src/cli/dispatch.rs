@@ -104,8 +104,10 @@ impl Context {
             Ok(_) => dirs.make_state_folder(name)?,
             Err(_) => dirs.state_folder(name),
         };
+        let listen = profile.as_ref().ok().and_then(|profile| profile.listen.clone());
         Ok(Place {
             socket: dirs.socket(name),
+            listen,
             opener: Box::new(SpoolOpener { profile, state_folder }),
             lock_wait: LOCK_WAIT,
         })

@@ -12,6 +12,7 @@ mod exit;
 mod flush;
 mod ids;
 mod interrupt;
+mod listening;
 mod logging;
 mod media_type;
 mod notify;

@@ -19,6 +19,7 @@ pub use address::Mailbox;
 pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
+pub(crate) use normalise::date;
 pub use normalise::{Defaults, Normalised, Normaliser};
 pub use parse::{IncomingHeader, ParsedHeader};
 pub use recode::{Accepts, Recoder, Survey, Surveyed, recode, to_seven_bit, to_short_lines};

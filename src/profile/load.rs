@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use super::listen_table::read_listen;
 use super::reader::{Found, Problem, TableReader};
 use super::transport_table::read_transport;
 use super::{
-    Dirs, Environment, InDoubtProfile, Profile, ProfileError, ProfileName, QueueProfile,
+    Dirs, Environment, InDoubtProfile, ListenProfile, Profile, ProfileError, ProfileName, QueueProfile,
     StoreProfile,
 };
 
@@ -69,6 +70,7 @@ impl Profile {
                 transports: read.transports,
                 store: read.store,
                 queue: read.queue,
+                listen: read.listen,
             })
             .map_err(|problem| ProfileError {
                 file: file.to_owned(),
@@ -112,6 +114,7 @@ struct ReadProfile {
     transports: Vec<super::TransportProfile>,
     store: StoreProfile,
     queue: QueueProfile,
+    listen: Option<ListenProfile>,
 }
 
 fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> {
@@ -129,8 +132,10 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
         None => return Err(root.missing("store", "write [store] and in it maildir = \"~/Mail\"")),
     };
     let queue = root.table("queue")?.map(read_queue).transpose()?.unwrap_or_default();
+    let listen = root.table("listen")?.map(|listen| read_listen(listen, surroundings));
+    let listen = listen.transpose()?;
     root.finish()?;
-    Ok(ReadProfile { default, transports, store, queue })
+    Ok(ReadProfile { default, transports, store, queue, listen })
 }
 
 fn read_transports(

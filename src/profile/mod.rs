@@ -7,6 +7,7 @@ mod address;
 mod catalog;
 mod environment;
 mod error;
+mod listen_table;
 mod load;
 mod model;
 mod paths;
@@ -23,7 +24,8 @@ pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, Profile, QueueProfile,
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
+    QueueProfile,
     SmtpProfile, StoreProfile, TransportProfile,
 };
 pub(crate) use paths::make_private_folder;

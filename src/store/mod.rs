@@ -6,6 +6,7 @@
 
 mod entry_ids;
 mod host;
+pub(crate) use host::name as host_name;
 mod incoming;
 mod maildir;
 mod object;

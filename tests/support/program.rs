@@ -130,7 +130,7 @@ impl Program {
         let ready = ready.await.unwrap_or(false);
         assert!(ready, "the daemon is not ready: {said:?}");
         let reading = tokio::spawn(read_on(log));
-        Daemon { child, _reading: reading }
+        Daemon { child, said, _reading: reading }
     }
 }
 
@@ -153,6 +153,7 @@ pub(crate) async fn said(child: Child) -> Said {
 /// A running daemon; killed when it is dropped.
 pub(crate) struct Daemon {
     child: Child,
+    said: Vec<String>,
     _reading: tokio::task::JoinHandle<()>,
 }
 
@@ -160,6 +161,17 @@ impl Daemon {
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
+    }
+
+    /// What it said before it was ready.
+    pub(crate) fn said(&self) -> &[String] {
+        &self.said
+    }
+
+    /// Asks it to read its profile anew.
+    pub(crate) fn reload(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
     }
 
     /// Kills it at once, as a crash would.
