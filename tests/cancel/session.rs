@@ -193,16 +193,16 @@ async fn a_session_cancels_what_it_receives_and_gets_it_once() {
     office.deliver("ann", "INBOX", bytes.clone()).unwrap();
     let session = house.open(Logon::Full).await;
     hang.reached(PATIENCE).await.unwrap();
-    // In the end a reference is that of the call: the spooler has several open, one of them waits.
+    // One of the references is that of the call; it may meet the next one too.
     cancel_references(&session).await;
     let got = await_messages(&house.maildir(), "INBOX", 1).await;
     assert!(got[0] == bytes, "the text is another one");
     assert_eq!(office.message_count("ann", "INBOX"), 1, "it is still on the server");
-    assert_eq!(office.counters(Protocol::Imap).connections, 2);
+    assert!(office.counters(Protocol::Imap).connections >= 2, "the connection was used again");
     hang.remove();
     let request = postrider::session::FlushRequest { upload: false, download: true };
-    let flushed = at_once("the flush", session.flush(request)).await.unwrap();
-    assert_eq!(flushed.received, 0, "it came twice");
+    at_once("the flush", session.flush(request)).await.unwrap();
+    assert_eq!(messages(&house.maildir(), "INBOX").len(), 1, "it came twice");
     let next = session.submit(letter("next", &["bob@example.org"])).await.unwrap();
     assert_eq!(ended(&session, &next).await, QueueRowState::Finished);
     session.shutdown(GRACE).await.unwrap();

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use postrider::clock::SystemClock;
-use postrider::mapi::{EntryId, LogonFlags, MapiCode, TransportNotify};
-use postrider::spi::MessageStore;
+use postrider::mapi::{EntryId, FlushFlags, LogonFlags, MapiCode, MessageRef, TransportNotify};
+use postrider::spi::{MessageStore, NotifyData};
 use postrider::spool::HistoryEnd;
 use postrider::spooler::{Spooler, SpoolerOptions, TransportService};
 use postrider::store::{LocalStore, RawSubmission, StoreOptions};
 
 use crate::foreign_host::{PATIENCE, wait};
-use crate::foreign_rig::{Rig, code};
+use crate::foreign_rig::{BEGIN, Rig, code};
 use crate::held_spool::{HeldSpool, Place};
 use crate::maildir::messages;
 use crate::points::{LARGE, TO, text};
@@ -39,14 +39,11 @@ impl House {
             name: "ann".to_owned(),
             provider: Arc::clone(&rig.provider),
             provider_name: "SMTP/IMAP".to_owned(),
-            section: rig.section_without("ann", "imap"),
+            section: rig.section("ann"),
             senders: vec!["ann@example.org".to_owned()],
         };
-        let options = SpoolerOptions {
-            logon: LogonFlags::NO_DIALOG,
-            begin: TransportNotify::BEGIN_OUTBOUND,
-            poll_interval: PATIENCE,
-        };
+        let options =
+            SpoolerOptions { logon: LogonFlags::NO_DIALOG, begin: BEGIN, poll_interval: PATIENCE };
         let lent = Arc::clone(&store) as Arc<dyn MessageStore>;
         let spooler = rig.serve(Spooler::start(lent, clock, vec![service], options)).unwrap();
         House { spooler, store, held, rig }
@@ -170,4 +167,32 @@ fn abort_submit_while_the_spooler_hears_of_the_end() {
     assert_eq!(house.ended(&entry), Some(HistoryEnd::Finished));
     house.assert_next_goes();
     house.log_off();
+}
+
+/// Point s, received by the spooler: the message is in the Maildir and its cursor with the disk.
+///
+/// Proves: TN-14, TN-16, IB-6
+#[test]
+fn what_the_spooler_has_saved_stays_and_comes_once() {
+    let house = House::new();
+    let maildir = house.rig.folder.path().join("Mail");
+    let committing = house.held.hold(Place::Cursor);
+    house.rig.office.deliver("ann", "INBOX", text(100)).unwrap();
+    wait("the provider to come there", committing.reached.cancelled());
+    assert_eq!(messages(&maildir, "INBOX").len(), 1);
+    for reference in 1..100 {
+        let data = NotifyData::Reference(MessageRef(reference));
+        let flags = TransportNotify::CANCEL_MESSAGE;
+        let call = async {
+            tokio::time::timeout(AT_ONCE, house.spooler.transport_notify(None, flags, data)).await
+        };
+        house.rig.serve(call).expect("TransportNotify waits for somebody").unwrap();
+    }
+    committing.go.cancel();
+    house.rig.serve(house.spooler.flush(None, FlushFlags::DOWNLOAD)).unwrap();
+    assert_eq!(messages(&maildir, "INBOX").len(), 1);
+    assert_eq!(house.rig.office.message_count("ann", "INBOX"), 1);
+    house.assert_next_goes();
+    house.log_off();
+    assert_eq!(messages(&maildir, "INBOX").len(), 1);
 }
