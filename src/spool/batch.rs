@@ -118,6 +118,11 @@ impl Batch {
         self
     }
 
+    /// The changes, for a spool that stands before another.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()

@@ -98,8 +98,13 @@ async fn locked(
     handed
 }
 
-/// A cancelled message is no longer wanted (OB-7); it leaves the table unsent.
+/// A cancelled message is no longer wanted (OB-7); it leaves the table unsent. Who cancels it in
+/// this session sees to that, at every transport that may have some of it.
 async fn remove_cancelled(shared: &Shared, entry: &EntryId) -> MapiResult<Handed> {
+    if shared.running.is_unwanted(entry) {
+        // Should the cancel come to nothing after all, it is looked at again.
+        return Ok(Handed::Later(LATER));
+    }
     // No transport has it any more; should it be handed over again meanwhile, the answer is the
     // same.
     shared.store.set_deferred(entry, None).await?;
@@ -296,13 +301,20 @@ async fn submit(
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
         let cell = MessageRefCell::outbound();
         place.comes().await;
+        let entry = message.entry_id();
+        if !deferred && entry.as_ref().is_some_and(|entry| shared.running.is_unwanted(entry)) {
+            return Answer::Cancelled;
+        }
         let mut call = logon.submit_message(flags, Arc::clone(&message), &cell);
         // A call that waits has begun; the next one need not wait for its end.
         let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
         place.leave();
-        let submitted = match begun {
-            Poll::Ready(submitted) => submitted,
-            Poll::Pending => call.await,
+        // Known to those who cancel until its EndMessage has returned.
+        let running = entry.map(|entry| shared.running.note(entry, &logon, cell.reference()));
+        let submitted = match (begun, &running) {
+            (Poll::Ready(submitted), _) => submitted,
+            (Poll::Pending, Some(running)) => tokio::join!(call, running.heed()).0,
+            (Poll::Pending, None) => call.await,
         };
         if let Err(error) = submitted {
             return refusal(error);

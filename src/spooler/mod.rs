@@ -12,6 +12,7 @@ mod reception;
 mod reports;
 mod routed_message;
 mod routing;
+mod running;
 mod slot;
 mod status_table;
 mod submission;
@@ -22,6 +23,7 @@ pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
@@ -37,6 +39,7 @@ use crate::spi::{
     LogonOutcome, MessageStore, NotifyData, OutgoingState, ProfileSection, StatusColumns,
     StatusRowKind, XpProvider,
 };
+use running::RunningCalls;
 use slot::{Slot, SlotSupport};
 use status_table::HostColumns;
 use turns::Turns;
@@ -90,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) finish: Arc<Semaphore>,
     /// Keeps calls about one message apart.
     pub(crate) turns: Turns,
+    /// The calls themselves, for those who cancel.
+    pub(crate) running: RunningCalls,
     /// Answered once everything that waits in the outgoing queue table has been looked at.
     barriers: mpsc::Sender<oneshot::Sender<()>>,
     /// Messages that a transport gave back (TN-18); not handed over again in this session.
@@ -132,6 +137,7 @@ impl Spooler {
             hand_over: Arc::new(Semaphore::new(AT_ONCE)),
             finish: Arc::new(Semaphore::new(AT_ONCE)),
             turns: Turns::default(),
+            running: RunningCalls::default(),
             barriers,
             given_back: Mutex::default(),
             ended: broadcast::Sender::new(4096),
@@ -300,18 +306,27 @@ impl Spooler {
         Ok(())
     }
 
-    /// Cancels a message for good, wherever it is (OB-15, TN-17).
+    /// Cancels a message for good, wherever it is (OB-15, TN-17). A SubmitMessage about it that
+    /// runs is cancelled as well (TN-14).
     ///
     /// # Errors
     /// `MAPI_E_UNABLE_TO_ABORT` when it is too late, `MAPI_E_NOT_IN_QUEUE` when it is gone;
     /// `MAPI_E_END_OF_SESSION` when the transport that has it is not logged on.
     pub async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
-        // A call about it that runs is short; while we have the turn, nobody hands it over.
-        let turn = tokio::time::timeout(CANCEL_WAIT, self.shared.turns.take(entry));
-        let _turn = turn.await.map_err(|_| {
-            let words = format!("{entry} is being handed to a transport");
-            MapiError::new(MapiCode::UNABLE_TO_ABORT, words)
-        })?;
+        // From now on no SubmitMessage for it begins; while we have the turn, nothing at all does.
+        let _unwanted = self.shared.running.unwanted(entry);
+        let turn = self.shared.turns.take(entry);
+        tokio::pin!(turn);
+        let _turn = match futures_util::poll!(turn.as_mut()) {
+            Poll::Ready(turn) => turn,
+            Poll::Pending => {
+                self.reach_into(entry).await?;
+                tokio::time::timeout(CANCEL_WAIT, turn).await.map_err(|_| {
+                    let words = format!("{entry} is being handed to a transport");
+                    MapiError::new(MapiCode::UNABLE_TO_ABORT, words)
+                })?
+            }
+        };
         let store = &self.shared.store;
         self.abort_deferred(entry).await?;
         // Should this be the end, the message is handed over again, and the transport that has
@@ -321,6 +336,18 @@ impl Spooler {
         self.shared.given_back().remove(entry);
         self.shared.ended(entry);
         Ok(())
+    }
+
+    /// Ends the call about a message that runs, as far as that can be.
+    ///
+    /// # Errors
+    /// `MAPI_E_UNABLE_TO_ABORT` when it tells the end of the message: that need not be waited for.
+    async fn reach_into(&self, entry: &EntryId) -> MapiResult<()> {
+        let row = self.shared.store.outgoing_row(entry).await?;
+        if matches!(row.state, OutgoingState::Deferred { .. }) {
+            self.abort_deferred(entry).await?;
+        }
+        self.shared.running.cancel(entry).await
     }
 
     /// Asks the transport that has the message, or while nobody is known to have it, every one:

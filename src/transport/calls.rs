@@ -81,21 +81,37 @@ impl Calls {
 
     /// Cancels the call with this reference; the values 0 and 1 mean those without one (TN-15).
     /// A reference nobody knows is no error (TN-16).
-    pub(crate) fn cancel(&self, reference: MessageRef) {
+    ///
+    /// Answers the message that was accepted under this reference and waits for its EndMessage:
+    /// it may be on its way already, and is the caller's to stop.
+    #[must_use]
+    pub(crate) fn cancel(&self, reference: MessageRef) -> Option<EntryId> {
         let state = self.lock();
         let direction = match reference {
             MessageRef::OUTBOUND_UNSET => Direction::Outbound,
             MessageRef::INBOUND_UNSET => Direction::Inbound,
             _ => {
-                if let Some(call) = state.open.get(&reference) {
-                    call.cancel.cancel();
-                }
-                return;
+                let call = state.open.get(&reference)?;
+                call.cancel.cancel();
+                return match &call.outcome {
+                    Outcome::Deferred(entry) => Some(entry.clone()),
+                    Outcome::Running | Outcome::Reported(_) | Outcome::Finished => None,
+                };
             }
         };
         for (_, token) in state.unset.values().filter(|(towards, _)| *towards == direction) {
             token.cancel();
         }
+        None
+    }
+
+    /// A deferred message was cancelled by its entry id: should its EndMessage still be to come,
+    /// it answers so (TN-17).
+    pub(crate) fn cancel_deferred(&self, entry: &EntryId) {
+        let state = self.lock();
+        let is_it =
+            |call: &&OpenCall| matches!(&call.outcome, Outcome::Deferred(it) if it == entry);
+        state.open.values().filter(is_it).for_each(|call| call.cancel.cancel());
     }
 
     /// Cancels everything; for the end of the logon (LG-9).
@@ -142,12 +158,16 @@ impl Drop for BegunCall<'_> {
 }
 
 impl NamedCall<'_> {
-    /// Leaves the reference open for EndMessage.
-    pub(crate) fn keep(mut self, outcome: Outcome) {
-        if let Some(call) = self.calls.lock().open.get_mut(&self.reference) {
+    /// Leaves the reference open for EndMessage. `true` when the call was cancelled before that:
+    /// whoever did so did not know yet what it came to.
+    #[must_use]
+    pub(crate) fn keep(mut self, outcome: Outcome) -> bool {
+        self.kept = true;
+        let mut state = self.calls.lock();
+        if let Some(call) = state.open.get_mut(&self.reference) {
             call.outcome = outcome;
         }
-        self.kept = true;
+        self.cancel.is_cancelled()
     }
 }
 
@@ -204,16 +224,33 @@ mod tests {
         let cell = MessageRefCell::outbound();
         let outbound = calls.begin(Direction::Outbound);
         let inbound = calls.begin(Direction::Inbound);
-        calls.cancel(MessageRef::OUTBOUND_UNSET);
+        assert_eq!(calls.cancel(MessageRef::OUTBOUND_UNSET), None);
         assert!(outbound.cancel.is_cancelled());
         assert!(!inbound.cancel.is_cancelled());
         let named = calls.begin(Direction::Outbound).name(&cell);
-        calls.cancel(MessageRef::OUTBOUND_UNSET);
+        assert_eq!(calls.cancel(MessageRef::OUTBOUND_UNSET), None);
         assert!(!named.cancel.is_cancelled());
-        calls.cancel(MessageRef(4711));
+        assert_eq!(calls.cancel(MessageRef(4711)), None);
         assert!(!named.cancel.is_cancelled());
-        calls.cancel(cell.reference());
+        assert_eq!(calls.cancel(cell.reference()), None);
         assert!(named.cancel.is_cancelled());
+    }
+
+    /// Either the canceller hears what the call came to, or the call hears of the cancel.
+    #[test]
+    fn a_cancel_and_the_end_of_a_call_know_of_each_other() {
+        let calls = Calls::default();
+        let cell = MessageRefCell::outbound();
+        let early = calls.begin(Direction::Outbound).name(&cell);
+        assert_eq!(calls.cancel(cell.reference()), None);
+        assert!(early.keep(Outcome::Deferred(entry())));
+        let late = calls.begin(Direction::Outbound).name(&cell);
+        assert!(!late.keep(Outcome::Deferred(entry())));
+        assert_eq!(calls.cancel(cell.reference()), Some(entry()));
+        let third = calls.begin(Direction::Outbound).name(&cell);
+        assert!(!third.keep(Outcome::Deferred(entry())));
+        calls.cancel_deferred(&entry());
+        assert!(calls.end(cell.reference()).unwrap().cancel.is_cancelled());
     }
 
     /// Proves: OB-2, OB-10
@@ -223,7 +260,7 @@ mod tests {
         let cell = MessageRefCell::outbound();
         let call = calls.begin(Direction::Outbound).name(&cell);
         assert!(calls.end(cell.reference()).is_none(), "SubmitMessage still runs");
-        call.keep(Outcome::Deferred(entry()));
+        assert!(!call.keep(Outcome::Deferred(entry())));
         assert_eq!(calls.end(cell.reference()).unwrap().outcome, Outcome::Deferred(entry()));
         assert!(calls.end(cell.reference()).is_none());
     }

@@ -1,5 +1,6 @@
 //! One account: the verbs of `IXPLogon` over the outbound and the inbound half.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 
-use super::calls::{Calls, Direction, OpenCall, Outcome};
+use super::calls::{BegunCall, Calls, Direction, OpenCall, Outcome};
 use super::deferred;
 use super::events::Gate;
 use super::hub::Hub;
@@ -100,12 +101,25 @@ impl Logon {
     /// Carries out the part of a TransportNotify that is about one message.
     async fn act(&self, action: MessageAction) -> MapiResult<()> {
         match action {
-            MessageAction::CancelCall(reference) => {
-                self.calls.cancel(reference);
+            MessageAction::CancelCall(reference) => match self.calls.cancel(reference) {
+                Some(entry) => self.stop_accepted(&entry).await,
+                None => Ok(()),
+            },
+            MessageAction::CancelDeferred(entry) => {
+                self.abort(&entry, Abort::Cancel).await?;
+                self.calls.cancel_deferred(&entry);
                 Ok(())
             }
-            MessageAction::CancelDeferred(entry) => self.abort(&entry, Abort::Cancel).await,
             MessageAction::ParkDeferred(entry) => self.abort(&entry, Abort::Park).await,
+        }
+    }
+
+    /// Stops a message whose call was cancelled behind its acceptance, however long the host takes
+    /// to call EndMessage, which tells what came of it (TN-14).
+    async fn stop_accepted(&self, entry: &EntryId) -> MapiResult<()> {
+        match self.abort(entry, Abort::Cancel).await {
+            Err(error) if is_too_late(&error) => Ok(()),
+            answer => answer,
         }
     }
 
@@ -177,6 +191,67 @@ impl Logon {
         flags
     }
 
+    /// The inside of SubmitMessage.
+    async fn submit(
+        &self,
+        begun: BegunCall<'_>,
+        flags: SubmitMessageFlags,
+        message: Arc<dyn Message>,
+        reference: &MessageRefCell,
+    ) -> Result<(), SubmitError> {
+        self.alive()?;
+        refuse_unknown(SubmitMessageFlags::unknown_bits(flags.bits()))?;
+        let call = begun.name(reference);
+        let Some(outbound) = &self.halves.outbound else { return Err(MapiCode::NOT_ME.into()) };
+        let outcome = if flags.contains(SubmitMessageFlags::BEGIN_DEFERRED) {
+            // What is told of here has happened: no cancel undoes it (TN-14).
+            let entry = entry_of(message.as_ref())?;
+            deferred::report(self.spool.as_ref(), &self.hub.support, message.as_ref(), entry)
+                .await?
+        } else if call.cancel.is_cancelled() {
+            return Err(MapiCode::CANCEL.into());
+        } else {
+            self.take(outbound, &message, &call).await?
+        };
+        if call.keep(outcome.clone())
+            && let Outcome::Deferred(entry) = &outcome
+        {
+            self.stop_accepted(entry).await?;
+        }
+        Ok(())
+    }
+
+    /// The inside of StartMessage.
+    async fn start(
+        &self,
+        begun: BegunCall<'_>,
+        message: Arc<dyn Message>,
+        reference: &MessageRefCell,
+    ) -> MapiResult<()> {
+        self.alive()?;
+        let call = begun.name(reference);
+        let Some(inbound) = &self.halves.inbound else { return Ok(()) };
+        if call.cancel.is_cancelled() {
+            return Err(MapiCode::CANCEL.into());
+        }
+        loop {
+            // Listening begins before the look, so that no arrival is missed.
+            let arrival = self.hub.arrivals.notified();
+            tokio::pin!(arrival);
+            arrival.as_mut().enable();
+            match inbound.next(Arc::clone(&message), call.cancel.clone()).await? {
+                HandOver::Saved => return Ok(()),
+                // In a flush "nothing" may only mean "not yet"; the flush ends by itself.
+                HandOver::Nothing if self.flushing_inbound() && self.alive().is_ok() => {}
+                HandOver::Nothing => return Ok(()),
+            }
+            tokio::select! {
+                () = arrival => {}
+                () = call.cancel.cancelled() => return Err(MapiCode::CANCEL.into()),
+            }
+        }
+    }
+
     /// The inside of SubmitMessage for a message that is new to us.
     async fn take(
         &self,
@@ -227,6 +302,11 @@ impl Logon {
     }
 }
 
+/// Past its final dot the outcome of a message stands (TN-14); one that has left the queue has one.
+fn is_too_late(error: &MapiError) -> bool {
+    matches!(error.code(), MapiCode::UNABLE_TO_ABORT | MapiCode::NOT_FOUND)
+}
+
 fn entry_of(message: &dyn Message) -> MapiResult<EntryId> {
     message.entry_id().ok_or_else(|| {
         MapiError::new(MapiCode::INVALID_PARAMETER, "the message was never saved: no entry id")
@@ -275,25 +355,21 @@ impl XpLogon for Logon {
         applied
     }
 
-    async fn submit_message(
-        &self,
+    /// Begins with the call and not with the first poll of its future, so that the value 0 names
+    /// it from then on (TN-15).
+    fn submit_message<'life0, 'life1, 'async_trait>(
+        &'life0 self,
         flags: SubmitMessageFlags,
         message: Arc<dyn Message>,
-        reference: &MessageRefCell,
-    ) -> Result<(), SubmitError> {
-        self.alive()?;
-        refuse_unknown(SubmitMessageFlags::unknown_bits(flags.bits()))?;
-        let call = self.calls.begin(Direction::Outbound).name(reference);
-        let Some(outbound) = &self.halves.outbound else { return Err(MapiCode::NOT_ME.into()) };
-        let outcome = if flags.contains(SubmitMessageFlags::BEGIN_DEFERRED) {
-            let entry = entry_of(message.as_ref())?;
-            deferred::report(self.spool.as_ref(), &self.hub.support, message.as_ref(), entry)
-                .await?
-        } else {
-            self.take(outbound, &message, &call).await?
-        };
-        call.keep(outcome);
-        Ok(())
+        reference: &'life1 MessageRefCell,
+    ) -> Pin<Box<dyn Future<Output = Result<(), SubmitError>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        let begun = self.calls.begin(Direction::Outbound);
+        Box::pin(async move { self.submit(begun, flags, message, reference).await })
     }
 
     async fn end_message(&self, reference: MessageRef) -> MapiResult<EndMessageFlags> {
@@ -307,7 +383,7 @@ impl XpLogon for Logon {
         let outbound = self.halves.outbound.as_ref().ok_or(MapiCode::CALL_FAILED)?;
         match outcome {
             Outcome::Deferred(entry) if cancel.is_cancelled() => {
-                match outbound.abort(&entry, Abort::Cancel).await {
+                match self.abort(&entry, Abort::Cancel).await {
                     Ok(()) => Err(MapiCode::CANCEL.into()),
                     // Past its final dot the outcome stands (TN-14).
                     Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => {
@@ -333,30 +409,19 @@ impl XpLogon for Logon {
         }
     }
 
-    async fn start_message(
-        &self,
+    /// Begins with the call, as [`Logon::submit_message`] does; the value 1 names it.
+    fn start_message<'life0, 'life1, 'async_trait>(
+        &'life0 self,
         message: Arc<dyn Message>,
-        reference: &MessageRefCell,
-    ) -> MapiResult<()> {
-        self.alive()?;
-        let call = self.calls.begin(Direction::Inbound).name(reference);
-        let Some(inbound) = &self.halves.inbound else { return Ok(()) };
-        loop {
-            // Listening begins before the look, so that no arrival is missed.
-            let arrival = self.hub.arrivals.notified();
-            tokio::pin!(arrival);
-            arrival.as_mut().enable();
-            match inbound.next(Arc::clone(&message), call.cancel.clone()).await? {
-                HandOver::Saved => return Ok(()),
-                // In a flush "nothing" may only mean "not yet"; the flush ends by itself.
-                HandOver::Nothing if self.flushing_inbound() && self.alive().is_ok() => {}
-                HandOver::Nothing => return Ok(()),
-            }
-            tokio::select! {
-                () = arrival => {}
-                () = call.cancel.cancelled() => return Err(MapiCode::CANCEL.into()),
-            }
-        }
+        reference: &'life1 MessageRefCell,
+    ) -> Pin<Box<dyn Future<Output = MapiResult<()>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        let begun = self.calls.begin(Direction::Inbound);
+        Box::pin(async move { self.start(begun, message, reference).await })
     }
 
     async fn open_status_entry(&self) -> MapiResult<Arc<dyn StatusObject>> {

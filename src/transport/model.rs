@@ -76,7 +76,7 @@ fn a_cancel_finds_the_call_by_one_name_or_the_other() {
                 thread::spawn(move || {
                     loop {
                         let name = cell.reference();
-                        calls.cancel(name);
+                        assert_eq!(calls.cancel(name), None);
                         if cell.reference() == name {
                             return;
                         }
@@ -107,7 +107,7 @@ fn references_stay_unique_and_each_ends_once() {
                         let call = calls.begin(Direction::Outbound).name(&cell);
                         let reference = cell.reference();
                         assert!(calls.end(reference).is_none(), "it runs");
-                        call.keep(Outcome::Finished);
+                        assert!(!call.keep(Outcome::Finished));
                         seen.lock().unwrap().push(reference);
                         reference
                     })

@@ -13,7 +13,7 @@ use postrider::spi::{
     LogonOutcome, Message, NotifyData, ProfileSection, SecretError, SecretSource, SectionValue,
     SubmitError, XpLogon, XpProvider,
 };
-use postrider::spool::{SledSpool, SpoolOptions};
+use postrider::spool::{SledSpool, Spool, SpoolOptions};
 use postrider::transport::SmtpImapProvider;
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -29,8 +29,8 @@ pub(crate) const BEGIN: TransportNotify =
 pub(crate) struct Rig {
     pub(crate) provider: Arc<dyn XpProvider>,
     pub(crate) office: PostOffice,
-    spool: Arc<SledSpool>,
-    folder: tempfile::TempDir,
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) folder: tempfile::TempDir,
     runtime: Runtime,
 }
 
@@ -44,6 +44,11 @@ impl Rig {
 
     /// A provider that was not spoken to yet.
     pub(crate) fn uninitialized() -> Self {
+        Self::over(|spool| spool)
+    }
+
+    /// The same over a spool with another before it.
+    pub(crate) fn over(before: impl FnOnce(Arc<dyn Spool>) -> Arc<dyn Spool>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -54,7 +59,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), office.ca_pem()).unwrap();
         let spool = SledSpool::open(&folder.path().join("spool"), SpoolOptions::default());
-        let spool = Arc::new(spool.unwrap());
+        let spool = before(Arc::new(spool.unwrap()));
         let provider = make_provider(&spool, &runtime);
         Rig { provider, office, spool, folder, runtime }
     }
@@ -64,6 +69,11 @@ impl Rig {
         let provider = make_provider(&self.spool, &self.runtime);
         provider.init(SPI_VERSION).unwrap();
         provider
+    }
+
+    /// What the provider works on.
+    pub(crate) fn runtime(&self) -> tokio::runtime::Handle {
+        self.runtime.handle().clone()
     }
 
     /// Does something on the server's side.
@@ -140,9 +150,9 @@ impl SecretSource for Password {
     }
 }
 
-fn make_provider(spool: &Arc<SledSpool>, runtime: &Runtime) -> Arc<dyn XpProvider> {
+fn make_provider(spool: &Arc<dyn Spool>, runtime: &Runtime) -> Arc<dyn XpProvider> {
     let clock = Arc::new(SystemClock);
-    SmtpImapProvider::new(Arc::clone(spool) as _, clock, runtime.handle().clone())
+    SmtpImapProvider::new(Arc::clone(spool), clock, runtime.handle().clone())
 }
 
 /// TransportLogon.

@@ -35,6 +35,11 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
                 result => return result.map_err(MapiError::from)?,
             }
         };
+        // A message on its way into the queue has its first claim before it has its row. Nobody was
+        // told of it yet, and stopping the claim would only put the message off.
+        if shared.spool.queue(entry).await?.is_none() {
+            return Err(not_found(shared, entry));
+        }
         match flight.progress.stop() {
             Ok(()) => {
                 // Nobody else touches the row any more, but the claim itself may be on its way.
@@ -49,6 +54,8 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
                 return result.map_err(MapiError::from)?;
             }
             Err(Stage::DotOut) => return Err(too_late(entry)),
+            // Decided, though not on disk yet: no need to wait for that.
+            Err(Stage::Over) if flight.record().is_conclusive() => return Err(too_late(entry)),
             Err(Stage::Over | Stage::Stopped | Stage::Stoppable) => {
                 let landed = tokio::time::timeout(RECORDER_PATIENCE, flight.landed());
                 if landed.await.is_err() {
@@ -71,10 +78,7 @@ async fn abort_row(
     stopped: Option<&Flight>,
 ) -> Result<MapiResult<()>, SpoolError> {
     let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
-        return Ok(Err(MapiError::new(
-            MapiCode::NOT_FOUND,
-            format!("{entry} is not deferred by {}", shared.settings.transport),
-        )));
+        return Ok(Err(not_found(shared, entry)));
     };
     if let Some(stopped) = stopped {
         let record = stopped.record();
@@ -117,6 +121,11 @@ async fn abort_row(
 
 fn is_ours(shared: &Shared, row: &QueueRecord) -> bool {
     row.transport == shared.settings.transport
+}
+
+fn not_found(shared: &Shared, entry: &EntryId) -> MapiError {
+    let why = format!("{entry} is not deferred by {}", shared.settings.transport);
+    MapiError::new(MapiCode::NOT_FOUND, why)
 }
 
 fn too_late(entry: &EntryId) -> MapiError {
