@@ -2,6 +2,7 @@
 
 mod aborting;
 mod faulty_spool;
+mod journal;
 mod rig;
 mod sending;
 mod storage;
