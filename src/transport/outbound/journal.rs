@@ -2,8 +2,8 @@
 //!
 //! A crash between the final dot and the durable outcome must not look like a crash in MAIL: the
 //! server may have the message. So the row says that the final dot may be out before it goes out.
-//! The note is on its way to the disk while the text is on its way to the server, and it shares
-//! its commit with the notes and outcomes of the other connections.
+//! The note is on its way to the disk while the last piece of the text is on its way to the server,
+//! and it shares its commit with the notes and outcomes of the other connections.
 
 use std::sync::Arc;
 

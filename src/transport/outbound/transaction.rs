@@ -238,8 +238,9 @@ enum TextSent {
     Stopped,
 }
 
-/// Sends the text while the journal is on its way to the disk, so that this costs no time of its
-/// own; only the end of the text, with the final dot, waits for both.
+/// Sends the text. The journal is on its way to the disk while the last piece is on its way to the
+/// server, so that it costs no time of its own and a crash in a long text leaves no doubt; only the
+/// end of the text, with the final dot, waits for both.
 async fn send_text(
     connection: &mut Connection,
     text: TextReader,
@@ -247,12 +248,8 @@ async fn send_text(
     journal: &dyn Journal,
 ) -> TextSent {
     let deadline = connection.deadlines().block;
-    let both = tokio::try_join!(
-        note(connection.host().to_owned(), journal, deadline),
-        send_lines(connection, text, deadline),
-    );
-    let closing = match both {
-        Ok(((), closing)) => closing,
+    let closing = match send_lines(connection, text, journal).await {
+        Ok(closing) => closing,
         Err(sent) => return sent,
     };
     if let Err(Stopped) = progress.cross_dot() {
@@ -281,11 +278,12 @@ async fn note(host: String, journal: &dyn Journal, deadline: Duration) -> Result
     }
 }
 
-/// Sends the text up to its end, which is returned: what must not be sent yet.
+/// Sends the text up to its end, which is returned: what must not be sent before the journal says
+/// so. It does when this returns.
 async fn send_lines(
     connection: &mut Connection,
     mut text: TextReader,
-    deadline: Duration,
+    journal: &dyn Journal,
 ) -> Result<Vec<u8>, TextSent> {
     let mut stuffer = DotStuffer::new();
     let mut wire = Vec::new();
@@ -296,19 +294,24 @@ async fn send_lines(
         };
         wire.clear();
         stuffer.push(piece, &mut wire);
-        let last = TextReader::is_last(piece);
-        if !wire.is_empty()
-            && let Err(failure) = connection.write(Phase::Body, &wire, deadline).await
-        {
-            return Err(interrupted(connection, failure).await);
-        }
-        if last {
+        if TextReader::is_last(piece) {
             break;
         }
+        send_piece(connection, &wire).await?;
     }
+    let (host, deadline) = (connection.host().to_owned(), connection.deadlines().block);
+    tokio::try_join!(note(host, journal, deadline), send_piece(connection, &wire))?;
     wire.clear();
     stuffer.finish(&mut wire);
     Ok(wire)
+}
+
+async fn send_piece(connection: &mut Connection, wire: &[u8]) -> Result<(), TextSent> {
+    let deadline = connection.deadlines().block;
+    match connection.write(Phase::Body, wire, deadline).await {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(interrupted(connection, failure).await),
+    }
 }
 
 /// A server that closes in the middle of a text often says why first.

@@ -187,6 +187,25 @@ async fn a_crash_before_the_dot_is_a_plain_retry_and_one_delivery() {
 }
 
 #[tokio::test]
+async fn a_crash_in_the_middle_of_a_long_text_leaves_no_doubt() {
+    let shape = Shape { in_doubt: InDoubtPolicy::Hold, ..Shape::default() };
+    let mut rig = Rig::shaped(shape, office().await).await;
+    let hang = rig.office.inject(Fault::smtp(SmtpPhase::Body, Action::Hang).at_byte(100_000));
+    rig.open();
+    // More than any socket holds back.
+    let content = format!("Subject: x\r\n\r\n{}", "line of a text\r\n".repeat(1_000_000));
+    rig.submit(Note::to(&entry(1), &["bob@x.org"]).content(content)).await.unwrap();
+    hang.reached(PATIENCE).await.unwrap();
+    rig.restart(None).await;
+    hang.remove();
+    let row = rig.row_when(&entry(1), |row| row.state == QueueState::Due).await;
+    rig.open();
+    rig.wait_for_due(&row);
+    assert_eq!(rig.hears_end_of(&entry(1)).await.state, QueueState::Done);
+    assert_eq!(rig.office.accepted_count(), 1);
+}
+
+#[tokio::test]
 async fn what_an_earlier_transaction_delivered_is_durable_before_the_next_one() {
     let office = PostOffice::builder().user("ann", "secret").catch_all("ann").max_recipients(2);
     let mut rig = Rig::shaped(Shape::default(), office.start().await.unwrap()).await;
