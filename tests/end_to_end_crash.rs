@@ -28,6 +28,7 @@ use postoffice::{Action, Fault, ImapPhase, PostOffice, SmtpPhase};
 use program::Program;
 use realservers::wait;
 use rustix::process::Signal;
+use serde_json::Value;
 
 /// How often each subject was accepted.
 fn accepted(office: &PostOffice) -> BTreeMap<String, usize> {
@@ -112,20 +113,86 @@ async fn a_crash_while_commands_submit_loses_none_that_was_accepted() {
     assert_eq!(messages(&program.maildir(), "Sent").len(), accepted.len());
 }
 
+/// A program whose profile says what to do in doubt, and that tries again after `first`.
+fn program_with(office: &PostOffice, in_doubt: &str, first: &str) -> Program {
+    let program = Program::new(office, &[]);
+    let file = program.path("config/test.toml");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (before, _) = text.split_once("[queue]").unwrap();
+    program.write_profile(&format!(
+        "{before}[queue]\nin_doubt = {in_doubt:?}\n\
+         retry = {{ first = {first:?}, factor = 1.0, max = {first:?} }}\n"
+    ));
+    program
+}
+
+async fn await_state(program: &Program, entry: &str, state: &str) -> Value {
+    let mut last = Value::Null;
+    let waited = wait::until_async("a state of the message", PATIENCE, async || {
+        last = program.json(&["queue", "show", entry]).await;
+        (last["state"] == state).then_some(())
+    });
+    waited.await.unwrap_or_else(|error| panic!("{error}: not {state} but {last}"));
+    last
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_daemon_behind_the_final_dot_sends_by_the_policy() {
+async fn a_daemon_killed_behind_the_final_dot_is_in_doubt_and_the_policy_decides() {
+    for policy in ["resend", "hold"] {
+        let office = office().await;
+        // Long enough to be seen before it is resent.
+        let program = program_with(&office, policy, "5s");
+        let daemon = program.daemon().await;
+        let hang =
+            office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).after_effect().once());
+        let entry = program.send("twice at most", "bob@example.org").await;
+        hang.reached(PATIENCE).await.unwrap();
+        daemon.crash().await;
+        hang.remove();
+        // Known without a daemon, and to the next one from its start.
+        await_state(&program, &entry, "in-doubt").await;
+        let daemon = program.daemon().await;
+        let row = await_state(&program, &entry, "in-doubt").await;
+        assert!(row["last_error"].as_str().unwrap().contains("may have taken it"), "{row}");
+        assert_eq!(program.json(&["status"]).await["queue"]["in_doubt"], 1);
+        if policy == "hold" {
+            assert_eq!(row["next_attempt"], Value::Null, "{row}");
+            // Another one goes, this one stays until its owner says so.
+            program.send("another", "bob@example.org").await;
+            office.wait_accepted(2, PATIENCE).await.unwrap();
+            await_state(&program, &entry, "in-doubt").await;
+            assert_eq!(program.run(&["release", &entry]).await.code, 0);
+        }
+        await_empty_queue(&program).await;
+        assert_eq!(daemon.stop(Signal::TERM).await, 0);
+        assert_eq!(accepted(&office)["twice at most"], 2, "{policy}");
+        assert!(messages(&program.maildir(), "INBOX").is_empty(), "a report of a crash");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_killed_in_the_body_tries_again_and_delivers_once() {
     let office = office().await;
-    let program = Program::new(&office, &[]);
+    // Nothing that is not in doubt is held.
+    let program = program_with(&office, "hold", "1s");
     let daemon = program.daemon().await;
-    let hang = office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).after_effect().once());
-    program.send("twice at most", "bob@example.org").await;
+    let hang = office.inject(Fault::smtp(SmtpPhase::Body, Action::Hang).at_byte(100_000).once());
+    // The server does not read on, so the final dot cannot leave.
+    let text = "a line of a text that is longer than any socket holds\n".repeat(120_000);
+    let file = program.path("text");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let command = ["send", "-t", "bob@example.org", "-s", "large", "-a", file, "--body", "x"];
+    let said = program.run(&command).await;
+    assert_eq!(said.code, 0, "{said:?}");
     hang.reached(PATIENCE).await.unwrap();
     daemon.crash().await;
     hang.remove();
+    assert_eq!(office.accepted_count(), 0);
     let daemon = program.daemon().await;
     await_empty_queue(&program).await;
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
-    assert_eq!(accepted(&office)["twice at most"], 2);
+    assert_eq!(accepted(&office), once(std::iter::once("large".to_owned())));
     assert_eq!(messages(&program.maildir(), "Sent").len(), 1);
 }
 

@@ -3,8 +3,8 @@
 use super::{QueueCountsView, QueueRow, QueueRowState, RecipientRow, RecipientRowState};
 use crate::mapi::{EntryId, SysTime, tags};
 use crate::spool::{
-    HistoryEnd, HistoryRecord, OutboxRecord, OutboxState, QueueCounts, QueueRecipient, QueueRecord,
-    QueueState, RecipientState, Reply,
+    FinalDot, HistoryEnd, HistoryRecord, OutboxRecord, OutboxState, QueueCounts, QueueRecipient,
+    QueueRecord, QueueState, RecipientState, Reply,
 };
 
 /// Whether someone works on the queue just now; without, a claimed message is only due again.
@@ -71,7 +71,11 @@ fn queue_state(record: &QueueRecord, traffic: Traffic) -> QueueRowState {
     };
     match record.state {
         QueueState::Due => waiting,
-        QueueState::Claimed(_) if traffic == Traffic::Stopped => waiting,
+        // Nobody works on it: the claim is that of a process that died.
+        QueueState::Claimed(lease) if traffic == Traffic::Stopped => match lease.dot {
+            FinalDot::NotSent => waiting,
+            FinalDot::MayBeOut { .. } => QueueRowState::InDoubt,
+        },
         QueueState::Claimed(_) | QueueState::Done => QueueRowState::Sending,
         QueueState::InDoubt { .. } => QueueRowState::InDoubt,
         QueueState::Held => QueueRowState::Held,
@@ -149,7 +153,7 @@ pub(crate) fn counts(counts: QueueCounts, traffic: Traffic) -> QueueCountsView {
 mod tests {
     use super::*;
     use crate::mapi::{Priority, PropList, Recipient, RecipientType};
-    use crate::spool::{BodyId, Envelope, Lease};
+    use crate::spool::{BodyId, Envelope, FinalDot, Lease};
 
     fn outbox(state: OutboxState) -> OutboxRecord {
         OutboxRecord {
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn states_are_those_of_the_product() {
         let entry = EntryId::from_bytes(&[1; 16]).unwrap();
-        let lease = Lease { owner: 1, expires: SysTime::EPOCH };
+        let lease = Lease { owner: 1, expires: SysTime::EPOCH, dot: FinalDot::NotSent };
         let waiting = outbox(OutboxState::Waiting { not_before: SysTime::EPOCH });
         let row = |record: &QueueRecord, traffic| {
             outgoing_row(&entry, &waiting, Some(record), traffic).state

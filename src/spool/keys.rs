@@ -8,6 +8,7 @@
 //! | `q` | queue / E | [`QueueRecord`](super::QueueRecord) |
 //! | `d` | due / account 8, lane 1, time 8, E | empty; index of queue rows with a schedule |
 //! | `f` | done / account 8, E | empty; index of queue rows the servers are finished with |
+//! | `l` | claimed / account 8, E | empty; index of queue rows that somebody works on |
 //! | `h` | history / E | [`HistoryRecord`](super::HistoryRecord) |
 //! | `t` | ended / time 8, E | empty; index of histories |
 //! | `b` | body / digest 32 | [`BodyRow`](super::body_row::BodyRow): users, size and place |
@@ -37,6 +38,7 @@ pub(super) const WAITING: u8 = b'w';
 pub(super) const QUEUE: u8 = b'q';
 pub(super) const DUE: u8 = b'd';
 pub(super) const DONE: u8 = b'f';
+pub(super) const CLAIMED: u8 = b'l';
 pub(super) const HISTORY: u8 = b'h';
 pub(super) const ENDED: u8 = b't';
 pub(super) const BODY: u8 = b'b';
@@ -107,8 +109,17 @@ pub(super) fn done_of(account: AccountKey) -> Vec<u8> {
     key(DONE, &[&account.0])
 }
 
-/// The entry id of a key of the done index.
-pub(super) fn parse_done(key: &[u8]) -> Option<EntryId> {
+pub(super) fn claimed(account: AccountKey, entry: &EntryId) -> Vec<u8> {
+    key(CLAIMED, &[&account.0, entry.as_bytes()])
+}
+
+/// All that is claimed of an account.
+pub(super) fn claimed_of(account: AccountKey) -> Vec<u8> {
+    key(CLAIMED, &[&account.0])
+}
+
+/// The entry id of a key of the done index or the claimed one.
+pub(super) fn parse_account_entry(key: &[u8]) -> Option<EntryId> {
     let (_, rest) = key.split_first_chunk::<9>()?;
     EntryId::from_bytes(rest).ok()
 }
@@ -236,6 +247,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         QUEUE => "queue",
         DUE => "due",
         DONE => "done",
+        CLAIMED => "claimed",
         HISTORY => "history",
         ENDED => "ended",
         BODY => "body",
@@ -302,7 +314,7 @@ mod tests {
     fn what_is_no_key_of_a_table_is_not_parsed() {
         assert_eq!(parse_due(b"d12345678"), None);
         assert_eq!(parse_ended(b"t1234567"), None);
-        assert_eq!(parse_done(b"f12345678"), None);
+        assert_eq!(parse_account_entry(b"f12345678"), None);
         assert_eq!(parse_entry(b"o"), None);
     }
 }

@@ -35,9 +35,9 @@ pub use batch::{Batch, Durable, Expect, Op, StagedBody};
 pub use error::SpoolError;
 pub use options::SpoolOptions;
 pub use record::{
-    AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, HistoryEnd,
-    HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord, QueueState,
-    RecipientState, Reply,
+    AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, FinalDot,
+    HistoryEnd, HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord,
+    QueueState, RecipientState, Reply,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;
@@ -182,6 +182,15 @@ pub trait Spool: Send + Sync + 'static {
 
     /// Messages of `account` in [`QueueState::Done`] after `after`, found by an index.
     async fn done_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages of `account` in [`QueueState::Claimed`] after `after`, found by an index: what a
+    /// process that died had on the wire is known without a walk.
+    async fn claimed_page(
         &self,
         account: AccountKey,
         after: Option<&EntryId>,

@@ -356,7 +356,7 @@ fn queue_changes(
     }
     changes.record(&keys::queue(entry), slot.current(), slot.overflow)?;
     let before = slot.before.as_ref();
-    for index in [due_key, done_key] {
+    for index in [due_key, done_key, claimed_key] {
         changes.index(
             before.and_then(|record| index(entry, record)),
             slot.current().and_then(|record| index(entry, record)),
@@ -381,4 +381,10 @@ pub(super) fn due_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> 
 /// The entry a record has in the index of those that are done.
 pub(super) fn done_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
     (record.state == QueueState::Done).then(|| keys::done(AccountKey::of(&record.transport), entry))
+}
+
+/// The entry a record has in the index of those that are claimed.
+pub(super) fn claimed_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
+    matches!(record.state, QueueState::Claimed(_))
+        .then(|| keys::claimed(AccountKey::of(&record.transport), entry))
 }

@@ -175,6 +175,22 @@ pub struct Lease {
     pub owner: u64,
     /// When the claim lapses unless renewed.
     pub expires: SysTime,
+    /// What is left to be known of the attempt if the owner dies.
+    pub dot: FinalDot,
+}
+
+/// Whether the server may have the whole message of a claimed row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FinalDot {
+    /// It cannot: its final dot was not sent. Who finds the claim of a dead owner sends again.
+    #[default]
+    NotSent,
+    /// It may: this was made durable before the final dot went out. Who finds the claim of a dead
+    /// owner has a message in doubt.
+    MayBeOut {
+        /// When it was about to be sent.
+        since: SysTime,
+    },
 }
 
 /// RFC 5321 envelope with the outcome of each recipient.

@@ -8,7 +8,7 @@ use sled::IVec;
 use super::body_row::BodyRow;
 use super::codec::{self, ReadError, Rows};
 use super::counts::{Counters, class};
-use super::plan::{done_key, due_key, waiting_key};
+use super::plan::{claimed_key, done_key, due_key, waiting_key};
 use super::store::{QuarantineRow, Store};
 use super::{CursorRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys};
 use crate::mapi::EntryId;
@@ -57,7 +57,7 @@ pub(super) fn repair(store: &Store) -> Result<Counters, SpoolError> {
         set_aside(&mut mending, table)?;
     }
     mending.apply()?;
-    for table in [keys::WAITING, keys::DUE, keys::DONE, keys::ENDED] {
+    for table in [keys::WAITING, keys::DUE, keys::DONE, keys::CLAIMED, keys::ENDED] {
         drop_strays(&mut mending, table)?;
     }
     let counters = count_and_index(&mut mending)?;
@@ -146,7 +146,7 @@ fn indexed(store: &Store, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, Spoo
     let entry = match table {
         keys::WAITING => keys::parse_entry(key),
         keys::DUE => keys::parse_due(key).map(|(_, entry)| entry),
-        keys::DONE => keys::parse_done(key),
+        keys::DONE | keys::CLAIMED => keys::parse_account_entry(key),
         _ => keys::parse_ended(key).map(|(_, entry)| entry),
     };
     let Some(entry) = entry else { return Ok(None) };
@@ -157,6 +157,8 @@ fn indexed(store: &Store, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, Spoo
             .and_then(|record: QueueRecord| due_key(&entry, &record)),
         keys::DONE => readable(store, &keys::queue(&entry))?
             .and_then(|record: QueueRecord| done_key(&entry, &record)),
+        keys::CLAIMED => readable(store, &keys::queue(&entry))?
+            .and_then(|record: QueueRecord| claimed_key(&entry, &record)),
         _ => readable(store, &keys::history(&entry))?
             .map(|record: HistoryRecord| keys::ended(record.ended, &entry)),
     })
@@ -180,7 +182,9 @@ fn count_and_index(mending: &mut Mending<'_>) -> Result<Counters, SpoolError> {
     let mut counters = Counters::default();
     for_each::<QueueRecord>(store, keys::QUEUE, |entry, record| {
         counters.change(None, class(None, Some(&record)));
-        ensure(mending, [due_key(entry, &record), done_key(entry, &record)])
+        let entries =
+            [due_key(entry, &record), done_key(entry, &record), claimed_key(entry, &record)];
+        ensure(mending, entries)
     })?;
     for_each::<OutboxRecord>(store, keys::OUTBOX, |entry, record| {
         if store.value(&keys::queue(entry))?.is_none() {

@@ -259,6 +259,15 @@ impl Spool for SledSpool {
         self.store()?.done_page(account, after, limit)
     }
 
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.claimed_page(account, after, limit)
+    }
+
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError> {
         self.read(|store| store.record(&keys::history(entry))).await
     }

@@ -272,7 +272,18 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError> {
         let range = keys::prefix_after(keys::done_of(account), after);
-        self.entries(range, limit, keys::parse_done)
+        self.entries(range, limit, keys::parse_account_entry)
+    }
+
+    /// Messages of an account that are claimed.
+    pub(super) fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let range = keys::prefix_after(keys::claimed_of(account), after);
+        self.entries(range, limit, keys::parse_account_entry)
     }
 
     /// Histories that ended before `before`.

@@ -349,6 +349,13 @@ impl XpLogon for Logon {
             let step = situation.notify.step(flags, data)?;
             situation.notify = step.next;
             self.apply(situation, &step);
+            // Also where it is open already: waiting messages start to flow (TN-8), whatever they
+            // were waiting for.
+            if flags.contains(TransportNotify::BEGIN_OUTBOUND)
+                && let Some(outbound) = &self.halves.outbound
+            {
+                outbound.try_now();
+            }
             Ok(())
         });
         self.hub.arrivals.notify_waiters();

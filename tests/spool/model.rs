@@ -77,7 +77,7 @@ fn queue_record(state: u8, lane: u8, transport: u8, due: u64, body: u64) -> Queu
     let (state, attempts) = match state % 8 {
         0 => (QueueState::Due, 0),
         1 => (QueueState::Due, 2),
-        2 => (QueueState::Claimed(Lease { owner: 3, expires: at(9) }), 1),
+        2 => (QueueState::Claimed(Lease { owner: 3, expires: at(9), dot: FinalDot::NotSent }), 1),
         3 => (QueueState::InDoubt { since: at(1), resend: false }, 1),
         4 => (QueueState::InDoubt { since: at(1), resend: true }, 1),
         5 => (QueueState::Held, 0),
@@ -201,6 +201,13 @@ impl Model {
                 .map(|(entry, _)| entry.clone())
                 .collect();
             assert_eq!(spool.done_page(account(transport), None, 99).await.unwrap(), done);
+            let claimed: Vec<_> = queue
+                .iter()
+                .filter(|(_, record)| record.transport == transport)
+                .filter(|(_, record)| matches!(record.state, QueueState::Claimed(_)))
+                .map(|(entry, _)| entry.clone())
+                .collect();
+            assert_eq!(spool.claimed_page(account(transport), None, 99).await.unwrap(), claimed);
         }
         let mut ended: Vec<_> =
             self.history.iter().map(|(number, record)| (record.ended, entry(*number))).collect();

@@ -101,7 +101,11 @@ fn full_queue(body: BodyId) -> QueueRecord {
         ),
     ];
     QueueRecord {
-        state: QueueState::Claimed(Lease { owner: 77, expires: at(88) }),
+        state: QueueState::Claimed(Lease {
+            owner: 77,
+            expires: at(88),
+            dot: FinalDot::MayBeOut { since: at(80) },
+        }),
         attempts: 2,
         envelope: Envelope {
             from: "bob@example.org".to_owned(),

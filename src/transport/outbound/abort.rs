@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::flight::Flight;
 use super::progress::Stage;
+use super::recovery::left_behind;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::{
@@ -80,6 +81,11 @@ async fn abort_row(
     let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
         return Ok(Err(not_found(shared, entry)));
     };
+    if stopped.is_none()
+        && let Some(left) = left_behind(shared, &row)
+    {
+        row = left;
+    }
     if let Some(stopped) = stopped {
         let record = stopped.record();
         row.envelope = record.envelope.clone();
@@ -174,6 +180,7 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
             let why = format!("{entry} is not in the queue of {}", shared.settings.transport);
             return Err(MapiError::new(MapiCode::NOT_IN_QUEUE, why));
         };
+        let row = left_behind(shared, &row).unwrap_or(row);
         let Some(changed) = granted(&row, wish, shared.clock.now()) else {
             return Ok(false);
         };

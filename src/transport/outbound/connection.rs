@@ -316,10 +316,13 @@ pub(crate) fn reply_of(response: &Response, host: &str) -> Reply {
     Reply { code, enhanced, text: text.trim_end().to_owned(), host: host.to_owned() }
 }
 
-/// RFC 2034 section 4: three numbers, the first of them the class of the reply code.
+/// RFC 2034 section 4: three numbers, the first of them the class of the reply code. Of two
+/// refusals that disagree one lies, and the classifier has to know.
 fn is_enhanced_code(word: &str, code: u16) -> bool {
     let mut parts = word.split('.');
-    let class = parts.next().is_some_and(|class| class == (code / 100).to_string());
+    let class = parts.next().is_some_and(|class| {
+        class == (code / 100).to_string() || (code >= 400 && matches!(class, "4" | "5"))
+    });
     let numbers = |part: &str| {
         (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
     };

@@ -3,7 +3,8 @@
 //! `intake` makes rows of the queue; `dispatcher` claims what is due (`claims`) as far as the
 //! `lane` allows and starts `worker`s, one for each connection; a worker connects (`login`), sends
 //! (`delivery`, `transaction`, `connection`) and hands the outcome to the `recorder`, which makes
-//! it durable; `herald` tells the logon. What a reply means is decided in `reply` alone, what
+//! it durable; `journal` makes durable before a final dot goes out that it may be out, and
+//! `recovery` finds what a process that died had on the wire; `herald` tells the logon. What a reply means is decided in `reply` alone, what
 //! follows for a message in `schedule` alone; `progress` settles who may still stop a message.
 
 mod abort;
@@ -18,10 +19,12 @@ mod entering;
 mod flight;
 mod herald;
 mod intake;
+mod journal;
 mod lane;
 mod login;
 mod progress;
 mod recorder;
+mod recovery;
 mod reply;
 mod schedule;
 mod shared;
@@ -110,6 +113,12 @@ impl Outbound {
     /// (TN-9). Never waits.
     pub(crate) fn set_gate(&self, gate: Gate) {
         self.shared.lane().set_gate(gate);
+        self.nudge();
+    }
+
+    /// Does not wait for trouble of the account to pass. Never waits.
+    pub(crate) fn try_now(&self) {
+        self.shared.lane().try_now();
         self.nudge();
     }
 
@@ -233,8 +242,7 @@ impl Outbound {
                 self.on_runtime(|shared| async move { abort::retry_all(&shared).await }).await?
             }
         };
-        self.shared.lane().try_now();
-        self.nudge();
+        self.try_now();
         Ok(count)
     }
 

@@ -11,12 +11,12 @@ use super::deadlines::Deadlines;
 use super::entering::Entering;
 use super::flight::{Flight, Flights};
 use super::herald::{Herald, News};
-use super::lane::{Lane, Reaction};
+use super::lane::{Health, Lane, Reaction};
 use super::login::Dial;
 use super::recorder::Landing;
 use super::reply::{Cause, Failure, Permanence};
 use super::schedule::{AttemptEnd, Rules, lane_pause};
-use crate::clock::Clock;
+use crate::clock::{Clock, SteadyClock};
 use crate::mapi::SysTime;
 use crate::spool::{AccountKey, Spool, SpoolError};
 use crate::transport::events::{Activity, Trouble, TroubleKind};
@@ -78,7 +78,10 @@ pub(super) struct Shared {
     pub(super) settings: OutboundSettings,
     pub(super) account: AccountKey,
     pub(super) spool: Arc<dyn Spool>,
+    /// For everything that is scheduled: never runs backwards.
     pub(super) clock: Arc<dyn Clock>,
+    /// For what is told to people: when something happened.
+    pub(super) wall: Arc<dyn Clock>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) dialer: Arc<dyn Dial>,
     /// Names this process in leases.
@@ -112,7 +115,8 @@ impl Shared {
             lane: Mutex::new(Lane::new(parts.settings.smtp.connections)),
             settings: parts.settings,
             spool: parts.spool,
-            clock: parts.clock,
+            clock: Arc::new(SteadyClock::new(Arc::clone(&parts.clock))),
+            wall: parts.clock,
             runtime: parts.runtime,
             dialer: parts.dialer,
             owner: fastrand::u64(..),
@@ -135,7 +139,12 @@ impl Shared {
     }
 
     pub(super) fn rules(&self) -> Rules<'_> {
-        Rules { queue: &self.settings.queue, now: self.clock.now(), unit: (self.dice)() }
+        Rules {
+            queue: &self.settings.queue,
+            now: self.clock.now(),
+            unit: (self.dice)(),
+            health: Health::default(),
+        }
     }
 
     /// A lease for an attempt that begins now.
@@ -158,20 +167,20 @@ impl Shared {
     }
 
     /// Hands an outcome to the recorder. From now on nobody can stop the message.
-    pub(super) fn land(&self, flight: Arc<Flight>, end: AttemptEnd, behind: Option<SysTime>) {
+    pub(super) fn land(&self, flight: Arc<Flight>, end: AttemptEnd) {
         if flight.progress.over().is_err() {
             // Whoever stopped it has its row.
             return;
         }
         // The recorder lives as long as the account; without it the row is due at its stored
         // time.
-        let _ = self.landings.send(Landing { flight, end, behind });
+        let _ = self.landings.send(Landing { flight, end });
     }
 
     /// Gives claims back that no server heard of.
     pub(super) fn give_back(&self, flights: Vec<Arc<Flight>>, why: Option<&Failure>) {
         for flight in flights {
-            self.land(flight, AttemptEnd::Untried(why.cloned()), None);
+            self.land(flight, AttemptEnd::Untried(why.cloned()));
         }
     }
 
@@ -206,8 +215,9 @@ impl Shared {
 
     /// A transaction went through.
     pub(super) fn mended(&self) {
+        let now = self.clock.now();
         let mut lane = self.lane();
-        if lane.mended() {
+        if lane.mended(now) {
             self.herald.tell(News::Trouble(None));
             drop(lane);
             self.wake.notify_one();

@@ -102,6 +102,14 @@ impl Spool for Frozen {
     ) -> Result<Vec<EntryId>> {
         self.inner.done_page(account, after, limit).await
     }
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>> {
+        self.inner.claimed_page(account, after, limit).await
+    }
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>> {
         self.inner.history(entry).await
     }

@@ -1,9 +1,10 @@
-//! A spool whose commits fail when told to.
+//! A spool whose commits fail, or wait, when told to.
 
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mapi::{EntryId, SysTime};
 use crate::spool::{
@@ -19,11 +20,43 @@ pub(super) struct FaultySpool {
     inner: Arc<SledSpool>,
     fault: Mutex<Option<(&'static str, usize, Make)>>,
     hits: watch::Sender<usize>,
+    hold: Mutex<Option<Hold>>,
+}
+
+/// When a commit that is held waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Before it reaches the disk.
+    Before,
+    /// When it is durable and nobody knows.
+    After,
+}
+
+#[derive(Clone)]
+struct Hold {
+    word: &'static str,
+    moment: Moment,
+    reached: CancellationToken,
+    released: CancellationToken,
+}
+
+/// Lets the commits that are held go when it is dropped.
+pub(super) struct Held {
+    reached: CancellationToken,
+    _release: DropGuard,
+}
+
+impl Held {
+    /// Waits until a commit is held.
+    pub(super) async fn reached(&self) {
+        tokio::time::timeout(super::rig::PATIENCE, self.reached.cancelled()).await.unwrap();
+    }
 }
 
 impl FaultySpool {
     pub(super) fn new(inner: Arc<SledSpool>) -> Arc<Self> {
-        Arc::new(FaultySpool { inner, fault: Mutex::new(None), hits: watch::Sender::new(0) })
+        let (fault, hold) = (Mutex::new(None), Mutex::new(None));
+        Arc::new(FaultySpool { inner, fault, hits: watch::Sender::new(0), hold })
     }
 
     /// The next `times` commits that mention `word` fail.
@@ -34,6 +67,14 @@ impl FaultySpool {
         error: impl Fn() -> SpoolError + Send + 'static,
     ) {
         *self.fault.lock().unwrap() = Some((word, times, Box::new(error)));
+    }
+
+    /// Commits that mention `word` wait as long as the answer is kept.
+    pub(super) fn hold(&self, word: &'static str, moment: Moment) -> Held {
+        let (reached, released) = (CancellationToken::new(), CancellationToken::new());
+        let held = Held { reached: reached.clone(), _release: released.clone().drop_guard() };
+        *self.hold.lock().unwrap() = Some(Hold { word, moment, reached, released });
+        held
     }
 
     /// Waits until so many commits have failed in all.
@@ -63,7 +104,21 @@ impl Spool for FaultySpool {
         if let Some(error) = self.strike(&batch) {
             return Err(error);
         }
-        self.inner.commit(batch).await
+        let hold = self.hold.lock().unwrap().clone();
+        let hold = hold.filter(|hold| format!("{batch:?}").contains(hold.word));
+        let wait = |moment: Moment| {
+            let hold = hold.clone().filter(|hold| hold.moment == moment);
+            async move {
+                if let Some(hold) = hold {
+                    hold.reached.cancel();
+                    hold.released.cancelled().await;
+                }
+            }
+        };
+        wait(Moment::Before).await;
+        let done = self.inner.commit(batch).await;
+        wait(Moment::After).await;
+        done
     }
 
     async fn outbox(&self, entry: &EntryId) -> Result<Option<OutboxRecord>, SpoolError> {
@@ -115,6 +170,15 @@ impl Spool for FaultySpool {
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError> {
         self.inner.done_page(account, after, limit).await
+    }
+
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.claimed_page(account, after, limit).await
     }
 
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError> {
