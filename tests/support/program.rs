@@ -63,7 +63,7 @@ impl Program {
 
     /// A command, not started yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+        let mut command = Command::new(executable());
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -132,6 +132,11 @@ impl Program {
         let reading = tokio::spawn(read_on(log));
         Daemon { child, _reading: reading }
     }
+}
+
+/// The program under test; `POSTRIDER_PROGRAM` names another build of it.
+fn executable() -> std::ffi::OsString {
+    std::env::var_os("POSTRIDER_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_postrider").into())
 }
 
 /// Reads the rest, so that the daemon is never stopped by a full pipe.
