@@ -127,9 +127,9 @@ async fn whatever_the_instant_nothing_is_lost_and_nothing_comes_twice() {
 /// How long a daemon lives: often it is killed while it starts, most live for a while.
 fn life_span(dice: &mut fastrand::Rng) -> Duration {
     let most = match dice.u32(0..10) {
-        0..2 => 150,
-        2..8 => 1000,
-        _ => 2500,
+        0..2 => 300,
+        2..8 => 1500,
+        _ => 3500,
     };
     Duration::from_millis(dice.u64(1..most))
 }

@@ -17,6 +17,10 @@ use crate::mailbag::{Fetched, Mailbag};
 use crate::maildir::messages;
 use crate::program::Program;
 
+/// How long a commit may take on a busy machine: while one is under way the connection goes on
+/// with the next message, and a kill takes back what it was to record.
+const COMMIT: Duration = Duration::from_secs(5);
+
 /// A message at the server.
 #[derive(Clone, Debug)]
 struct Copy {
@@ -47,6 +51,9 @@ pub(crate) struct Verdict {
     twice_messages: usize,
     /// Messages that were cancelled while the server had them already.
     cancelled_behind_the_dot: usize,
+    /// Of those by a kill: the reply was there, but not yet its commit.
+    twice_by_commit: usize,
+    widest_commit: Duration,
     /// The longest time from a first copy to the kill that made it come again.
     widest_window: Duration,
     sent_copies: usize,
@@ -100,10 +107,12 @@ impl fmt::Display for Verdict {
         )?;
         writeln!(
             f,
-            "crash_rounds: second copies by a kill behind the dot {}, by a reply that was lost {} \
-             ({} messages, {} of them shown in doubt), cancelled behind the dot {}, widest window \
-             {} ms",
+            "crash_rounds: second copies by a kill behind the dot {} (in {} of them the next \
+             message was on its way, at most {} ms), by a reply that was lost {}; {} messages, {} \
+             of them shown in doubt; cancelled behind the dot {}, widest window {} ms",
             self.twice_by_kill,
+            self.twice_by_commit,
+            self.widest_commit.as_millis(),
             self.twice_by_lost_reply,
             self.twice_messages,
             self.twice_shown_in_doubt,
@@ -327,10 +336,9 @@ async fn rows(program: &Program, letters: &BTreeMap<String, Letter>) -> HashMap<
 
 fn violations(verdict: &mut Verdict, office: &PostOffice) {
     let mut violations = office.violations();
-    // A pipelined RCPT is under way when MAIL is refused (RFC 2920 section 3.1).
-    violations.retain(|one| {
-        one.kind != ViolationKind::BadSequence || !one.detail.starts_with("RCPT TO:")
-    });
+    // Pipelined commands are under way when one before them is refused (RFC 2920 section 3.1).
+    let pipelined = |detail: &str| detail.starts_with("RCPT TO:") || detail == "DATA";
+    violations.retain(|one| one.kind != ViolationKind::BadSequence || !pipelined(&one.detail));
     if let Some(first) = violations.first() {
         verdict.blame(format!("{} violations of SMTP, the first: {first:?}", violations.len()));
     }
@@ -441,25 +449,25 @@ fn judge_recipient(
 
 /// Why a message may come again behind this copy.
 enum Excuse {
-    /// The daemon was killed, so long after the server had the message.
-    Kill(Duration),
+    /// The daemon was killed, so long after the server had the message; whether nothing else was
+    /// sent on the connection meanwhile.
+    Kill(Duration, bool),
     /// The server hid its reply.
     LostReply,
 }
 
-/// A copy is excused when it was the last on its connection and either the life that sent it was
-/// killed and what comes next is of a later one, or the message is one of those whose reply is
-/// hidden. Nobody sends on a connection that died with its process.
+/// A copy is excused when the life that sent it was killed before it can have recorded the reply
+/// and what comes next is of a later life, or the message is one of those whose reply is hidden.
+/// Nobody sends on a connection that died with its process.
 fn excuse(letter: &Letter, copy: &Copy, next: Option<&Copy>, kills: &[Kill]) -> Option<Excuse> {
-    if !copy.last {
-        return None;
-    }
     match kills.get(copy.life) {
         Some(kill) if next.is_none_or(|next| next.life > copy.life) => {
             // The server may be slower than the kill.
-            Some(Excuse::Kill(kill.at.duration_since(copy.at).unwrap_or_default()))
+            let window = kill.at.duration_since(copy.at).unwrap_or_default();
+            // Behind the last one of a connection the reply may have been held back for long.
+            (copy.last || window < COMMIT).then_some(Excuse::Kill(window, copy.last))
         }
-        _ if letter.kind == Kind::Doubtful => Some(Excuse::LostReply),
+        _ if letter.kind == Kind::Doubtful && copy.last => Some(Excuse::LostReply),
         _ => None,
     }
 }
@@ -474,8 +482,12 @@ fn repeated(
 ) -> bool {
     for pair in copies.windows(2) {
         match excuse(letter, &pair[0], Some(&pair[1]), evidence.kills) {
-            Some(Excuse::Kill(window)) => {
+            Some(Excuse::Kill(window, last)) => {
                 verdict.twice_by_kill += 1;
+                if !last {
+                    verdict.twice_by_commit += 1;
+                    verdict.widest_commit = verdict.widest_commit.max(window);
+                }
                 verdict.widest_window = verdict.widest_window.max(window);
             }
             Some(Excuse::LostReply) => verdict.twice_by_lost_reply += 1,
