@@ -31,6 +31,6 @@ pub(crate) use imap_login::{LoginError, LoginMemory};
 pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
 pub(crate) use line::for_people;
 pub use sasl::Cleartext;
-pub(crate) use sasl::{Channel, Mechanism, SaslError};
+pub(crate) use sasl::{Channel, Mechanism, SaslError, conceal};
 pub use server::{Fingerprint, Server, TlsMode, Trust};
 pub(crate) use stream::Stream;

@@ -10,6 +10,7 @@ mod error;
 mod load;
 mod model;
 mod paths;
+mod private;
 mod reader;
 mod secret;
 mod sections;
@@ -26,8 +27,8 @@ pub use model::{
     AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, Profile, QueueProfile,
     SmtpProfile, StoreProfile, TransportProfile,
 };
-pub(crate) use paths::make_private_folder;
 pub use paths::{Dirs, ProfileName};
+pub(crate) use private::make_private_folder;
 pub use secret::Password;
 pub use sections::sections;
 pub use server_url::{Protocol, ServerUrl};

@@ -157,11 +157,24 @@ impl Profile {
     }
 
     fn text_passwords(&self) -> impl Iterator<Item = &SecretString> {
-        let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
-        let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
-        smtp.chain(imap).filter_map(|login| match &login.password {
+        self.passwords().filter_map(|password| match password {
             Password::Text(text) => Some(text),
             _ => None,
         })
+    }
+
+    /// The environment variables that hold passwords, which no command needs to see.
+    pub(super) fn password_variables(&self) -> Vec<String> {
+        let variable = |password: &Password| match password {
+            Password::Env(name) => Some(name.clone()),
+            _ => None,
+        };
+        self.passwords().filter_map(variable).collect()
+    }
+
+    fn passwords(&self) -> impl Iterator<Item = &Password> {
+        let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
+        let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
+        smtp.chain(imap).map(|login| &login.password)
     }
 }
