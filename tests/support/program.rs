@@ -115,22 +115,9 @@ impl Program {
 
     /// Starts the daemon and waits until it is ready.
     pub(crate) async fn daemon(&self) -> Daemon {
-        let mut child = self.command(&["run"]).stdout(Stdio::null()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
-        let ready = tokio::time::timeout(PATIENCE, async {
-            loop {
-                match log.next_line().await.unwrap() {
-                    Some(line) if line.contains("ready") => return true,
-                    Some(line) => said.push(line),
-                    None => return false,
-                }
-            }
-        });
-        let ready = ready.await.unwrap_or(false);
-        assert!(ready, "the daemon is not ready: {said:?}");
-        let reading = tokio::spawn(read_on(log));
-        Daemon { child, _reading: reading }
+        let mut command = self.command(&["run"]);
+        command.stdout(Stdio::null());
+        Daemon::start(command).await
     }
 }
 
@@ -162,6 +149,26 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// Starts it by this command and waits until it is ready.
+    pub(crate) async fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let ready = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match log.next_line().await.unwrap() {
+                    Some(line) if line.contains("ready") => return true,
+                    Some(line) => said.push(line),
+                    None => return false,
+                }
+            }
+        });
+        let ready = ready.await.unwrap_or(false);
+        assert!(ready, "the daemon is not ready: {said:?}");
+        let reading = tokio::spawn(read_on(log));
+        Daemon { child, _reading: reading }
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
