@@ -65,7 +65,8 @@ pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Sen
     }))
 }
 
-async fn drain_body(mut body: Body) {
+/// Reads a refused body to its end.
+pub(super) async fn drain_body(mut body: Body) {
     let drained = async {
         let mut left = MOST_DRAINED;
         while let Some(Ok(frame)) = body.frame().await {

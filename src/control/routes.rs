@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 use tokio::sync::Semaphore;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::request_body::{Unread, drain, lend, patient, read_whole};
+use super::request_body::{Unread, drain, drain_body, lend, patient, read_whole};
 use super::wire::{
     Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, WaitQuery,
     WireError, WireSubmission,
@@ -27,6 +27,10 @@ use crate::session::{FlushRequest, NotifyRequest, RawEnvelope, Service};
 
 /// Most message objects in memory at the same time; further ones wait unread.
 const MOST_SUBMISSIONS: usize = 4;
+
+/// How long they wait. Together with the draining of what is refused it is less than a client
+/// waits for its answer.
+const PLACE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -141,8 +145,11 @@ async fn watch_status(State(service): Shared) -> Answer {
 }
 
 async fn submit(State(service): Shared, State(room): State<Room>, body: Body) -> Answer {
-    // Closed never.
-    let _place = room.0.acquire().await;
+    let Ok(_place) = tokio::time::timeout(PLACE_DEADLINE, room.0.acquire()).await else {
+        drain_body(body).await;
+        let words = "too many messages are being handed over at once; try again";
+        return Err(MapiError::new(MapiCode::BUSY, words).into());
+    };
     let submission: WireSubmission = read_json(body, LARGEST_SUBMISSION).await?;
     let entry = service.submit(submission.into()).await?;
     json(&Accepted { id: entry.to_string() })

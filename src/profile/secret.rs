@@ -377,6 +377,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_failing_command_is_quoted_without_what_it_printed() {
+        let ask = |line: &str| ask(Password::Shell(line.into()));
+        let why =
+            ask("echo s3cret; echo 'no key for s3cret\tfound' >&2; exit 2").await.unwrap_err();
+        assert!(why.ends_with("failed (exit status: 2): no key for *** found"), "{why}");
+        let why = ask("yes complaint | head -c 1000000 >&2; exit 1").await.unwrap_err();
+        assert!(why.len() < 1500, "{}", why.len());
+        let why = ask("exit 1").await.unwrap_err();
+        assert!(why.ends_with("run it by hand to see why"), "{why}");
+        // Something that stays behind with the pipe in its hand does not hold anybody up.
+        let began = Instant::now();
+        let why = ask("echo gone >&2; sleep 600 >/dev/null & exit 1").await.unwrap_err();
+        assert!(why.ends_with(": gone") && began.elapsed() < Duration::from_secs(30), "{why}");
+        assert_eq!(ask("echo s3cret; echo careful >&2").await.unwrap(), "s3cret");
+    }
+
+    #[tokio::test]
+    async fn only_the_exit_code_and_the_first_line_count() {
+        let ask = |line: &str| ask(Password::Shell(line.into()));
+        assert_eq!(ask("printf 'one\r\ntwo\n'").await.unwrap(), "one");
+        assert!(ask("echo s3cret; exit 1").await.is_err());
+        assert!(ask("echo s3cret; kill -9 $$").await.unwrap_err().contains("signal"));
+        let words = ["printf", "%s|", "a b", "$(id)", "; id"].map(str::to_owned).to_vec();
+        let program = Password::Program(words).source().secret().await.unwrap();
+        assert_eq!(program.expose_secret(), "a b|$(id)|; id|");
+    }
+
+    #[tokio::test]
+    async fn a_command_does_not_see_the_passwords_of_others() {
+        let name = "CARGO_PKG_NAME".to_owned();
+        let command = Password::Shell("printf %s \"${CARGO_PKG_NAME-hidden}\"".into());
+        let told = command.source_hiding(&[name]).secret().await.unwrap();
+        assert_eq!(told.expose_secret(), "hidden");
+        assert_eq!(ask(command).await.unwrap(), "postrider");
+    }
+
+    #[tokio::test]
     async fn a_hanging_command_is_killed_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
