@@ -68,7 +68,11 @@ pub async fn serve(
     }
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, ending: CancellationToken) {
+pub(super) async fn serve_connection(
+    stream: UnixStream,
+    router: Router,
+    ending: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)

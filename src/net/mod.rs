@@ -12,6 +12,8 @@ mod imap;
 mod imap_login;
 mod imap_reply;
 mod line;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod sasl;
 mod server;
 mod smtp;

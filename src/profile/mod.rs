@@ -11,6 +11,8 @@ mod load;
 mod model;
 mod paths;
 mod private;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod reader;
 mod secret;
 mod sections;

@@ -21,6 +21,8 @@ mod intake;
 mod lane;
 mod login;
 mod progress;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 mod recorder;
 mod reply;
 mod schedule;
