@@ -20,6 +20,9 @@ mod migrations;
 pub mod mime;
 pub mod net;
 pub mod profile;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod properties;
 pub mod session;
 pub mod spi;
 pub mod spool;

@@ -12,7 +12,7 @@ use super::exit::{Exit, Failure};
 use super::logging::{self, Talkativeness};
 use super::queue::Verb;
 use super::session_glue::SpoolOpener;
-use super::{flush, notify, papers, profile_commands, queue, run, send, status};
+use super::{flush, harden, notify, papers, profile_commands, queue, run, send, status};
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
 /// The program `postrider`: reads the arguments of the process, does what they say and answers
@@ -34,6 +34,10 @@ pub fn main() -> ExitCode {
         Command::Run => Talkativeness::Daemon,
         _ => Talkativeness::Command,
     };
+    if !matches!(arguments.command, Command::Man(_)) {
+        harden::keep_files_private();
+    }
+    harden::keep_memory_private();
     logging::start(talkativeness, arguments.globals.verbose);
     let mut console = Console::new(&mut out, &mut err, arguments.globals.json);
     console.look_at_streams(&environment);

@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 
+use super::socket::is_allowed;
 use super::wire::{
     Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, WireError, WireSubmission,
 };
@@ -183,6 +184,10 @@ async fn dial(path: &Path) -> MapiResult<UnixStream> {
     let shown = path.display();
     let connected = tokio::time::timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await;
     match connected {
+        Ok(Ok(stream)) if !is_allowed(&stream) => Err(MapiError::new(
+            MapiCode::NO_ACCESS,
+            format!("who listens at {shown} is another user; nothing was said to them"),
+        )),
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(MapiError::new(MapiCode::NO_ACCESS, format!("{shown}: {error}")))

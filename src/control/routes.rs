@@ -6,23 +6,54 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+use tokio::sync::Semaphore;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::request_body::{Unread, drain, lend, read_whole};
+use super::request_body::{Unread, drain, drain_body, lend, patient, read_whole};
 use super::wire::{
     Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, WaitQuery,
     WireError, WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError};
 use crate::session::{FlushRequest, NotifyRequest, RawEnvelope, Service};
+
+/// Most message objects in memory at the same time; further ones wait unread.
+const MOST_SUBMISSIONS: usize = 4;
+
+/// How long they wait. Together with the draining of what is refused it is less than a client
+/// waits for its answer.
+const PLACE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Daemon {
+    service: Arc<dyn Service>,
+    room: Room,
+}
+
+/// Room for message objects.
+#[derive(Clone)]
+struct Room(Arc<Semaphore>);
+
+impl FromRef<Daemon> for Arc<dyn Service> {
+    fn from_ref(daemon: &Daemon) -> Self {
+        Arc::clone(&daemon.service)
+    }
+}
+
+impl FromRef<Daemon> for Room {
+    fn from_ref(daemon: &Daemon) -> Self {
+        daemon.room.clone()
+    }
+}
 
 type Shared = State<Arc<dyn Service>>;
 type Answer = Result<Response, Refusal>;
@@ -88,7 +119,7 @@ pub(super) fn router(service: Arc<dyn Service>) -> Router {
         .method_not_allowed_fallback(no_such_path)
         // Each handler reads its body with a limit of its own.
         .layer(DefaultBodyLimit::disable())
-        .with_state(service)
+        .with_state(Daemon { service, room: Room(Arc::new(Semaphore::new(MOST_SUBMISSIONS))) })
 }
 
 async fn no_such_path() -> Refusal {
@@ -113,7 +144,12 @@ async fn watch_status(State(service): Shared) -> Answer {
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-async fn submit(State(service): Shared, body: Body) -> Answer {
+async fn submit(State(service): Shared, State(room): State<Room>, body: Body) -> Answer {
+    let Ok(_place) = tokio::time::timeout(PLACE_DEADLINE, room.0.acquire()).await else {
+        drain_body(body).await;
+        let words = "too many messages are being handed over at once; try again";
+        return Err(MapiError::new(MapiCode::BUSY, words).into());
+    };
     let submission: WireSubmission = read_json(body, LARGEST_SUBMISSION).await?;
     let entry = service.submit(submission.into()).await?;
     json(&Accepted { id: entry.to_string() })
@@ -121,7 +157,7 @@ async fn submit(State(service): Shared, body: Body) -> Answer {
 
 /// The body is one line of JSON, the envelope, and behind it the message as it is.
 async fn submit_raw(State(service): Shared, body: Body) -> Answer {
-    let mut reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    let mut reader = StreamReader::new(patient(body));
     let limit = u64::try_from(LARGEST_REQUEST).unwrap_or(u64::MAX);
     let mut line = Vec::new();
     let read = (&mut reader).take(limit).read_until(b'\n', &mut line).await;

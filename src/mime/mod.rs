@@ -10,6 +10,8 @@ mod error;
 mod header;
 mod normalise;
 mod parse;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod recode;
 pub mod report;
 mod scan;

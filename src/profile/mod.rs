@@ -11,6 +11,9 @@ mod listen_table;
 mod load;
 mod model;
 mod paths;
+mod private;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod reader;
 mod secret;
 mod sections;
@@ -28,8 +31,8 @@ pub use model::{
     QueueProfile,
     SmtpProfile, StoreProfile, TransportProfile,
 };
-pub(crate) use paths::make_private_folder;
 pub use paths::{Dirs, ProfileName};
+pub(crate) use private::make_private_folder;
 pub use secret::Password;
 pub use sections::sections;
 pub use server_url::{Protocol, ServerUrl};

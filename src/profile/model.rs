@@ -169,12 +169,25 @@ impl Profile {
     }
 
     fn text_passwords(&self) -> impl Iterator<Item = &SecretString> {
-        let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
-        let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
-        let listen = self.listen.iter().filter_map(|listen| listen.login.as_ref());
-        smtp.chain(imap).chain(listen).filter_map(|login| match &login.password {
+        self.passwords().filter_map(|password| match password {
             Password::Text(text) => Some(text),
             _ => None,
         })
+    }
+
+    /// The environment variables that hold passwords, which no command needs to see.
+    pub(super) fn password_variables(&self) -> Vec<String> {
+        let variable = |password: &Password| match password {
+            Password::Env(name) => Some(name.clone()),
+            _ => None,
+        };
+        self.passwords().filter_map(variable).collect()
+    }
+
+    fn passwords(&self) -> impl Iterator<Item = &Password> {
+        let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
+        let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
+        let listen = self.listen.iter().filter_map(|listen| listen.login.as_ref());
+        smtp.chain(imap).chain(listen).map(|login| &login.password)
     }
 }

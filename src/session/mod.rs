@@ -20,6 +20,7 @@ pub use service::{
     Service, StatusReport, StatusRowView, Submission,
 };
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,7 @@ use crate::clock::Clock;
 use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
 };
-use crate::profile::{Profile, sections};
+use crate::profile::{Profile, make_private_folder, sections};
 use crate::spi::{MessageStore, NotifyData, ProfileSection};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
@@ -77,6 +78,7 @@ impl Session {
     ///
     /// # Errors
     /// `MAPI_E_BUSY` when another process has the spool for longer than the wait allows,
+    /// `MAPI_E_NO_ACCESS` when the state folder belongs to another user or others can change it,
     /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`, `MAPI_E_VERSION` for a spool of a newer
     /// version, `MAPI_E_INVALID_PARAMETER` for two transports of one name. A transport that cannot
     /// be logged on is no error: its status row says why.
@@ -85,8 +87,12 @@ impl Session {
         let runtime = tokio::runtime::Handle::current();
         let (folder, wait) = (options.state_folder.join("spool"), options.lock_wait);
         let spool_options = SpoolOptions { lock_wait: wait, ..SpoolOptions::default() };
-        let opened =
-            tokio::task::spawn_blocking(move || SledSpool::open(&folder, spool_options)).await;
+        let state_folder = options.state_folder.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            make_private_folder(&state_folder).map_err(|error| unusable(&state_folder, &error))?;
+            SledSpool::open(&folder, spool_options).map_err(MapiError::from)
+        });
+        let opened = opened.await;
         let spool: Arc<dyn Spool> = Arc::new(
             opened.map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))??,
         );
@@ -276,6 +282,16 @@ impl Session {
             _ => Ok(()),
         }
     }
+}
+
+/// Why the state folder cannot be used.
+fn unusable(folder: &Path, error: &std::io::Error) -> MapiError {
+    let code = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => MapiCode::NO_ACCESS,
+        std::io::ErrorKind::StorageFull => MapiCode::NOT_ENOUGH_DISK,
+        _ => MapiCode::DISK_ERROR,
+    };
+    MapiError::new(code, format!("the state folder {}: {error}", folder.display()))
 }
 
 /// Calls name a transport by its name alone, so no two may share one.

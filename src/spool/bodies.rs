@@ -85,6 +85,10 @@ impl BodyFolder {
         sync_dir(dir)?;
         let mut made = [false; 256];
         for name in list(&bodies)? {
+            // What is no folder is refused when it is needed.
+            if !std::fs::symlink_metadata(bodies.join(&name)).is_ok_and(|found| found.is_dir()) {
+                continue;
+            }
             let made =
                 u8::from_str_radix(&name, 16).ok().and_then(|byte| made.get_mut(usize::from(byte)));
             made.into_iter().for_each(|made| *made = true);

@@ -22,6 +22,8 @@ mod keys;
 mod lock;
 mod options;
 mod plan;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod record;
 mod recover;
 mod repair;

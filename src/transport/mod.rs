@@ -24,6 +24,9 @@ mod status_entry;
 
 pub use check::{ServerCheck, ServerRole, check_servers};
 pub use inbound::{MailboxState, Watched};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use outbound::properties::reply as reply_property;
 pub use provider::SmtpImapProvider;
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,

@@ -23,6 +23,8 @@ mod journal;
 mod lane;
 mod login;
 mod progress;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 mod recorder;
 mod recovery;
 mod reply;
