@@ -22,9 +22,6 @@ const TRIES: usize = 8;
 /// Announcements kept for who is slow to hear them.
 const ANNOUNCED: usize = 4096;
 
-/// Rows read at a time where there is no index.
-const PAGE: usize = 256;
-
 pub(super) struct Outbox {
     spool: Arc<dyn Spool>,
     added: broadcast::Sender<EntryId>,
@@ -81,20 +78,8 @@ impl Outbox {
         after: Option<&EntryId>,
         limit: usize,
     ) -> MapiResult<Vec<OutgoingRow>> {
-        let mut rows = Vec::new();
-        let mut after = after.cloned();
-        while rows.len() < limit {
-            let page = self.spool.outbox_page(after.as_ref(), PAGE).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            rows.extend(
-                page.iter()
-                    .filter(|(_, record)| matches!(record.state, OutboxState::Deferred { .. }))
-                    .map(|(entry, record)| row(entry, record)),
-            );
-        }
-        rows.truncate(limit);
-        Ok(rows)
+        let page = self.spool.deferred_page(after, limit).await?;
+        Ok(page.iter().map(|(entry, record)| row(entry, record)).collect())
     }
 
     pub(super) async fn row(&self, entry: &EntryId) -> MapiResult<OutgoingRow> {
