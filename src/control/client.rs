@@ -27,8 +27,8 @@ use super::wire::{
 };
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
-    CheckReport, FlushRequest, FlushSummary, FsckEvents, FsckRequest, NotifyRequest, QueueRow, RawEnvelope, Service,
-    StatusReport, Submission,
+    CheckReport, FlushRequest, FlushSummary, FsckEvents, FsckRequest, NotifyRequest, QueueRow,
+    RawEnvelope, Service, StatusReport, Submission,
 };
 
 /// How long connecting may take.

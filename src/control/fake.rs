@@ -13,9 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
     CheckReport, Direction, FlushRequest, FlushSummary, FsckEvent, FsckEvents, FsckReport,
-    FsckRequest, InboundMode, InboundState, NotifyRequest,
-    QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
-    Service, StatusReport, StatusRowView, Submission,
+    FsckRequest, InboundMode, InboundState, NotifyRequest, QueueCountsView, QueueRow,
+    QueueRowState, RawEnvelope, RecipientRow, RecipientRowState, Service, StatusReport,
+    StatusRowView, Submission,
 };
 use crate::spi::StatusRowKind;
 use crate::spool::{CheckPhase, CheckProgress, Finding, FindingKind, Remedy};
@@ -57,6 +57,8 @@ pub(crate) struct FakeService {
     pub(crate) fault: Option<MapiError>,
     /// Waits for ever in `wait`.
     pub(crate) waits_for_ever: bool,
+    /// Whether a check finds something.
+    pub(crate) damaged: bool,
 }
 
 impl FakeService {
@@ -205,12 +207,7 @@ impl Service for FakeService {
             let kind = FindingKind::MissingIndex;
             let (what, detail) = ("waiting/X".to_owned(), "missing".to_owned());
             report.check.kinds.insert(kind, 1);
-            report.check.findings.push(Finding {
-                kind,
-                what,
-                detail,
-                remedy: Remedy::Repairable,
-            });
+            report.check.findings.push(Finding { kind, what, detail, remedy: Remedy::Repairable });
         }
         let report = FsckEvent::Report(Box::new(report));
         Ok(Box::pin(stream::iter([Ok(FsckEvent::Progress(progress)), Ok(report)])))

@@ -4,9 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::mapi::{
-    Attachment, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient,
-};
+use crate::mapi::{Attachment, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient};
 use crate::session::{FsckEvent, Submission};
 
 /// The largest message object, in bytes of JSON. Attachments are base64 in it.

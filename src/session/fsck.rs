@@ -105,9 +105,8 @@ async fn run(
             ControlFlow::Continue(())
         })
     });
-    let check = check
-        .await
-        .map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))??;
+    let check =
+        check.await.map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))??;
     let exported = match export {
         Some(folder) => Some(export::all(&spool, &store, &folder).await?),
         None => None,

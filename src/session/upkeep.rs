@@ -16,8 +16,8 @@ use crate::mapi::{
 use crate::profile::Profile;
 use crate::spi::MessageStore;
 use crate::spool::{
-    AccountKey, Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState, QueueRecord,
-    QueueState, Spool, SpoolError,
+    AccountKey, Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
+    QueueRecord, QueueState, Spool, SpoolError,
 };
 
 /// Rows looked at, and written, at once.

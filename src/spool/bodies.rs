@@ -129,8 +129,7 @@ impl BodyFolder {
             made.into_iter().for_each(|made| *made = true);
         }
         sync_dir(disk.as_ref(), &bodies)?;
-        let staging =
-            Staging { path: staging, disk: Arc::clone(&disk), live: Mutex::default() };
+        let staging = Staging { path: staging, disk: Arc::clone(&disk), live: Mutex::default() };
         let (staging, made) = (Arc::new(staging), Mutex::new(made));
         Ok(BodyFolder { bodies, disk, staging, bulletin, made })
     }

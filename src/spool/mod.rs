@@ -12,9 +12,9 @@
 
 mod batch;
 mod bodies;
-mod check;
 mod body_io;
 mod body_row;
+mod check;
 mod codec;
 mod counts;
 pub mod disk;
@@ -33,12 +33,11 @@ mod store;
 mod users;
 mod writer;
 
-pub(crate) use check::SET_ASIDE;
+pub use batch::{Batch, Durable, Expect, Op, StagedBody};
 pub use check::{
     CheckMode, CheckPhase, CheckProgress, CheckReport, Finding, FindingKind, Place, Remedy,
     Salvaged, set_aside_unreadable,
 };
-pub use batch::{Batch, Durable, Expect, Op, StagedBody};
 pub use error::SpoolError;
 pub use options::SpoolOptions;
 pub use record::{
@@ -187,11 +186,8 @@ pub trait Spool: Send + Sync + 'static {
     async fn queue_accounts(&self) -> Result<Vec<AccountKey>, SpoolError>;
 
     /// At most `limit` messages in the queue of an account, in any state and no order.
-    async fn queue_of(
-        &self,
-        account: AccountKey,
-        limit: usize,
-    ) -> Result<Vec<EntryId>, SpoolError>;
+    async fn queue_of(&self, account: AccountKey, limit: usize)
+    -> Result<Vec<EntryId>, SpoolError>;
 
     /// Why the spool takes no more batches, once a write or a sync has failed; a new open is
     /// needed then. `None` while all is well.

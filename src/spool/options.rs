@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::disk::{Disk, RealDisk};
 use super::FreeSpace;
+use super::disk::{Disk, RealDisk};
 use super::store::Fault;
 
 /// How a [`SledSpool`](super::SledSpool) is opened.

@@ -200,9 +200,10 @@ impl Wanted<'_> {
         let Some(before) = before else { return true };
         let parked = |record: &QueueRecord| record.state == QueueState::Parked;
         self.outbox
-            || self.queue.iter().any(|after| {
-                after.transport != before.transport || parked(after) != parked(before)
-            })
+            || self
+                .queue
+                .iter()
+                .any(|after| after.transport != before.transport || parked(after) != parked(before))
     }
 }
 

@@ -100,7 +100,15 @@ impl SledSpool {
             .spawn(move || writer.run(&orders))
             .map_err(|error| SpoolError::io("start a thread", error))?;
         let (store, requests) = (RwLock::new(Some(store)), RwLock::new(Some(requests)));
-        Ok(SledSpool { store, requests, folder, space, bulletin, checking: Mutex::default(), ended })
+        Ok(SledSpool {
+            store,
+            requests,
+            folder,
+            space,
+            bulletin,
+            checking: Mutex::default(),
+            ended,
+        })
     }
 
     pub(super) fn store(&self) -> Result<Arc<Store>, SpoolError> {

@@ -10,6 +10,7 @@ use sled::IVec;
 use tokio::sync::oneshot;
 
 use super::batch::{Batch, Durable};
+use super::body_row::file_name;
 use super::codec::{self, ReadError, Rows};
 use super::counts::Counters;
 use super::disk::Disk;
@@ -18,7 +19,6 @@ use super::plan::{Books, Changes, Touched};
 use super::repair;
 use super::space::Space;
 use super::store::Store;
-use super::body_row::file_name;
 use super::{BodyId, SpoolError, keys};
 
 /// Most batches of a group, and bytes of new rows after which it is closed: a bound on how long

@@ -110,94 +110,173 @@ fn body_key(content: &[u8]) -> Vec<u8> {
 }
 
 const DAMAGES: &[Damage] = &[
-    ("a body file is cut", |b| {
-        let file = std::fs::OpenOptions::new().write(true).open(file_of(b, 6)).unwrap();
-        file.set_len(19_000).unwrap();
-    }, &[FindingKind::DamagedBody]),
-    ("a bit of a body file is flipped", |b| {
-        let file = file_of(b, 12);
-        let mut content = std::fs::read(&file).unwrap();
-        content[7_777] ^= 1;
-        std::fs::write(file, content).unwrap();
-    }, &[FindingKind::DamagedBody]),
-    ("a body file is missing", |b| std::fs::remove_file(file_of(b, 9)).unwrap(),
-        &[FindingKind::DamagedBody]),
-    ("a bit of a small body is flipped", |b| {
-        let (key, value) = rows(b, b'i').into_iter().next().unwrap();
-        let mut value = value.to_vec();
-        value[100] ^= 1;
-        insert(b, &key, &value);
-    }, &[FindingKind::DamagedBody]),
-    ("the bytes of a small body are missing", |b| {
-        let key = rows(b, b'i').into_iter().next().unwrap().0;
-        remove(b, &key);
-    }, &[FindingKind::DamagedBody]),
-    ("a file is left over", |b| {
-        let digest = blake3::hash(b"left over").to_hex();
-        let folder = b.dir().join("bodies").join(&digest.as_str()[..2]);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(format!("{digest}.{:016x}", 7)), "left over").unwrap();
-    }, &[FindingKind::OrphanBody]),
-    ("bytes of a small body are left over", |b| {
-        insert(b, &[b"i".as_slice(), &900_u64.to_be_bytes()].concat(), b"\x01nobody's");
-    }, &[FindingKind::OrphanBody]),
-    ("the version of a record is flipped", |b| flip(b, &key_of(b'o', 4), 0),
-        &[FindingKind::UnreadableRecord]),
-    ("a record is garbage", |b| insert(b, &key_of(b'q', 6), &[1, 255, 255, 255, 255, 255, 9]),
-        &[FindingKind::UnreadableRecord]),
-    ("a history is garbage", |b| insert(b, &key_of(b'h', 30), b"\x01\xff\xff\xff\xff\xff"),
-        &[FindingKind::UnreadableRecord]),
-    ("a cursor is garbage", |b| {
-        let key = rows(b, b'c').into_iter().next().unwrap().0;
-        insert(b, &key, &[1, 255]);
-    }, &[FindingKind::UnreadableRecord]),
-    ("a long record lost a part", |b| {
-        let key = rows(b, b'x').into_iter().nth(1).unwrap().0;
-        remove(b, &key);
-    }, &[FindingKind::UnreadableRecord]),
-    ("a long record lost its head", |b| remove(b, &key_of(b'o', 20)), &[
-        FindingKind::UnknownRow, FindingKind::DanglingIndex, FindingKind::WrongCounts,
-    ]),
-    ("an entry of an index leads nowhere", |b| insert(b, &key_of(b'w', 99), b""),
-        &[FindingKind::DanglingIndex]),
-    ("an entry of the due index has another time", |b| {
-        let (key, _) = rows(b, b'd').into_iter().next().unwrap();
-        let mut other = key.to_vec();
-        other[17] ^= 1;
-        insert(b, &other, b"");
-    }, &[FindingKind::DanglingIndex]),
+    (
+        "a body file is cut",
+        |b| {
+            let file = std::fs::OpenOptions::new().write(true).open(file_of(b, 6)).unwrap();
+            file.set_len(19_000).unwrap();
+        },
+        &[FindingKind::DamagedBody],
+    ),
+    (
+        "a bit of a body file is flipped",
+        |b| {
+            let file = file_of(b, 12);
+            let mut content = std::fs::read(&file).unwrap();
+            content[7_777] ^= 1;
+            std::fs::write(file, content).unwrap();
+        },
+        &[FindingKind::DamagedBody],
+    ),
+    (
+        "a body file is missing",
+        |b| std::fs::remove_file(file_of(b, 9)).unwrap(),
+        &[FindingKind::DamagedBody],
+    ),
+    (
+        "a bit of a small body is flipped",
+        |b| {
+            let (key, value) = rows(b, b'i').into_iter().next().unwrap();
+            let mut value = value.to_vec();
+            value[100] ^= 1;
+            insert(b, &key, &value);
+        },
+        &[FindingKind::DamagedBody],
+    ),
+    (
+        "the bytes of a small body are missing",
+        |b| {
+            let key = rows(b, b'i').into_iter().next().unwrap().0;
+            remove(b, &key);
+        },
+        &[FindingKind::DamagedBody],
+    ),
+    (
+        "a file is left over",
+        |b| {
+            let digest = blake3::hash(b"left over").to_hex();
+            let folder = b.dir().join("bodies").join(&digest.as_str()[..2]);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(format!("{digest}.{:016x}", 7)), "left over").unwrap();
+        },
+        &[FindingKind::OrphanBody],
+    ),
+    (
+        "bytes of a small body are left over",
+        |b| {
+            insert(b, &[b"i".as_slice(), &900_u64.to_be_bytes()].concat(), b"\x01nobody's");
+        },
+        &[FindingKind::OrphanBody],
+    ),
+    (
+        "the version of a record is flipped",
+        |b| flip(b, &key_of(b'o', 4), 0),
+        &[FindingKind::UnreadableRecord],
+    ),
+    (
+        "a record is garbage",
+        |b| insert(b, &key_of(b'q', 6), &[1, 255, 255, 255, 255, 255, 9]),
+        &[FindingKind::UnreadableRecord],
+    ),
+    (
+        "a history is garbage",
+        |b| insert(b, &key_of(b'h', 30), b"\x01\xff\xff\xff\xff\xff"),
+        &[FindingKind::UnreadableRecord],
+    ),
+    (
+        "a cursor is garbage",
+        |b| {
+            let key = rows(b, b'c').into_iter().next().unwrap().0;
+            insert(b, &key, &[1, 255]);
+        },
+        &[FindingKind::UnreadableRecord],
+    ),
+    (
+        "a long record lost a part",
+        |b| {
+            let key = rows(b, b'x').into_iter().nth(1).unwrap().0;
+            remove(b, &key);
+        },
+        &[FindingKind::UnreadableRecord],
+    ),
+    (
+        "a long record lost its head",
+        |b| remove(b, &key_of(b'o', 20)),
+        &[FindingKind::UnknownRow, FindingKind::DanglingIndex, FindingKind::WrongCounts],
+    ),
+    (
+        "an entry of an index leads nowhere",
+        |b| insert(b, &key_of(b'w', 99), b""),
+        &[FindingKind::DanglingIndex],
+    ),
+    (
+        "an entry of the due index has another time",
+        |b| {
+            let (key, _) = rows(b, b'd').into_iter().next().unwrap();
+            let mut other = key.to_vec();
+            other[17] ^= 1;
+            insert(b, &other, b"");
+        },
+        &[FindingKind::DanglingIndex],
+    ),
     ("an index lacks an entry", |b| remove(b, &key_of(b'w', 4)), &[FindingKind::MissingIndex]),
-    ("the due index lacks an entry", |b| {
-        let key = rows(b, b'd').into_iter().next().unwrap().0;
-        remove(b, &key);
-    }, &[FindingKind::MissingIndex]),
-    ("the index of ends lacks an entry", |b| {
-        let key = rows(b, b't').into_iter().next().unwrap().0;
-        remove(b, &key);
-    }, &[FindingKind::MissingIndex]),
-    ("a body has too few users", |b| {
-        // Two records name it: postcard writes the count first.
-        let key = body_key(&bytes(6, 20_000));
-        let mut value = value_of(b, &key);
-        assert_eq!(value[1], 2);
-        value[1] = 1;
-        insert(b, &key, &value);
-    }, &[FindingKind::WrongUseCount]),
-    ("a body has too many users", |b| {
-        let key = body_key(&bytes(4, 300));
-        let mut value = value_of(b, &key);
-        value[1] = 9;
-        insert(b, &key, &value);
-    }, &[FindingKind::WrongUseCount]),
-    ("the row of a body in a file is lost", |b| remove(b, &body_key(&bytes(6, 20_000))),
-        &[FindingKind::LostBodyRow]),
-    ("the row of a small body is lost", |b| remove(b, &body_key(&bytes(4, 300))),
-        &[FindingKind::LostBodyRow]),
-    ("counts are off", |b| {
-        let mut value = value_of(b, b"mcounts");
-        value[1] += 3;
-        insert(b, b"mcounts", &value);
-    }, &[FindingKind::WrongCounts]),
+    (
+        "the due index lacks an entry",
+        |b| {
+            let key = rows(b, b'd').into_iter().next().unwrap().0;
+            remove(b, &key);
+        },
+        &[FindingKind::MissingIndex],
+    ),
+    (
+        "the index of ends lacks an entry",
+        |b| {
+            let key = rows(b, b't').into_iter().next().unwrap().0;
+            remove(b, &key);
+        },
+        &[FindingKind::MissingIndex],
+    ),
+    (
+        "a body has too few users",
+        |b| {
+            // Two records name it: postcard writes the count first.
+            let key = body_key(&bytes(6, 20_000));
+            let mut value = value_of(b, &key);
+            assert_eq!(value[1], 2);
+            value[1] = 1;
+            insert(b, &key, &value);
+        },
+        &[FindingKind::WrongUseCount],
+    ),
+    (
+        "a body has too many users",
+        |b| {
+            let key = body_key(&bytes(4, 300));
+            let mut value = value_of(b, &key);
+            value[1] = 9;
+            insert(b, &key, &value);
+        },
+        &[FindingKind::WrongUseCount],
+    ),
+    (
+        "the row of a body in a file is lost",
+        |b| remove(b, &body_key(&bytes(6, 20_000))),
+        &[FindingKind::LostBodyRow],
+    ),
+    (
+        "the row of a small body is lost",
+        |b| remove(b, &body_key(&bytes(4, 300))),
+        &[FindingKind::LostBodyRow],
+    ),
+    (
+        "counts are off",
+        |b| {
+            let mut value = value_of(b, b"mcounts");
+            value[1] += 3;
+            insert(b, b"mcounts", &value);
+        },
+        &[FindingKind::WrongCounts],
+    ),
     ("a row is of no table", |b| insert(b, b"Yonder", b"what?"), &[FindingKind::UnknownRow]),
 ];
 
@@ -351,8 +430,12 @@ async fn a_check_beside_the_traffic_finds_nothing_wrong() {
     let bench = Bench::new();
     let spool = Arc::new(bench.open());
     for number in 0..300 {
-        submit(&*spool, 10_000 + number, &bytes(number % 40, if number % 5 == 0 { 9_000 } else { 99 }))
-            .await;
+        submit(
+            &*spool,
+            10_000 + number,
+            &bytes(number % 40, if number % 5 == 0 { 9_000 } else { 99 }),
+        )
+        .await;
     }
     let stop = Arc::new(AtomicBool::new(false));
     let through = Arc::new(AtomicU64::new(0));

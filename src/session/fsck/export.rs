@@ -202,9 +202,10 @@ async fn create(file: &Path) -> Result<tokio::fs::File, ExportError> {
     let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
     let mut options = tokio::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).custom_flags(no_follow);
-    options.open(file).await.map_err(|error| {
-        ExportError(SpoolError::io(format!("write {}", file.display()), error))
-    })
+    options
+        .open(file)
+        .await
+        .map_err(|error| ExportError(SpoolError::io(format!("write {}", file.display()), error)))
 }
 
 async fn write(file: &Path, bytes: &[u8]) -> Result<(), ExportError> {

@@ -167,7 +167,8 @@ impl Census {
                 _ => {}
             }
         }
-        for entry in entries.iter().filter(|entry| self.messages.has_passed(entry)).collect::<Vec<_>>()
+        for entry in
+            entries.iter().filter(|entry| self.messages.has_passed(entry)).collect::<Vec<_>>()
         {
             self.count(message(store, entry)?, -1);
             self.count(message(&after, entry)?, 1);
@@ -240,7 +241,8 @@ impl Users {
     fn add(&mut self, body: BodyId, delta: i64) {
         match self {
             Users::Sums(sums) => {
-                let number = body.0.last_chunk::<16>().map_or(1, |bytes| u128::from_be_bytes(*bytes));
+                let number =
+                    body.0.last_chunk::<16>().map_or(1, |bytes| u128::from_be_bytes(*bytes));
                 let by = number.wrapping_mul(i128::from(delta).cast_unsigned());
                 if let Some(sum) = sums.get_mut(usize::from(sum_of(body))) {
                     *sum = sum.wrapping_add(by);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use sled::IVec;
 
+use super::SET_ASIDE;
 use super::census::Census;
 use super::report::{CheckMode, Finding, FindingKind, Remedy};
-use super::SET_ASIDE;
 use crate::mapi::{EntryId, SysTime, tags};
 use crate::spool::bodies::BodyFolder;
 use crate::spool::body_row::{BodyPlace, BodyRow, file_name, parse_file_name};
@@ -102,7 +102,12 @@ impl Judge {
         self.mode == CheckMode::Repair
     }
 
-    fn finding(&self, kind: FindingKind, what: String, detail: impl Into<String>) -> Option<Finding> {
+    fn finding(
+        &self,
+        kind: FindingKind,
+        what: String,
+        detail: impl Into<String>,
+    ) -> Option<Finding> {
         let remedy = if self.mends() { Remedy::Repaired } else { Remedy::Repairable };
         Some(Finding { kind, what, detail: detail.into(), remedy })
     }
@@ -202,7 +207,11 @@ impl Judge {
             }
         }
         let Some(first) = missing.first().cloned() else { return Ok(None) };
-        Ok(self.finding(FindingKind::MissingIndex, first, format!("missing: {}", missing.join(", "))))
+        Ok(self.finding(
+            FindingKind::MissingIndex,
+            first,
+            format!("missing: {}", missing.join(", ")),
+        ))
     }
 
     /// Puts a message on hold whose body is lost, unless it was before or needs none any more.
@@ -219,7 +228,8 @@ impl Judge {
             let Some((place, why)) = self.lost.get(&body) else { continue };
             let row = readable::<BodyRow>(desk, &keys::body(body))?;
             if row.map(|row| row.place) == *place {
-                reason = Some(format!("{SET_ASIDE}: the stored message is damaged: body {body}: {why}"));
+                reason =
+                    Some(format!("{SET_ASIDE}: the stored message is damaged: body {body}: {why}"));
             }
         }
         let Some(reason) = reason else { return Ok(None) };

@@ -17,9 +17,7 @@ mod report;
 mod salvage;
 mod walk;
 
-pub use report::{
-    CheckMode, CheckPhase, CheckProgress, CheckReport, Finding, FindingKind, Remedy,
-};
+pub use report::{CheckMode, CheckPhase, CheckProgress, CheckReport, Finding, FindingKind, Remedy};
 
 pub use salvage::{Place, Salvaged, set_aside_unreadable};
 
@@ -30,7 +28,7 @@ use super::{SledSpool, SpoolError};
 use walk::Walk;
 
 /// How a reason begins that says why a message was set aside.
-pub(crate) const SET_ASIDE: &str = "MAPI_E_CORRUPT_DATA";
+const SET_ASIDE: &str = "MAPI_E_CORRUPT_DATA";
 
 impl SledSpool {
     /// Checks every row, every body and every file, and in [`CheckMode::Repair`] mends what it

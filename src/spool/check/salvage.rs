@@ -71,7 +71,8 @@ impl SledSpool {
 /// # Errors
 /// [`SpoolError::Locked`]; I/O errors.
 pub fn set_aside_unreadable(dir: &Path, wait: Duration) -> Result<Salvaged, SpoolError> {
-    let failed = |what: &Path, error| SpoolError::io(format!("set aside {}", what.display()), error);
+    let failed =
+        |what: &Path, error| SpoolError::io(format!("set aside {}", what.display()), error);
     let _lock = lock::acquire(dir, wait)?;
     let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let folder = dir.join(format!("damaged-{time}-{:08x}", fastrand::u32(..)));
@@ -86,9 +87,7 @@ pub fn set_aside_unreadable(dir: &Path, wait: Duration) -> Result<Salvaged, Spoo
             _ => {}
         }
     }
-    std::fs::File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| failed(dir, error))?;
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed(dir, error))?;
     let mut bodies = Vec::new();
     let names = std::fs::read_dir(folder.join("bodies")).into_iter().flatten().flatten();
     for part in names {

@@ -19,9 +19,7 @@ use crate::spool::codec::Rows;
 use crate::spool::repair::{self, INDEXES, RECORDS, index_keys, indexed, readable};
 use crate::spool::store::{Range, Store};
 use crate::spool::writer::{Request, Work};
-use crate::spool::{
-    BodyId, HistoryRecord, OutboxRecord, QueueRecord, SledSpool, SpoolError, keys,
-};
+use crate::spool::{BodyId, HistoryRecord, OutboxRecord, QueueRecord, SledSpool, SpoolError, keys};
 
 /// Suspects looked at again at once: a bound on how long the writer has no time for others.
 const AT_ONCE: usize = 64;
@@ -184,8 +182,8 @@ impl<'a> Walk<'a> {
                 let found = this.report.found();
                 this.suspect(Suspect::Row(key.to_vec()))?;
                 this.settle()?;
-                this.unreadable |= this.report.found() > found
-                    && matches!(table, keys::OUTBOX | keys::QUEUE);
+                this.unreadable |=
+                    this.report.found() > found && matches!(table, keys::OUTBOX | keys::QUEUE);
                 Ok(())
             })?;
         }
@@ -396,8 +394,14 @@ impl<'a> Walk<'a> {
 
     fn counts(&mut self) -> Result<(), SpoolError> {
         self.census(Census::of_all())?;
-        let mut odd: BTreeSet<u16> =
-            self.store.census().as_ref().map(Census::odd_sums).unwrap_or_default().into_iter().collect();
+        let mut odd: BTreeSet<u16> = self
+            .store
+            .census()
+            .as_ref()
+            .map(Census::odd_sums)
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         self.suspect(Suspect::Counts)?;
         self.settle()?;
         odd.extend(self.pinned.iter().map(|body| sum_of(*body)));

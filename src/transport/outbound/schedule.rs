@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reply::{Cause, Failure, Permanence, own_reply};
 use super::transaction::Sent;
-use crate::mapi::SysTime;
+use crate::mapi::{MapiCode, SysTime};
 use crate::spool::{QueueRecord, QueueState, RecipientState, Reply};
 use crate::transport::{InDoubtPolicy, QueueSettings, RetrySchedule};
 
@@ -29,6 +29,8 @@ pub(crate) enum AttemptEnd {
     Broken(Failure),
     /// The reply to the final dot never came.
     InDoubt(Failure),
+    /// What is stored of the message is damaged.
+    Damaged(Failure),
     /// The server never heard of the message: the attempt does not count.
     Untried(Option<Failure>),
 }
@@ -90,7 +92,7 @@ fn refused(
 ) -> Option<RecipientState> {
     let verdict = failure.verdict;
     let reply = failure.reply.clone();
-    if verdict.is_lane_trouble() {
+    if verdict.is_lane_trouble() || verdict.cause == Cause::Damaged {
         return None;
     }
     let believed = match (verdict.cause, before) {
@@ -121,6 +123,9 @@ pub(crate) fn conclude(
             record.last_error = failure.words();
         }
         AttemptEnd::Untried(Some(failure)) => record.last_error = failure.words(),
+        AttemptEnd::Damaged(failure) => {
+            record.last_error = format!("{}: {}", MapiCode::CORRUPT_DATA, failure.reply.text);
+        }
         AttemptEnd::Answered | AttemptEnd::Untried(None) => {}
     }
     if record.is_conclusive() {
@@ -128,6 +133,12 @@ pub(crate) fn conclude(
         return;
     }
     match end {
+        // Nothing is tried again until somebody says so, and it is not given up: what is left
+        // can be exported, and the bytes may come back.
+        AttemptEnd::Damaged(_) => {
+            record.state = QueueState::Held;
+            return;
+        }
         AttemptEnd::InDoubt(_) => {
             let resend = rules.queue.in_doubt == InDoubtPolicy::Resend;
             record.state = QueueState::InDoubt { since: rules.now, resend };
