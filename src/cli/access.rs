@@ -12,7 +12,7 @@ use super::interrupt::Interrupts;
 use crate::control::Client;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
 use crate::profile::ListenProfile;
-use crate::session::{Logon, Service};
+use crate::session::{FsckReport, FsckRequest, Logon, Service};
 
 /// How long a command waits for another that has the spool.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -39,6 +39,12 @@ pub(crate) trait Opener: Send + Sync {
     /// # Errors
     /// `MAPI_E_BUSY` when another process has it.
     async fn open(&self, logon: Logon, lock_wait: Duration) -> MapiResult<Box<dyn OwnSession>>;
+
+    /// Checks a spool that cannot be opened, for this reason.
+    ///
+    /// # Errors
+    /// As [`fsck_unreadable`](crate::session::fsck_unreadable).
+    async fn fsck_unreadable(&self, why: &str, request: FsckRequest) -> MapiResult<FsckReport>;
 }
 
 /// Where a profile's session can be found.
@@ -201,6 +207,10 @@ pub(crate) mod fake {
             self.events.lock().unwrap().push(format!("open {logon:?}"));
             let events = Arc::clone(&self.events);
             Ok(Box::new(FakeSession { fake: Arc::clone(&self.fake), events }))
+        }
+
+        async fn fsck_unreadable(&self, _: &str, _: FsckRequest) -> MapiResult<FsckReport> {
+            Err(MapiCode::NO_SUPPORT.into())
         }
     }
 

@@ -10,6 +10,7 @@ mod console;
 mod dispatch;
 mod exit;
 mod flush;
+mod fsck;
 mod harden;
 mod ids;
 mod interrupt;

@@ -23,12 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::is_allowed;
 use super::wire::{
-    Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, WireError, WireSubmission,
+    Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, WireError, WireEvent,
+    WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
-    CheckReport, FlushRequest, FlushSummary, NotifyRequest, QueueRow, RawEnvelope, Service,
-    StatusReport, Submission,
+    CheckReport, FlushRequest, FlushSummary, FsckEvents, FsckRequest, NotifyRequest, QueueRow,
+    RawEnvelope, Service, StatusReport, Submission,
 };
 
 /// How long connecting may take.
@@ -350,5 +351,17 @@ impl Service for Client {
         let request = request(Method::POST, "/v1/check", Body::empty())?;
         let answer = self.call(request, Repetition::Harmless, Patience::Endless).await?;
         self.json(answer).await
+    }
+
+    async fn fsck(&self, fsck: FsckRequest) -> MapiResult<FsckEvents> {
+        let request = request(Method::POST, "/v1/fsck", json_body(&fsck)?)?;
+        let answer = self.call(request, Repetition::Harmless, Patience::Usual).await?;
+        Ok(Box::pin(stream::unfold(body_reader(answer), |mut reader| async move {
+            let limit = u64::try_from(LARGEST_ANSWER).unwrap_or(u64::MAX);
+            let mut line = Vec::new();
+            (&mut reader).take(limit).read_until(b'\n', &mut line).await.ok()?;
+            let event: WireEvent = serde_json::from_slice(&line).ok()?;
+            Some((event.into(), reader))
+        })))
     }
 }

@@ -12,11 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
-    CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
-    QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
-    Service, StatusReport, StatusRowView, Submission,
+    CheckReport, Direction, FlushRequest, FlushSummary, FsckEvent, FsckEvents, FsckReport,
+    FsckRequest, InboundMode, InboundState, NotifyRequest, QueueCountsView, QueueRow,
+    QueueRowState, RawEnvelope, RecipientRow, RecipientRowState, Service, StatusReport,
+    StatusRowView, Submission,
 };
 use crate::spi::StatusRowKind;
+use crate::spool::{CheckPhase, CheckProgress, Finding, FindingKind, Remedy};
 
 /// The n-th entry id of the tests.
 pub(crate) fn entry(n: u64) -> EntryId {
@@ -55,6 +57,8 @@ pub(crate) struct FakeService {
     pub(crate) fault: Option<MapiError>,
     /// Waits for ever in `wait`.
     pub(crate) waits_for_ever: bool,
+    /// Whether a check finds something.
+    pub(crate) damaged: bool,
 }
 
 impl FakeService {
@@ -191,6 +195,22 @@ impl Service for FakeService {
     async fn flush(&self, request: FlushRequest) -> MapiResult<FlushSummary> {
         self.called(format!("flush up={} down={}", request.upload, request.download))?;
         Ok(FlushSummary { sent: 3, received: 4, left: 0, troubles: Vec::new() })
+    }
+
+    async fn fsck(&self, request: FsckRequest) -> MapiResult<FsckEvents> {
+        let export = request.export.unwrap_or_default();
+        self.called(format!("fsck {:?} {}", request.mode, export.display()))?;
+        let progress = CheckProgress { phase: CheckPhase::Bodies, done: 7 };
+        let mut report = FsckReport::default();
+        report.check.messages = 5;
+        if self.damaged {
+            let kind = FindingKind::MissingIndex;
+            let (what, detail) = ("waiting/X".to_owned(), "missing".to_owned());
+            report.check.kinds.insert(kind, 1);
+            report.check.findings.push(Finding { kind, what, detail, remedy: Remedy::Repairable });
+        }
+        let report = FsckEvent::Report(Box::new(report));
+        Ok(Box::pin(stream::iter([Ok(FsckEvent::Progress(progress)), Ok(report)])))
     }
 
     async fn check(&self) -> MapiResult<Vec<CheckReport>> {

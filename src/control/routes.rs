@@ -20,10 +20,10 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::request_body::{Unread, drain, drain_body, lend, patient, read_whole};
 use super::wire::{
     Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, WaitQuery,
-    WireError, WireSubmission,
+    WireError, WireEvent, WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError};
-use crate::session::{FlushRequest, NotifyRequest, RawEnvelope, Service};
+use crate::session::{FlushRequest, FsckRequest, NotifyRequest, RawEnvelope, Service};
 
 /// Most message objects in memory at the same time; further ones wait unread.
 const MOST_SUBMISSIONS: usize = 4;
@@ -115,6 +115,7 @@ pub(super) fn router(service: Arc<dyn Service>) -> Router {
         .route("/v1/notify", post(notify))
         .route("/v1/flush", post(flush))
         .route("/v1/check", post(check))
+        .route("/v1/fsck", post(fsck))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_path)
         // Each handler reads its body with a limit of its own.
@@ -239,6 +240,18 @@ async fn flush(State(service): Shared, body: Body) -> Answer {
 
 async fn check(State(service): Shared) -> Answer {
     json(&service.check().await?)
+}
+
+/// One line of JSON for each event; an error is the last.
+async fn fsck(State(service): Shared, body: Body) -> Answer {
+    let request: FsckRequest = read_json(body, LARGEST_REQUEST).await?;
+    let lines = service.fsck(request).await?.map(|event| {
+        let mut line = serde_json::to_vec(&WireEvent::from(event))?;
+        line.push(b'\n');
+        Ok::<_, serde_json::Error>(line)
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(lines)).into_response())
 }
 
 fn done() -> Answer {

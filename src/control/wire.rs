@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::mapi::{Attachment, MapiCode, MapiError, MessageData, PropList, Recipient};
-use crate::session::Submission;
+use crate::mapi::{Attachment, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient};
+use crate::session::{FsckEvent, Submission};
 
 /// The largest message object, in bytes of JSON. Attachments are base64 in it.
 pub(super) const LARGEST_SUBMISSION: usize = 128 * 1024 * 1024;
@@ -40,6 +40,32 @@ impl From<&MapiError> for WireError {
 impl From<WireError> for MapiError {
     fn from(error: WireError) -> Self {
         MapiError::new(MapiCode(error.code), error.detail)
+    }
+}
+
+/// A line of the answer to `fsck`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum WireEvent {
+    Event(FsckEvent),
+    Error(WireError),
+}
+
+impl From<MapiResult<FsckEvent>> for WireEvent {
+    fn from(event: MapiResult<FsckEvent>) -> Self {
+        match event {
+            Ok(event) => WireEvent::Event(event),
+            Err(error) => WireEvent::Error(WireError::from(&error)),
+        }
+    }
+}
+
+impl From<WireEvent> for MapiResult<FsckEvent> {
+    fn from(event: WireEvent) -> Self {
+        match event {
+            WireEvent::Event(event) => Ok(event),
+            WireEvent::Error(error) => Err(error.into()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! of a session is the trait [`Service`], which the control socket's client implements as well.
 
 mod check;
+mod fsck;
 mod options;
 mod queue_view;
 mod service;
@@ -13,6 +14,7 @@ mod submit;
 mod upkeep;
 
 pub use check::check_profile;
+pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_unreadable};
 pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
@@ -59,6 +61,8 @@ pub struct Session {
     /// Transports of other providers.
     transports: Vec<TransportService>,
     spool: Arc<dyn Spool>,
+    /// The same, for what only the spool on sled can do.
+    sled: Arc<SledSpool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
     /// Cancelled when the session ends or is dropped.
@@ -93,9 +97,10 @@ impl Session {
             SledSpool::open(&folder, spool_options).map_err(MapiError::from)
         });
         let opened = opened.await;
-        let spool: Arc<dyn Spool> = Arc::new(
+        let sled = Arc::new(
             opened.map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))??,
         );
+        let spool = Arc::clone(&sled) as Arc<dyn Spool>;
         let store_options = StoreOptions {
             maildir: profile.store.maildir.clone(),
             sent: profile.store.sent,
@@ -119,6 +124,7 @@ impl Session {
             clock: options.clock,
             transports: options.transports,
             spool,
+            sled,
             store,
             running: None,
             _ends_with_us: ending.clone().drop_guard(),
@@ -475,5 +481,9 @@ impl Service for Session {
 
     async fn check(&self) -> MapiResult<Vec<CheckReport>> {
         check_profile(&self.profile).await
+    }
+
+    async fn fsck(&self, request: FsckRequest) -> MapiResult<FsckEvents> {
+        Ok(fsck::start(Arc::clone(&self.sled), Arc::clone(&self.store), request))
     }
 }

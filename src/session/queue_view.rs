@@ -109,7 +109,11 @@ fn waiting_row(entry: &EntryId, outbox: &OutboxRecord) -> QueueRow {
         submitted: outbox.submitted.to_string(),
         attempts: 0,
         next_attempt,
-        last_error: None,
+        // Why it was set aside.
+        last_error: match outbox.state {
+            OutboxState::Held => props.text(tags::REPORT_TEXT).map(str::to_owned),
+            OutboxState::Waiting { .. } | OutboxState::Deferred { .. } => None,
+        },
         recipients: outbox
             .recipients
             .iter()

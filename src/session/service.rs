@@ -9,6 +9,7 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
+use super::{FsckEvents, FsckRequest};
 use crate::mapi::{EntryId, MapiResult, MessageData, SysTime};
 
 /// A message object to be sent.
@@ -338,4 +339,11 @@ pub trait Service: Send + Sync {
     /// Logs in to every server of the session's profile on connections of its own (ST-7). A
     /// server that refuses is no error but a report that says so.
     async fn check(&self) -> MapiResult<Vec<CheckReport>>;
+
+    /// Checks the spool, mends and exports it if that is wanted, beside the traffic. The last
+    /// event is the report or an error; dropping the events ends the check.
+    ///
+    /// # Errors
+    /// `MAPI_E_BUSY` while another check runs, `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`.
+    async fn fsck(&self, request: FsckRequest) -> MapiResult<FsckEvents>;
 }

@@ -16,8 +16,8 @@ use crate::mapi::{
 use crate::profile::Profile;
 use crate::spi::MessageStore;
 use crate::spool::{
-    Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState, QueueRecord,
-    QueueState, Spool, SpoolError,
+    AccountKey, Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
+    QueueRecord, QueueState, Spool, SpoolError,
 };
 
 /// Rows looked at, and written, at once.
@@ -30,45 +30,99 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Brings the rows of Outbox and queue together again. To be called before any transport is
-/// logged on.
+/// logged on. Costs what is to be set right, however long the queue is: both steps find it by
+/// indexes.
 ///
 /// # Errors
 /// Those of the spool.
 pub(super) async fn reconcile(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
     house_queue(spool, profile).await?;
-    free_outbox(spool).await
+    settle_rows(spool).await
 }
 
-/// Every row of the queue gets a transport that exists and a message in the Outbox.
+/// Every row of the queue gets a transport that exists.
 async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
+    let senders: BTreeSet<AccountKey> = profile
+        .transports
+        .iter()
+        .filter(|transport| transport.smtp.is_some())
+        .map(|transport| AccountKey::of(&transport.name))
+        .collect();
+    if senders.is_empty() {
+        return Ok(());
+    }
+    for account in spool.queue_accounts().await? {
+        if !senders.contains(&account) {
+            adopt_all(spool, profile, account).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives all messages of an account to transports of the profile.
+async fn adopt_all(spool: &dyn Spool, profile: &Profile, account: AccountKey) -> MapiResult<()> {
+    loop {
+        let mut batch = Batch::new();
+        for entry in spool.queue_of(account, PAGE).await? {
+            let Some(record) = spool.queue(&entry).await? else { continue };
+            let Some(adopted) = adopted(&record, profile) else { continue };
+            let (from, to) = (&record.transport, &adopted.transport);
+            tracing::warn!(%entry, %from, %to, "A queued message changes its transport");
+            let expect = Expect::Revision(record.revision);
+            batch.push(Op::PutQueue { entry, record: Box::new(adopted), expect });
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        spool.commit(batch).await?;
+    }
+}
+
+/// Every row of the queue gets its message in the Outbox, and what the Outbox calls deferred and
+/// no transport has is handed over again, and answered from the history where there is one.
+async fn settle_rows(spool: &dyn Spool) -> MapiResult<()> {
     let mut after: Option<EntryId> = None;
     loop {
-        let page = spool.queue_page(after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let page = spool.unsettled_page(after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         let mut batch = Batch::new();
-        for (entry, record) in page {
-            let adopted = adopted(&record, profile);
-            if spool.outbox(&entry).await?.is_none() {
-                let transport = adopted.as_ref().map_or(&record, |adopted| adopted);
-                tracing::warn!(%entry, "A queued message had lost its row in the Outbox");
-                batch.push(Op::PutOutbox {
-                    entry: entry.clone(),
-                    record: Box::new(outbox_of(transport)),
-                    expect: Expect::Absent,
-                });
-            }
-            if let Some(adopted) = adopted {
-                let (from, to) = (&record.transport, &adopted.transport);
-                tracing::warn!(%entry, %from, %to, "A queued message changes its transport");
-                let expect = Expect::Revision(record.revision);
-                batch.push(Op::PutQueue { entry, record: Box::new(adopted), expect });
+        for entry in page {
+            let (outbox, queue) = (spool.outbox(&entry).await?, spool.queue(&entry).await?);
+            if let Some((record, expect)) = settled(&entry, outbox, queue) {
+                batch.push(Op::PutOutbox { entry, record: Box::new(record), expect });
             }
         }
         if !batch.is_empty() {
             spool.commit(batch).await?;
         }
     }
+}
+
+/// The Outbox row that fits the row of the queue, where there is another.
+fn settled(
+    entry: &EntryId,
+    outbox: Option<OutboxRecord>,
+    queue: Option<QueueRecord>,
+) -> Option<(OutboxRecord, Expect)> {
+    let Some(mut record) = outbox else {
+        tracing::warn!(%entry, "A queued message had lost its row in the Outbox");
+        return queue.map(|queue| (outbox_of(&queue), Expect::Absent));
+    };
+    let OutboxState::Deferred { transport } = &record.state else { return None };
+    record.state = match queue {
+        // A logoff gives a message back in two steps, the transport's first: after a crash
+        // between them nobody else would hand it over again (TN-18).
+        Some(queue) if queue.state != QueueState::Parked => {
+            if queue.transport == *transport {
+                return None;
+            }
+            OutboxState::Deferred { transport: queue.transport }
+        }
+        Some(_) | None => OutboxState::Waiting { not_before: SysTime::EPOCH },
+    };
+    let expect = Expect::Revision(record.revision);
+    Some((record, expect))
 }
 
 /// The row with another transport, when its own is not in the profile or does not send any more:
@@ -108,40 +162,6 @@ fn outbox_of(record: &QueueRecord) -> OutboxRecord {
         object: None,
         content: Some(record.body),
         size: record.size,
-    }
-}
-
-/// What the Outbox calls deferred and no transport has is handed over again, and answered from
-/// the history where there is one.
-async fn free_outbox(spool: &dyn Spool) -> MapiResult<()> {
-    let mut after: Option<EntryId> = None;
-    loop {
-        let page = spool.outbox_page(after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        after = Some(last.clone());
-        let mut batch = Batch::new();
-        for (entry, mut record) in page {
-            let OutboxState::Deferred { transport } = &record.state else { continue };
-            let queue = spool.queue(&entry).await?;
-            let state = match queue {
-                None => OutboxState::Waiting { not_before: SysTime::EPOCH },
-                // A logoff gives a message back in two steps, the transport's first: after a crash
-                // between them nobody else would hand it over again (TN-18).
-                Some(queue) if queue.state == QueueState::Parked => {
-                    OutboxState::Waiting { not_before: SysTime::EPOCH }
-                }
-                Some(queue) if queue.transport != *transport => {
-                    OutboxState::Deferred { transport: queue.transport }
-                }
-                Some(_) => continue,
-            };
-            record.state = state;
-            let expect = Expect::Revision(record.revision);
-            batch.push(Op::PutOutbox { entry, record: Box::new(record), expect });
-        }
-        if !batch.is_empty() {
-            spool.commit(batch).await?;
-        }
     }
 }
 

@@ -103,6 +103,17 @@ pub trait MessageStore: Send + Sync {
     /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_DISK_ERROR`.
     async fn set_deferred(&self, entry: &EntryId, transport: Option<&str>) -> MapiResult<()>;
 
+    /// Asks the store to look whether what it has of a message is damaged, and if so to keep it from
+    /// being handed over until somebody has seen to it. Returns whether it did. A store that
+    /// cannot tell does nothing, which is the default.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_DISK_ERROR`.
+    async fn set_aside_if_damaged(&self, entry: &EntryId) -> MapiResult<bool> {
+        let _ = entry;
+        Ok(false)
+    }
+
     /// Ends a message that was sent: unlock, sent copy, removal (OB-16). Harmless when repeated.
     ///
     /// # Errors

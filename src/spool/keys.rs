@@ -5,10 +5,13 @@
 //! | --- | --- | --- |
 //! | `o` | outbox / E | [`OutboxRecord`](super::OutboxRecord) |
 //! | `w` | waiting / E | empty; index of outbox rows that wait |
+//! | `e` | deferred / E | empty; index of outbox rows that are with a transport |
+//! | `u` | unsettled / E | empty; index of messages whose outbox and queue rows do not fit together |
 //! | `q` | queue / E | [`QueueRecord`](super::QueueRecord) |
 //! | `d` | due / account 8, lane 1, time 8, E | empty; index of queue rows with a schedule |
 //! | `f` | done / account 8, E | empty; index of queue rows the servers are finished with |
 //! | `l` | claimed / account 8, E | empty; index of queue rows that somebody works on |
+//! | `s` | still / account 8, E | empty; index of queue rows that are neither scheduled nor done |
 //! | `h` | history / E | [`HistoryRecord`](super::HistoryRecord) |
 //! | `t` | ended / time 8, E | empty; index of histories |
 //! | `b` | body / digest 32 | [`BodyRow`](super::body_row::BodyRow): users, size and place |
@@ -35,10 +38,13 @@ use crate::mapi::{EntryId, Priority, SysTime};
 
 pub(super) const OUTBOX: u8 = b'o';
 pub(super) const WAITING: u8 = b'w';
+pub(super) const DEFERRED: u8 = b'e';
+pub(super) const UNSETTLED: u8 = b'u';
 pub(super) const QUEUE: u8 = b'q';
 pub(super) const DUE: u8 = b'd';
 pub(super) const DONE: u8 = b'f';
 pub(super) const CLAIMED: u8 = b'l';
+pub(super) const STILL: u8 = b's';
 pub(super) const HISTORY: u8 = b'h';
 pub(super) const ENDED: u8 = b't';
 pub(super) const BODY: u8 = b'b';
@@ -69,6 +75,14 @@ pub(super) fn waiting(entry: &EntryId) -> Vec<u8> {
     key(WAITING, &[entry.as_bytes()])
 }
 
+pub(super) fn deferred(entry: &EntryId) -> Vec<u8> {
+    key(DEFERRED, &[entry.as_bytes()])
+}
+
+pub(super) fn unsettled(entry: &EntryId) -> Vec<u8> {
+    key(UNSETTLED, &[entry.as_bytes()])
+}
+
 pub(super) fn queue(entry: &EntryId) -> Vec<u8> {
     key(QUEUE, &[entry.as_bytes()])
 }
@@ -89,6 +103,17 @@ pub(super) fn due(
     key(DUE, &[&account.0, &[lane(priority)], &time, entry.as_bytes()])
 }
 
+/// All of an account in an index whose keys begin with it.
+pub(super) fn of_account(table: u8, account: AccountKey) -> Vec<u8> {
+    key(table, &[&account.0])
+}
+
+/// The account in a key of an index whose keys begin with it.
+pub(super) fn parse_account(key: &[u8]) -> Option<AccountKey> {
+    let (_, rest) = key.split_first()?;
+    rest.first_chunk().map(|account| AccountKey(*account))
+}
+
 /// All of one lane of an account.
 pub(super) fn due_lane(account: AccountKey, priority: Priority) -> Vec<u8> {
     key(DUE, &[&account.0, &[lane(priority)]])
@@ -100,26 +125,20 @@ pub(super) fn parse_due(key: &[u8]) -> Option<(SysTime, EntryId)> {
     parse_time(rest)
 }
 
-pub(super) fn done(account: AccountKey, entry: &EntryId) -> Vec<u8> {
-    key(DONE, &[&account.0, entry.as_bytes()])
+pub(super) fn still(account: AccountKey, entry: &EntryId) -> Vec<u8> {
+    key(STILL, &[&account.0, entry.as_bytes()])
 }
 
-/// All that is done of an account.
-pub(super) fn done_of(account: AccountKey) -> Vec<u8> {
-    key(DONE, &[&account.0])
+pub(super) fn done(account: AccountKey, entry: &EntryId) -> Vec<u8> {
+    key(DONE, &[&account.0, entry.as_bytes()])
 }
 
 pub(super) fn claimed(account: AccountKey, entry: &EntryId) -> Vec<u8> {
     key(CLAIMED, &[&account.0, entry.as_bytes()])
 }
 
-/// All that is claimed of an account.
-pub(super) fn claimed_of(account: AccountKey) -> Vec<u8> {
-    key(CLAIMED, &[&account.0])
-}
-
-/// The entry id of a key of the done index or the claimed one.
-pub(super) fn parse_account_entry(key: &[u8]) -> Option<EntryId> {
+/// The entry id of a key of an index by account and entry id.
+pub(super) fn parse_of_account(key: &[u8]) -> Option<EntryId> {
     let (_, rest) = key.split_first_chunk::<9>()?;
     EntryId::from_bytes(rest).ok()
 }
@@ -157,6 +176,12 @@ pub(super) fn parse_entry(key: &[u8]) -> Option<EntryId> {
 
 pub(super) fn body(body: BodyId) -> Vec<u8> {
     key(BODY, &[&body.0])
+}
+
+/// The body of a key of its row.
+pub(super) fn parse_body(key: &[u8]) -> Option<BodyId> {
+    let (_, rest) = key.split_first()?;
+    <[u8; 32]>::try_from(rest).ok().map(BodyId)
 }
 
 pub(super) fn inline(slot: u64) -> Vec<u8> {
@@ -199,6 +224,19 @@ pub(super) fn parse_quarantine(key: &[u8]) -> &[u8] {
     key.get(start..).unwrap_or_default()
 }
 
+/// The record and the number of a key of an overflow row.
+pub(super) fn parse_overflow(key: &[u8]) -> Option<(&[u8], u16)> {
+    let (_, rest) = key.split_first()?;
+    let (record, number) = rest.split_last_chunk::<2>()?;
+    Some((record, u16::from_be_bytes(*number)))
+}
+
+/// All tables.
+pub(super) const TABLES: [u8; 18] = [
+    BODY, CURSOR, DUE, DEFERRED, DONE, GONE, HISTORY, INLINE, META, OUTBOX, QUEUE, DELIVERED,
+    STILL, ENDED, UNSETTLED, WAITING, OVERFLOW, QUARANTINE,
+];
+
 /// All keys of one table.
 pub(super) fn table(table: u8) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     prefix(vec![table])
@@ -208,6 +246,12 @@ pub(super) fn table(table: u8) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
 pub(super) fn prefix(prefix: Vec<u8>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let end = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
     (Bound::Included(prefix), end)
+}
+
+/// The keys that begin with `prefix` and stand behind the key `after`.
+pub(super) fn table_after(table: u8, after: Option<&[u8]>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let (start, end) = prefix(vec![table]);
+    (after.map_or(start, |after| Bound::Excluded(after.to_vec())), end)
 }
 
 /// The keys that begin with `prefix` and stand behind `after`.
@@ -227,7 +271,7 @@ pub(super) fn prefix_after(
 }
 
 /// The first key behind all that begin with `prefix`.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if let Some(next) = last.checked_add(1) {
@@ -244,10 +288,13 @@ pub(super) fn describe(key: &[u8]) -> String {
     let name = match *table {
         OUTBOX => "outbox",
         WAITING => "waiting",
+        DEFERRED => "deferred",
+        UNSETTLED => "unsettled",
         QUEUE => "queue",
         DUE => "due",
         DONE => "done",
         CLAIMED => "claimed",
+        STILL => "still",
         HISTORY => "history",
         ENDED => "ended",
         BODY => "body",
@@ -261,7 +308,9 @@ pub(super) fn describe(key: &[u8]) -> String {
         _ => "unknown",
     };
     let rest = match *table {
-        OUTBOX | QUEUE | HISTORY | WAITING => EntryId::from_bytes(rest).map(|e| e.to_string()).ok(),
+        OUTBOX | QUEUE | HISTORY | WAITING | DEFERRED | UNSETTLED => {
+            EntryId::from_bytes(rest).map(|e| e.to_string()).ok()
+        }
         META | GONE => std::str::from_utf8(rest).map(str::to_owned).ok(),
         _ => None,
     }
@@ -314,7 +363,7 @@ mod tests {
     fn what_is_no_key_of_a_table_is_not_parsed() {
         assert_eq!(parse_due(b"d12345678"), None);
         assert_eq!(parse_ended(b"t1234567"), None);
-        assert_eq!(parse_account_entry(b"f12345678"), None);
+        assert_eq!(parse_of_account(b"f12345678"), None);
         assert_eq!(parse_entry(b"o"), None);
     }
 }

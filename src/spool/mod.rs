@@ -14,8 +14,10 @@ mod batch;
 mod bodies;
 mod body_io;
 mod body_row;
+mod check;
 mod codec;
 mod counts;
+pub mod disk;
 mod error;
 mod janitor;
 mod keys;
@@ -34,6 +36,10 @@ mod users;
 mod writer;
 
 pub use batch::{Batch, Durable, Expect, Op, StagedBody};
+pub use check::{
+    CheckMode, CheckPhase, CheckProgress, CheckReport, Finding, FindingKind, Place, Remedy,
+    Salvaged, set_aside_unreadable,
+};
 pub use error::SpoolError;
 pub use options::SpoolOptions;
 pub use record::{
@@ -160,6 +166,34 @@ pub trait Spool: Send + Sync + 'static {
         after: Option<&EntryId>,
         limit: usize,
     ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError>;
+
+    /// Messages of the Outbox in [`OutboxState::Deferred`] after `after`, in order of entry id,
+    /// found by an index and not by a walk.
+    async fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError>;
+
+    /// Messages after `after` whose rows in Outbox and queue do not fit together: queued and not
+    /// in the Outbox, or with a transport that does not have them or has parked them. Found by an
+    /// index: an open costs what a crash left, however long the queue is.
+    async fn unsettled_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// The accounts that have messages in the queue. Costs as many looks as there are accounts.
+    async fn queue_accounts(&self) -> Result<Vec<AccountKey>, SpoolError>;
+
+    /// At most `limit` messages in the queue of an account, in any state and no order.
+    async fn queue_of(&self, account: AccountKey, limit: usize)
+    -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Why the spool takes no more batches, once a write or a sync has failed; a new open is
+    /// needed then. `None` while all is well.
+    fn failure(&self) -> Option<SpoolError>;
 
     /// A message of the queue.
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError>;

@@ -180,6 +180,31 @@ impl<T: Revised> Slot<T> {
 struct Message {
     outbox: Slot<OutboxRecord>,
     queue: Slot<QueueRecord>,
+    /// Whether the Outbox row was read; if not, what follows from both rows stays as it is.
+    whole: bool,
+}
+
+/// What a batch does with a message.
+#[derive(Default)]
+struct Wanted<'a> {
+    /// The Outbox row changes, or takes over the count of the message.
+    outbox: bool,
+    /// Queue rows that are put.
+    queue: Vec<&'a QueueRecord>,
+}
+
+impl Wanted<'_> {
+    /// Whether the Outbox row has to be read beside the queue row `before`: an outcome or a claim
+    /// that is written over another leaves the two as they fit together.
+    fn needs_outbox(&self, before: Option<&QueueRecord>) -> bool {
+        let Some(before) = before else { return true };
+        let parked = |record: &QueueRecord| record.state == QueueState::Parked;
+        self.outbox
+            || self
+                .queue
+                .iter()
+                .any(|after| after.transport != before.transport || parked(after) != parked(before))
+    }
 }
 
 /// Everything a batch touches, as it was.
@@ -197,17 +222,16 @@ impl Touched {
     /// [`ReadError::Unreadable`] when a row must go to quarantine first.
     pub(super) fn load(batch: &Batch, rows: &impl Rows) -> Result<Touched, ReadError> {
         let mut touched = Touched::default();
-        // Whether the Outbox row matters: when it changes, or takes over the count of the message.
-        let mut wanted: HashMap<&EntryId, bool> = HashMap::new();
+        let mut wanted: HashMap<&EntryId, Wanted<'_>> = HashMap::new();
         for op in &batch.ops {
             match op {
                 Op::PutOutbox { entry, .. }
                 | Op::DeleteOutbox { entry, .. }
                 | Op::DeleteQueue { entry, .. } => {
-                    wanted.insert(entry, true);
+                    wanted.entry(entry).or_default().outbox = true;
                 }
-                Op::PutQueue { entry, .. } => {
-                    wanted.entry(entry).or_insert(false);
+                Op::PutQueue { entry, record, .. } => {
+                    wanted.entry(entry).or_default().queue.push(record);
                 }
                 Op::PutHistory { entry, .. } | Op::DeleteHistory { entry } => {
                     let slot = Slot::load(rows, &keys::history(entry))?;
@@ -221,14 +245,14 @@ impl Touched {
                 Op::PutCursor { .. } => {}
             }
         }
-        for (entry, outbox) in wanted {
+        for (entry, wanted) in wanted {
             let queue: Slot<QueueRecord> = Slot::load(rows, &keys::queue(entry))?;
-            let outbox = if outbox || queue.before.is_none() {
-                Slot::load(rows, &keys::outbox(entry))?
-            } else {
-                Slot::unloaded()
+            let whole = wanted.needs_outbox(queue.before.as_ref());
+            let outbox = match whole {
+                true => Slot::load(rows, &keys::outbox(entry))?,
+                false => Slot::unloaded(),
             };
-            touched.messages.insert(entry.clone(), Message { outbox, queue });
+            touched.messages.insert(entry.clone(), Message { outbox, queue, whole });
         }
         Ok(touched)
     }
@@ -253,6 +277,13 @@ impl Touched {
         for (entry, message) in &self.messages {
             outbox_changes(entry, &message.outbox, &mut changes, &mut users)?;
             queue_changes(entry, &message.queue, &mut changes, &mut users)?;
+            if message.whole {
+                let Message { outbox, queue, .. } = message;
+                changes.index(
+                    unsettled_key(entry, outbox.before.as_ref(), queue.before.as_ref()),
+                    unsettled_key(entry, outbox.current(), queue.current()),
+                );
+            }
             books.counters.change(
                 class(message.outbox.before.as_ref(), message.queue.before.as_ref()),
                 class(message.outbox.current(), message.queue.current()),
@@ -331,10 +362,12 @@ fn outbox_changes(
         changes.raise_need(Need::Acceptance);
     }
     changes.record(&keys::outbox(entry), slot.current(), slot.overflow)?;
-    changes.index(
-        slot.before.as_ref().and_then(|record| waiting_key(entry, record)),
-        slot.current().and_then(|record| waiting_key(entry, record)),
-    );
+    for index in [waiting_key, deferred_key] {
+        changes.index(
+            slot.before.as_ref().and_then(|record| index(entry, record)),
+            slot.current().and_then(|record| index(entry, record)),
+        );
+    }
     let bodies = |record: Option<&OutboxRecord>| {
         record.map(|record| record.bodies().collect::<Vec<_>>()).unwrap_or_default()
     };
@@ -356,7 +389,7 @@ fn queue_changes(
     }
     changes.record(&keys::queue(entry), slot.current(), slot.overflow)?;
     let before = slot.before.as_ref();
-    for index in [due_key, done_key, claimed_key] {
+    for index in [due_key, done_key, claimed_key, still_key] {
         changes.index(
             before.and_then(|record| index(entry, record)),
             slot.current().and_then(|record| index(entry, record)),
@@ -370,6 +403,37 @@ fn queue_changes(
 /// The entry a record has in the index of waiting messages.
 pub(super) fn waiting_key(entry: &EntryId, record: &OutboxRecord) -> Option<Vec<u8>> {
     matches!(record.state, OutboxState::Waiting { .. }).then(|| keys::waiting(entry))
+}
+
+/// The entry a record has in the index of messages that are with a transport.
+pub(super) fn deferred_key(entry: &EntryId, record: &OutboxRecord) -> Option<Vec<u8>> {
+    matches!(record.state, OutboxState::Deferred { .. }).then(|| keys::deferred(entry))
+}
+
+/// The entry a message has in the index of those whose two rows do not fit together: one that is
+/// queued and not in the Outbox, and one that is with a transport which does not have it, or has
+/// parked it. Messages pass through this on their way; what stands there at an open was caught by
+/// a crash, or by a change of the profile.
+pub(super) fn unsettled_key(
+    entry: &EntryId,
+    outbox: Option<&OutboxRecord>,
+    queue: Option<&QueueRecord>,
+) -> Option<Vec<u8>> {
+    let unsettled = match (outbox.map(|outbox| &outbox.state), queue) {
+        (None, queue) => queue.is_some(),
+        (Some(OutboxState::Deferred { transport }), Some(queue)) => {
+            queue.state == QueueState::Parked || queue.transport != *transport
+        }
+        (Some(OutboxState::Deferred { .. }), None) => true,
+        (Some(OutboxState::Waiting { .. } | OutboxState::Held), _) => false,
+    };
+    unsettled.then(|| keys::unsettled(entry))
+}
+
+/// The entry a record has in the index of those that are neither scheduled nor done.
+pub(super) fn still_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
+    let still = record.scheduled().is_none() && record.state != QueueState::Done;
+    still.then(|| keys::still(AccountKey::of(&record.transport), entry))
 }
 
 /// The entry a record has in the due index.

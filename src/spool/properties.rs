@@ -19,7 +19,7 @@ pub fn spool_rows(bytes: &[u8]) {
     row::<CursorRecord>(bytes);
     row::<BodyRow>(bytes);
     let _ = keys::describe(bytes);
-    let _ = (keys::parse_due(bytes), keys::parse_done(bytes), keys::parse_ended(bytes));
+    let _ = (keys::parse_due(bytes), keys::parse_of_account(bytes), keys::parse_ended(bytes));
     let _ = (keys::parse_entry(bytes), keys::parse_inline(bytes), keys::parse_quarantine(bytes));
     if let Some((body, number)) = parse_file_name(&String::from_utf8_lossy(bytes)) {
         assert_eq!(parse_file_name(&file_name(body, number)), Some((body, number)));

@@ -206,6 +206,14 @@ async fn hand_over_locked(
                     given.extend(rows);
                 }
                 Answer::Cancelled => return remove_cancelled(shared, entry).await,
+                // A transport that cannot read it may be right about it, or about our disk.
+                Answer::Refused(error)
+                    if error.code() == MapiCode::CORRUPT_DATA
+                        && shared.store.set_aside_if_damaged(entry).await? =>
+                {
+                    tracing::error!(%entry, %error, "A stored message is damaged and set aside");
+                    return Ok(Handed::Unavailable);
+                }
                 Answer::Refused(error) => {
                     fail(shared, &message, &rows, "5.6.0", &error.to_string()).await?;
                 }

@@ -32,13 +32,14 @@ use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
 use crate::spi::{Message, MessageStore, OutgoingRow, Report};
 use crate::spool::Spool;
+use crate::spool::disk::{Disk, RealDisk};
 use entry_ids::EntryIds;
 use incoming::IncomingMessage;
 use maildir::Maildir;
 use outbox::Outbox;
 
 /// How a [`LocalStore`] is opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// The Maildir; its root is INBOX. Made when it is missing. Default: `Mail` in the working
     /// folder.
@@ -50,6 +51,9 @@ pub struct StoreOptions {
     pub size_limit: u64,
     /// Octets of free space that received mail must leave alone. Default: 64 MiB.
     pub reserve: u64,
+    /// Where the files of the Maildir are written; another one is for tests. Default: the file
+    /// system.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for StoreOptions {
@@ -59,6 +63,7 @@ impl Default for StoreOptions {
             sent: true,
             size_limit: 150 * 1024 * 1024,
             reserve: 64 * 1024 * 1024,
+            disk: Arc::new(RealDisk),
         }
     }
 }
@@ -101,7 +106,8 @@ impl LocalStore {
         let host = host::name();
         let (root, own_host) = (options.maildir.clone(), host.clone());
         let now = clock.now();
-        let maildir = on(&runtime, move || Maildir::open(&root, own_host, now)).await??;
+        let disk = Arc::clone(&options.disk);
+        let maildir = on(&runtime, move || Maildir::open(&root, own_host, now, disk)).await??;
         Ok(Arc::new(LocalStore {
             options,
             outbox: Outbox::new(Arc::clone(&spool)),
@@ -202,6 +208,10 @@ impl MessageStore for LocalStore {
 
     async fn set_deferred(&self, entry: &EntryId, transport: Option<&str>) -> MapiResult<()> {
         self.outbox.set_deferred(entry, transport, self.clock.now()).await
+    }
+
+    async fn set_aside_if_damaged(&self, entry: &EntryId) -> MapiResult<bool> {
+        self.outbox.set_aside_if_damaged(entry).await
     }
 
     async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()> {

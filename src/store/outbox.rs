@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::io::AsyncRead;
 use tokio::sync::broadcast;
 
 use super::object;
@@ -21,9 +22,6 @@ const TRIES: usize = 8;
 
 /// Announcements kept for who is slow to hear them.
 const ANNOUNCED: usize = 4096;
-
-/// Rows read at a time where there is no index.
-const PAGE: usize = 256;
 
 pub(super) struct Outbox {
     spool: Arc<dyn Spool>,
@@ -81,20 +79,8 @@ impl Outbox {
         after: Option<&EntryId>,
         limit: usize,
     ) -> MapiResult<Vec<OutgoingRow>> {
-        let mut rows = Vec::new();
-        let mut after = after.cloned();
-        while rows.len() < limit {
-            let page = self.spool.outbox_page(after.as_ref(), PAGE).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            rows.extend(
-                page.iter()
-                    .filter(|(_, record)| matches!(record.state, OutboxState::Deferred { .. }))
-                    .map(|(entry, record)| row(entry, record)),
-            );
-        }
-        rows.truncate(limit);
-        Ok(rows)
+        let page = self.spool.deferred_page(after, limit).await?;
+        Ok(page.iter().map(|(entry, record)| row(entry, record)).collect())
     }
 
     pub(super) async fn row(&self, entry: &EntryId) -> MapiResult<OutgoingRow> {
@@ -180,6 +166,32 @@ impl Outbox {
             }
         };
         self.guarded(entry, self.change_state(entry, held)).await
+    }
+
+    /// Puts a message on hold, with the reason, when a body of it cannot be read whole.
+    pub(super) async fn set_aside_if_damaged(&self, entry: &EntryId) -> MapiResult<bool> {
+        let record = self.record(entry).await?;
+        let mut damage = None;
+        for body in record.bodies() {
+            let read = match self.spool.open_body(body).await {
+                Ok(body) => read_through(body.reader).await,
+                Err(error) => Err(error.into()),
+            };
+            match read {
+                Ok(()) => {}
+                Err(error) if error.code() == MapiCode::CORRUPT_DATA => damage = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(damage) = damage else { return Ok(false) };
+        let why = format!("{}: the stored message is damaged: {}", damage.code(), damage.detail());
+        update(self.spool.as_ref(), entry, |record| {
+            record.state = OutboxState::Held;
+            record.props.set(tags::REPORT_TEXT, why.as_str());
+            Ok(true)
+        })
+        .await?;
+        Ok(true)
     }
 
     pub(super) async fn release(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
@@ -285,6 +297,17 @@ pub(super) async fn update(
         }
     }
     Err(busy(entry, "is changed by others all the time"))
+}
+
+/// Reads a body to its end, where its digest is compared.
+async fn read_through(mut reader: std::pin::Pin<Box<dyn AsyncRead + Send>>) -> MapiResult<()> {
+    match tokio::io::copy(&mut reader, &mut tokio::io::sink()).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(MapiError::new(MapiCode::CORRUPT_DATA, error.to_string()))
+        }
+        Err(error) => Err(MapiError::new(MapiCode::DISK_ERROR, error.to_string())),
+    }
 }
 
 /// The history of a message that was cancelled before a transport had it.

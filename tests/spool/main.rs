@@ -6,6 +6,7 @@ mod bench;
 mod bodies;
 mod crash;
 mod damage;
+mod fsck;
 mod model;
 mod rows;
 mod schema;

@@ -66,6 +66,10 @@ pub(super) async fn deliver(
             split.into_iter().rev().for_each(|index| waiting.push_front(index));
         }
         schedule::apply(&mut flight.record(), &transacted.outcomes, clock.now());
+        if let Some(failure) = damage(&transacted) {
+            let end = Ended::Recorded(AttemptEnd::Damaged(failure));
+            return Delivery { end, trouble: None };
+        }
         let trouble = account_trouble(&transacted);
         heard |= transacted
             .outcomes
@@ -117,6 +121,14 @@ fn is_too_large(transacted: &Transacted) -> bool {
     transacted.end == End::InStep
         && !transacted.outcomes.is_empty()
         && transacted.outcomes.iter().all(|(_, sent)| whole(sent))
+}
+
+/// Whether the stored message turned out to be damaged.
+fn damage(transacted: &Transacted) -> Option<Failure> {
+    transacted.outcomes.iter().find_map(|(_, sent)| match sent {
+        Sent::Refused(failure) if failure.verdict.cause == Cause::Damaged => Some(failure.clone()),
+        Sent::Refused(_) | Sent::Delivered(_) => None,
+    })
 }
 
 /// The first trouble that concerns more than this message.

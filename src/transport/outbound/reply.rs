@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use crate::spool::Reply;
 use crate::transport::events::TroubleKind;
-use Cause::{Doubtful, LoginRefused, Plain, Secret, Server, Throttled, Tls, TooManyRecipients};
+use Cause::{
+    Damaged, Doubtful, LoginRefused, Plain, Secret, Server, Throttled, Tls, TooManyRecipients,
+};
 use Permanence::{Permanent, Temporary};
 use Scope::{Account, Message, Network};
 pub(crate) use table::classify;
@@ -126,6 +128,8 @@ pub(crate) enum Cause {
     Secret,
     /// The server lacks what the profile asks for, or does not serve us.
     Server,
+    /// What we have stored is not what it was.
+    Damaged,
 }
 
 /// What a word of the server means.
@@ -213,6 +217,16 @@ impl Failure {
         }
     }
 
+    /// The message cannot be sent because what is stored of it is damaged. That is no fault of its
+    /// recipients: it is set aside, not failed.
+    pub(crate) fn damaged(why: &str) -> Self {
+        Failure {
+            phase: Phase::Mail,
+            verdict: Verdict::new(Message, Permanent, Damaged),
+            reply: own_reply("5.3.0", &format!("the stored message is damaged: {why}")),
+        }
+    }
+
     /// A failure of getting connected, in words that name the server already.
     pub(crate) fn unconnected(phase: Phase, fault: Fault, words: &str) -> Self {
         let mut failure = Failure::fault(phase, fault, "", "");
@@ -236,7 +250,7 @@ impl Failure {
             (Secret, _) => TroubleKind::Credentials,
             (Tls, _) => TroubleKind::Tls,
             (Plain, Network) => TroubleKind::Network,
-            (Plain | Server | Doubtful | TooManyRecipients, _) => TroubleKind::Server,
+            (Plain | Server | Doubtful | TooManyRecipients | Damaged, _) => TroubleKind::Server,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::lane::{Health, Outage};
 use super::reply::{Cause, Failure, Permanence, own_reply};
 use super::transaction::Sent;
-use crate::mapi::SysTime;
+use crate::mapi::{MapiCode, SysTime};
 use crate::spool::{QueueRecord, QueueState, RecipientState, Reply};
 use crate::transport::{InDoubtPolicy, QueueSettings, RetrySchedule};
 
@@ -30,6 +30,8 @@ pub(crate) enum AttemptEnd {
     Broken(Failure),
     /// The reply to the final dot never came.
     InDoubt(Failure),
+    /// What is stored of the message is damaged.
+    Damaged(Failure),
     /// The server never heard of the message: the attempt does not count.
     Untried(Option<Failure>),
     /// The account could not be used in the middle of the transaction and nobody got an outcome:
@@ -44,7 +46,10 @@ impl AttemptEnd {
     /// Whether a server had the message in hand.
     fn counts(&self) -> bool {
         match self {
-            AttemptEnd::Answered | AttemptEnd::Broken(_) | AttemptEnd::InDoubt(_) => true,
+            AttemptEnd::Answered
+            | AttemptEnd::Broken(_)
+            | AttemptEnd::InDoubt(_)
+            | AttemptEnd::Damaged(_) => true,
             AttemptEnd::Untried(_) | AttemptEnd::Paused { .. } => false,
         }
     }
@@ -109,7 +114,7 @@ fn refused(
 ) -> Option<RecipientState> {
     let verdict = failure.verdict;
     let reply = failure.reply.clone();
-    if verdict.is_lane_trouble() {
+    if verdict.is_lane_trouble() || verdict.cause == Cause::Damaged {
         return None;
     }
     let believed = match (verdict.cause, before) {
@@ -136,6 +141,9 @@ pub(super) fn conclude(
         record.attempts = record.attempts.saturating_sub(1);
     }
     match end {
+        AttemptEnd::Damaged(failure) => {
+            record.last_error = format!("{}: {}", MapiCode::CORRUPT_DATA, failure.reply.text);
+        }
         AttemptEnd::Broken(failure)
         | AttemptEnd::InDoubt(failure)
         | AttemptEnd::Untried(Some(failure)) => record.last_error = failure.words(),
@@ -146,6 +154,12 @@ pub(super) fn conclude(
         return;
     }
     match end {
+        // Nothing is tried again until somebody says so, and it is not given up: what is left
+        // can be exported, and the bytes may come back.
+        AttemptEnd::Damaged(_) => {
+            record.state = QueueState::Held;
+            return;
+        }
         AttemptEnd::InDoubt(_) => {
             let resend = rules.queue.in_doubt == InDoubtPolicy::Resend;
             record.state = QueueState::InDoubt { since: rules.now, resend };

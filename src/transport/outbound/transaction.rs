@@ -44,7 +44,8 @@ pub(crate) enum TextForm {
 /// Why a text cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TextError {
-    /// It is missing or not what it was: no attempt will ever send it.
+    /// It is missing or not what it was: no attempt will ever send it, and the message is set
+    /// aside.
     Damaged(String),
     /// It cannot be read now.
     Unreadable(String),
@@ -63,9 +64,7 @@ impl From<std::io::Error> for TextError {
 impl From<TextError> for Failure {
     fn from(error: TextError) -> Self {
         match error {
-            TextError::Damaged(why) => {
-                Failure::unsendable("5.3.0", &format!("the stored message is damaged: {why}"))
-            }
+            TextError::Damaged(why) => Failure::damaged(&why),
             TextError::Unreadable(why) => {
                 let why = format!("the stored message cannot be read: {why}");
                 Failure::fault(Phase::Body, Fault::Internal, "", &why)

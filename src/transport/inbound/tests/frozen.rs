@@ -75,6 +75,25 @@ impl Spool for Frozen {
     ) -> Result<Vec<(EntryId, OutboxRecord)>> {
         self.inner.waiting_page(after, limit).await
     }
+    async fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>> {
+        self.inner.deferred_page(after, limit).await
+    }
+    async fn unsettled_page(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.unsettled_page(after, limit).await
+    }
+    async fn queue_accounts(&self) -> Result<Vec<AccountKey>> {
+        self.inner.queue_accounts().await
+    }
+    async fn queue_of(&self, account: AccountKey, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.queue_of(account, limit).await
+    }
+    fn failure(&self) -> Option<SpoolError> {
+        self.inner.failure()
+    }
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>> {
         self.inner.queue(entry).await
     }
