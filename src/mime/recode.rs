@@ -254,6 +254,11 @@ impl Visitor for Rewriter {
         if self.changed {
             rewrite.write(block, &mut self.out);
             fields::blank_bare_crs(self.out.get_mut(start..).unwrap_or_default());
+            // Fields that were taken as they are may still have lines that are too long.
+            if self.out.get(start..).is_some_and(fields::has_long_line) {
+                let long = self.out.split_off(start);
+                fields::refold(&long, &mut self.out);
+            }
         } else {
             self.out.extend_from_slice(block);
         }

@@ -172,7 +172,7 @@ fn encode_field(field: &Field<'_>) -> Option<String> {
 }
 
 /// Breaks lines of more than 998 octets, at blanks where there are any.
-fn refold(raw: &[u8], out: &mut Vec<u8>) {
+pub(super) fn refold(raw: &[u8], out: &mut Vec<u8>) {
     let limit = MAX_LINE as usize;
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
         let mut rest = line;

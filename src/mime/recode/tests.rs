@@ -313,3 +313,19 @@ fn bare_crs_of_part_headers_and_boundaries_are_mended() {
         Content-Type: text/plain;  charset=x\r\n\r\nhello\r\n--b--\r\n";
     assert_eq!(made.escape_ascii().to_string(), wanted.escape_ascii().to_string());
 }
+
+#[test]
+fn no_field_of_a_part_keeps_a_line_that_is_too_long() {
+    for field in ["Content-Transfer-Encoding: 8b", "Content-Type: text/", "X-Y: ", "Content-Type: "]
+    {
+        for accepts in [Accepts::default(), Accepts { eight_bit_mime: true, smtputf8: true }] {
+            let long = "x".repeat(1200);
+            let message = format!(
+                "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n{field}{long}\r\n\r\n\u{e4}\r\n--b--\r\n"
+            );
+            let made = recode(message.as_bytes(), accepts);
+            let longest = made.split(|octet| *octet == b'\n').map(<[u8]>::len).max().unwrap();
+            assert!(longest <= 999, "{field}: {longest}");
+        }
+    }
+}
