@@ -99,7 +99,12 @@ async fn whatever_the_instant_nothing_is_lost_and_nothing_comes_twice() {
         traffic.allow(LETTERS_PER_ROUND);
         lives.begin().await;
         bag.fill(round).await;
-        lives.end_after(life_span(&mut dice)).await;
+        // A third is killed while it starts, or soon after; the others when they are at work.
+        let begun = dice.u32(0..3) > 0;
+        if begun {
+            lives.ready().await;
+        }
+        lives.end_after(life_span(begun, &mut dice)).await;
         weather.shake();
         lives.check_spool(round).await;
         // Commands find no daemon for a while, sometimes.
@@ -124,12 +129,12 @@ async fn whatever_the_instant_nothing_is_lost_and_nothing_comes_twice() {
     assert!(verdict.has_seen_enough(rounds), "the rounds did not try what they are to try");
 }
 
-/// How long a daemon lives: often it is killed while it starts, most live for a while.
-fn life_span(dice: &mut fastrand::Rng) -> Duration {
-    let most = match dice.u32(0..10) {
-        0..2 => 300,
-        2..8 => 1500,
-        _ => 3500,
+/// How long a daemon lives, from its start or from when it is ready.
+fn life_span(begun: bool, dice: &mut fastrand::Rng) -> Duration {
+    let most = match (begun, dice.u32(0..8)) {
+        (false, _) => 400,
+        (true, 0) => 2500,
+        (true, _) => 900,
     };
     Duration::from_millis(dice.u64(1..most))
 }

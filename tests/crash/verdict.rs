@@ -75,10 +75,11 @@ impl Verdict {
     /// Whether there was enough of everything for the figures to mean something.
     pub(crate) fn has_seen_enough(&self, rounds: u32) -> bool {
         let rounds = usize::try_from(rounds).unwrap();
-        self.accepted >= rounds
+        self.kills == rounds
+            && self.accepted >= rounds
             && self.delivered >= rounds
+            && self.reported > 0
             && self.fetched.injected >= rounds
-            && self.kills == rounds
     }
 
     fn blame(&mut self, what: impl Into<String>) {
