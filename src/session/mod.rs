@@ -88,7 +88,7 @@ impl Session {
         check_names(profile, &options.transports)?;
         let runtime = tokio::runtime::Handle::current();
         let (folder, wait) = (options.state_folder.join("spool"), options.lock_wait);
-        let spool_options = SpoolOptions { lock_wait: wait, ..SpoolOptions::default() };
+        let spool_options = SpoolOptions { lock_wait: wait, ..options.spool };
         let opened =
             tokio::task::spawn_blocking(move || SledSpool::open(&folder, spool_options)).await;
         let sled = Arc::new(
