@@ -228,3 +228,164 @@ async fn two_hundred_messages_are_fetched_once_over_crashes() {
     }
     assert_eq!(messages(&program.maildir(), "INBOX").len(), COUNT);
 }
+
+/// A file system of its own, so small that a test can fill it.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// Needs to be root: this test is about a real file system, and says so where it cannot have
+    /// one.
+    fn mount(at: std::path::PathBuf, megabytes: u32) -> SmallDisk {
+        std::fs::create_dir_all(&at).unwrap();
+        let size = format!("size={megabytes}m,mode=0700");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&at)
+            .output();
+        let mounted = mounted.expect("`mount` can be started");
+        assert!(
+            mounted.status.success(),
+            "a tmpfs cannot be mounted; run this test as root: {}",
+            String::from_utf8_lossy(&mounted.stderr)
+        );
+        SmallDisk(at)
+    }
+
+    /// Leaves so many megabytes free.
+    fn fill(&self, leaving: u64) {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let ballast = vec![1; usize::try_from(free - leaving * 1024 * 1024).unwrap()];
+        std::fs::write(self.0.join("ballast"), ballast).unwrap();
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_takes_nothing_new_and_lets_the_queue_drain() {
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let disk = SmallDisk::mount(program.path("state"), 160);
+    let full = async |subject: &str| {
+        let said =
+            program.run(&["send", "-t", "bob@example.org", "-s", subject, "--body", "x"]).await;
+        assert_eq!(said.code, 75, "{said:?}");
+        assert!(said.err.contains("MAPI_E_NOT_ENOUGH_DISK"), "{said:?}");
+    };
+    let mut queued = Vec::new();
+    for number in 0..4 {
+        queued.push(program.send(&format!("early {number}"), "bob@example.org").await);
+    }
+    // Less than the reserve of 64 MiB, more than the half of it that what was accepted may use.
+    disk.fill(48);
+    full("refused").await;
+    let raw = "From: ann@example.org\r\nTo: bob@example.org\r\nSubject: raw\r\n\r\n".to_owned()
+        + &"x".repeat(100_000);
+    let said = program.run_with(&["send", "--raw"], raw.as_bytes()).await;
+    assert_eq!(said.code, 75, "{said:?}");
+    assert_eq!(program.json(&["queue"]).await.as_array().unwrap().len(), 4);
+    assert_eq!(program.run(&["cancel", &queued[3]]).await.code, 0);
+    let checked = program.run(&["fsck"]).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+
+    let daemon = program.daemon().await;
+    full("refused by the daemon").await;
+    await_empty_queue(&program).await;
+    full("refused again").await;
+    let checked = program.run(&["fsck", "--repair"]).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+    assert_eq!(accepted(&office), once((0..3).map(|number| format!("early {number}"))));
+    // Room is all it takes.
+    disk.empty();
+    program.send("late", "bob@example.org").await;
+    await_empty_queue(&program).await;
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    let early = (0..3).map(|number| format!("early {number}"));
+    assert_eq!(accepted(&office), once(early.chain(["late".to_owned()])));
+}
+
+/// `fsck` through the command line: beside the daemon and without it, on a spool that is damaged
+/// and on one that cannot be opened at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fsck_finds_mends_and_exports() {
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let body = "a line of some length, again and again\r\n".repeat(600);
+    let raw = format!("From: ann@example.org\r\nTo: bob@example.org\r\nSubject: big\r\n\r\n{body}");
+    let said = program.run_with(&["send", "--raw"], raw.as_bytes()).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let id = said.out.trim_end().to_owned();
+    let small = program.send("small", "bob@example.org").await;
+    let clean = program.json(&["fsck"]).await;
+    assert_eq!((&clean["messages"], &clean["kinds"]), (&2.into(), &serde_json::json!({})));
+
+    let spool = program.path("state/test/spool");
+    let mut files = Vec::new();
+    for part in std::fs::read_dir(spool.join("bodies")).unwrap().map(Result::unwrap) {
+        files.extend(std::fs::read_dir(part.path()).unwrap().map(|file| file.unwrap().path()));
+    }
+    assert_eq!(files.len(), 1);
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&files[0], &bytes).unwrap();
+    let looked = program.run(&["fsck"]).await;
+    assert_eq!(looked.code, 1, "{looked:?}");
+    assert!(looked.out.contains("damaged body"), "{looked:?}");
+
+    let export = program.path("saved");
+    let export_text = export.to_str().unwrap();
+    let mended = program.run(&["--json", "fsck", "--repair", "--export", export_text]).await;
+    assert_eq!(mended.code, 1, "{mended:?}");
+    let report: serde_json::Value = serde_json::from_str(&mended.out).unwrap();
+    assert_eq!(report["findings"][0]["remedy"], "set-aside", "{report}");
+    assert_eq!(report["exported"]["messages"], 2, "{report}");
+    assert_eq!(report["exported"]["incomplete"], 1, "{report}");
+    let saved = std::fs::read(export.join(format!("{id}.eml"))).unwrap();
+    assert_eq!(saved.len(), bytes.len(), "what is left of it, to the last byte");
+    let note = std::fs::read(export.join(format!("{id}.json"))).unwrap();
+    let note: serde_json::Value = serde_json::from_slice(&note).unwrap();
+    assert_eq!((&note["complete"], &note["state"]), (&false.into(), &"held".into()));
+    assert_eq!(note["recipients"][0]["address"], "bob@example.org");
+    let shown = program.run(&["queue", "show", &id]).await;
+    assert!(shown.out.contains("MAPI_E_CORRUPT_DATA"), "{shown:?}");
+
+    // Beside the daemon: clean, and the one that is whole is sent.
+    let daemon = program.daemon().await;
+    let sent = wait::until_async("the small one", PATIENCE, async || {
+        (accepted(&office) == once(["small".to_owned()].into_iter())).then_some(())
+    });
+    sent.await.unwrap();
+    let checked = program.json(&["fsck", "--repair"]).await;
+    assert_eq!(checked["set_aside"], 1, "{checked}");
+    assert!(!small.is_empty());
+    assert_eq!(program.run(&["cancel", &id]).await.code, 0);
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+
+    // The tree itself: nothing works but fsck, which sets it aside and begins anew.
+    let said = program.run_with(&["send", "--raw"], raw.as_bytes()).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    let damage = std::fs::read_dir(spool.join("db")).unwrap().map(Result::unwrap);
+    let config = damage.map(|file| file.path()).find(|file| file.ends_with("conf")).unwrap();
+    std::fs::write(config, b"no configuration at all").unwrap();
+    assert_eq!(program.run(&["queue"]).await.code, 74);
+    let looked = program.run(&["fsck"]).await;
+    assert_eq!(looked.code, 1, "{looked:?}");
+    assert!(looked.out.contains("unreadable spool"), "{looked:?}");
+    let rescued = program.path("rescued");
+    let mended = program.run(&["fsck", "--repair", "--export", rescued.to_str().unwrap()]).await;
+    assert_eq!(mended.code, 1, "{mended:?}");
+    let saved = std::fs::read_dir(&rescued).unwrap().next().unwrap().unwrap().path();
+    assert!(std::fs::read_to_string(saved).unwrap().contains("Subject: big"));
+    let checked = program.run(&["fsck"]).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+}

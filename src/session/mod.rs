@@ -90,7 +90,7 @@ impl Session {
         check_names(profile, &options.transports)?;
         let runtime = tokio::runtime::Handle::current();
         let (folder, wait) = (options.state_folder.join("spool"), options.lock_wait);
-        let spool_options = SpoolOptions { lock_wait: wait, ..SpoolOptions::default() };
+        let spool_options = SpoolOptions { lock_wait: wait, ..options.spool };
         let state_folder = options.state_folder.clone();
         let opened = tokio::task::spawn_blocking(move || {
             make_private_folder(&state_folder).map_err(|error| unusable(&state_folder, &error))?;

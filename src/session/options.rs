@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::mapi::{LogonFlags, TransportNotify};
+use crate::spool::SpoolOptions;
 use crate::spooler::TransportService;
 
 /// Whether and how the transports of a profile are logged on.
@@ -56,6 +57,9 @@ pub struct SessionOptions {
     /// Transports of other providers, logged on behind those of the profile and in this order
     /// (AT-3). Default: none.
     pub transports: Vec<TransportService>,
+    /// How the spool is opened, but for its `lock_wait`, which is that of these options. Default:
+    /// as [`SpoolOptions`] says.
+    pub spool: SpoolOptions,
 }
 
 impl SessionOptions {
@@ -67,6 +71,7 @@ impl SessionOptions {
             lock_wait: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
             transports: Vec::new(),
+            spool: SpoolOptions::default(),
         }
     }
 

@@ -262,3 +262,80 @@ pub(super) async fn cancel_unowned(
 fn sent_already(entry: &EntryId) -> MapiError {
     MapiError::new(MapiCode::UNABLE_TO_ABORT, format!("{entry} was sent already"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::mapi::Priority;
+    use crate::profile::Environment;
+    use crate::spool::{Envelope, SledSpool, SpoolOptions};
+
+    fn entry(number: u64) -> EntryId {
+        EntryId::from_ulid(ulid::Ulid::from_parts(1_700_000_000_000, number.into()))
+    }
+
+    fn profile() -> Profile {
+        let text = "[[transport]]\nname = \"work\"\nidentity = \"a@b.org\"\n[transport.smtp]\n\
+                    host = \"localhost\"\nuser = \"a\"\npassword = \"x\"\n";
+        let file = std::path::Path::new("/nowhere/test.toml");
+        Profile::parse("test", text, file, &Environment::empty()).unwrap()
+    }
+
+    /// So many messages with a transport, and some whose rows do not fit together.
+    async fn fill(spool: &SledSpool, messages: u64, orphans: u64) {
+        let mut body = spool.new_body(None).await.unwrap();
+        body.write(b"text").await.unwrap();
+        let body = body.finish().await.unwrap();
+        let id = body.id();
+        let mut batch = Batch::new().with_body(body);
+        for number in 0..messages + orphans {
+            let record = QueueRecord {
+                revision: 0,
+                transport: "work".to_owned(),
+                state: QueueState::Due,
+                priority: Priority::Normal,
+                submitted: SysTime::EPOCH,
+                expires: SysTime::MAX,
+                due: SysTime::MAX,
+                attempts: 0,
+                envelope: Envelope::default(),
+                body: id,
+                size: 4,
+                subject: String::new(),
+                message_id: String::new(),
+                last_error: String::new(),
+            };
+            let (entry, expect) = (entry(number), Expect::Absent);
+            if number < messages {
+                let record = Box::new(outbox_of(&record));
+                batch.push(Op::PutOutbox { entry: entry.clone(), record, expect });
+            }
+            batch.push(Op::PutQueue { entry, record: Box::new(record), expect });
+        }
+        spool.commit(batch).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_open_costs_what_is_unsettled_and_not_what_waits() {
+        let mut costs = Vec::new();
+        for messages in [10, 1_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let options = SpoolOptions { reserve: 0, ..SpoolOptions::default() };
+            let spool = SledSpool::open(folder.path(), options).unwrap();
+            fill(&spool, messages, 3).await;
+            let before = spool.reads();
+            reconcile(&spool, &profile()).await.unwrap();
+            costs.push(spool.reads() - before);
+            let found = spool.outbox_page(None, usize::MAX).await.unwrap().len();
+            assert_eq!(
+                u64::try_from(found).unwrap(),
+                messages + 3,
+                "each has its Outbox row again"
+            );
+            assert_eq!(spool.unsettled_page(None, 9).await.unwrap(), []);
+        }
+        let same = costs.windows(2).all(|pair| pair.first() == pair.last());
+        assert!(same && costs.iter().all(|cost| *cost < 100), "{costs:?}");
+    }
+}

@@ -138,13 +138,16 @@ fn set_aside(mending: &mut Mending<'_>, table: u8) -> Result<(), SpoolError> {
     Ok(())
 }
 
+/// A row that is put, or removed where there is no value.
+pub(super) type RowChange = (Vec<u8>, Option<IVec>);
+
 /// What changes when the row at `key` with this head goes to quarantine, with all its bytes.
 pub(super) fn quarantine_rows(
     rows: &impl Rows,
     key: &[u8],
     head: &IVec,
     reason: String,
-) -> Result<Vec<(Vec<u8>, Option<IVec>)>, SpoolError> {
+) -> Result<Vec<RowChange>, SpoolError> {
     let mut changes = vec![(key.to_vec(), None)];
     let mut bytes = head.to_vec();
     for number in 0..codec::overflow_rows(head) {

@@ -116,6 +116,12 @@ impl SledSpool {
         store.clone().ok_or(SpoolError::Closed)
     }
 
+    /// How many rows were read so far.
+    #[cfg(test)]
+    pub(crate) fn reads(&self) -> u64 {
+        self.store().map_or(0, |store| store.reads())
+    }
+
     /// The folders of body files.
     pub(super) fn folder(&self) -> &Arc<BodyFolder> {
         &self.folder

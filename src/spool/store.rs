@@ -192,6 +192,12 @@ impl Store {
         }
     }
 
+    /// How many rows were read so far.
+    #[cfg(test)]
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// The tree itself, for the migrations.
     pub(super) fn tree(&self) -> &sled::Tree {
         &self.tree

@@ -6,6 +6,7 @@ mod bench;
 mod bodies;
 mod crash;
 mod damage;
+mod failpoints;
 mod fsck;
 mod model;
 mod rows;

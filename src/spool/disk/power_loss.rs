@@ -241,7 +241,7 @@ async fn what_a_power_loss_leaves_opens_and_is_in_order() {
         }
     });
     // Enough of them, spread over the whole.
-    let step = cases.len().div_ceil(120);
+    let step = cases.len().div_ceil(60);
     for (commit, remains) in cases.iter().step_by(step) {
         opens(&recorded, *commit, remains).await;
     }
