@@ -1,6 +1,6 @@
 //! Points f to k through the traits alone: the server stands still somewhere in the dialogue.
 
-use postoffice::{Protocol, SmtpExtension};
+use postoffice::{Listener, Protocol, SmtpExtension};
 use postrider::mapi::{EndMessageFlags, MapiCode, MessageRef, StatusCode, TransportNotify};
 use postrider::spool::{HistoryEnd, RecipientState};
 
@@ -9,6 +9,7 @@ use crate::foreign_message::{Holds, HostMessage};
 use crate::foreign_rig::{finish, submit};
 use crate::held_spool::Place;
 use crate::points::{Fate, LARGE, Point, TO, text};
+use crate::sockets::await_closed;
 use crate::stage::{NEW, Stage};
 
 const BEGIN: TransportNotify = TransportNotify::BEGIN_OUTBOUND;
@@ -65,9 +66,10 @@ fn cancel_at(point: Point, name: Name) {
     match point.fate() {
         Fate::Cancelled => {
             stage.host.wait_flag(StatusCode::OUTBOUND_ACTIVE, false);
-            if point != Point::AmidText {
+            match point {
                 // A server that does not read does not see either that we have gone.
-                stage.await_no_connection();
+                Point::AmidText => await_closed(stage.rig.office.port(Listener::Smtps)),
+                _ => stage.await_no_connection(),
             }
             // Whatever it had not read yet, it reads now.
             hang.remove();

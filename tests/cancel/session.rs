@@ -1,14 +1,16 @@
 //! `Session::cancel` (OB-15) and TransportNotify through a session, at every point of the dialogue,
 //! and the cancel of what a session receives.
 
-use postoffice::{Action, Fault, FaultHandle, ImapPhase, PostOffice, Protocol, SmtpExtension};
+use postoffice::{
+    Action, Fault, FaultHandle, ImapPhase, Listener, PostOffice, Protocol, SmtpExtension, SmtpPhase,
+};
 use postrider::mapi::{EntryId, MapiCode, MapiResult, TransportNotify};
 use postrider::session::{
     Logon, NotifyRequest, QueueRowState, RawEnvelope, RecipientRowState, Service, Session,
 };
 
 use crate::foreign_message::Hold;
-use crate::house::{GRACE, House, PATIENCE, assert_all};
+use crate::house::{Account, GRACE, House, PATIENCE, Server, assert_all};
 use crate::letters::letter;
 use crate::maildir::{await_messages, messages};
 use crate::office::{account, office, sender};
@@ -138,6 +140,45 @@ async fn a_session_notifies_of_a_cancel_at_every_point_of_the_dialogue() {
     for point in Point::ALL {
         println!("{point:?}");
         cancel_at(point, Call::Notify).await;
+    }
+}
+
+/// Points f and g where TLS begins with STARTTLS.
+///
+/// Proves: OB-15, TN-17
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_cancels_at_every_step_of_starttls() {
+    let hang = |phase| Fault::smtp(phase, Action::Hang).once();
+    let faults = [
+        hang(SmtpPhase::Connect),
+        hang(SmtpPhase::Greeting),
+        hang(SmtpPhase::Ehlo),
+        hang(SmtpPhase::StartTls).after_effect(),
+        hang(SmtpPhase::TlsHandshake),
+        hang(SmtpPhase::Ehlo).nth(2),
+    ];
+    for fault in faults {
+        println!("{fault:?}");
+        let office = office().await;
+        let hang = office.inject(fault);
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, office.ca_pem()).unwrap();
+        let server = Server::starttls(office.address(Listener::Smtp).unwrap(), &ca_file);
+        let account = Account::new("work", "ann@example.org").smtp(server.login("ann", "secret"));
+        let house = House::new(&[account]);
+        let session = house.open(Logon::Full).await;
+        let entry = submit(&session, text(100)).await;
+        hang.reached(PATIENCE).await.unwrap();
+        cancel(&session, Call::Cancel, &entry).await.unwrap();
+        assert_eq!(ended(&session, &entry).await, QueueRowState::Cancelled);
+        no_connection(&office).await;
+        let next = session.submit(letter("next", &["bob@example.org"])).await.unwrap();
+        assert_eq!(ended(&session, &next).await, QueueRowState::Finished);
+        assert_eq!(office.accepted_count(), 1);
+        assert_eq!(office.counters(Protocol::Smtp).connections, 2, "it was used again");
+        hang.remove();
+        session.shutdown(GRACE).await.unwrap();
     }
 }
 

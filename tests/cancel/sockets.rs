@@ -37,7 +37,17 @@ pub(crate) fn towards(port: u16) -> Vec<Socket> {
     sockets.collect()
 }
 
+const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
+
+/// Waits until those who connect have closed; a server that does not read does not see that.
+pub(crate) fn await_closed(port: u16) {
+    let closed = || {
+        let open = towards(port).iter().any(|socket| socket.state == ESTABLISHED);
+        (!open).then_some(())
+    };
+    realservers::wait::until("our side is closed", PATIENCE, closed).unwrap();
+}
 
 fn unanswered(port: u16) -> usize {
     towards(port).iter().filter(|socket| socket.state == SYN_SENT).count()

@@ -193,6 +193,6 @@ fn what_the_spooler_has_saved_stays_and_comes_once() {
     assert_eq!(messages(&maildir, "INBOX").len(), 1);
     assert_eq!(house.rig.office.message_count("ann", "INBOX"), 1);
     house.assert_next_goes();
-    house.log_off();
     assert_eq!(messages(&maildir, "INBOX").len(), 1);
+    house.log_off();
 }
