@@ -55,7 +55,7 @@ impl Connector {
             // It does not know EHLO, so it does not know STARTTLS.
             500..=504 => Some(NetErrorKind::StartTlsNotOffered),
             400..=499 => Some(NetErrorKind::Unavailable),
-            500..=599 => Some(NetErrorKind::Rejected),
+            505..=599 => Some(NetErrorKind::Rejected),
             _ => Some(NetErrorKind::Protocol),
         };
         if let Some(kind) = refusal {

@@ -87,14 +87,17 @@ impl Case {
     }
 
     fn fault(self) -> Fault {
+        // What comes behind the final dot is more than the sockets hold: a server that gets to the
+        // end of it takes the message.
+        let octets = if self.phase == SmtpPhase::FinalDot { 40_000_000 } else { 2_000_000 };
         let action = match self.breaks {
             Break::Reset => Action::Reset,
             Break::Drop => Action::Drop,
             Break::HalfClose => Action::HalfClose,
             Break::Hang => Action::Hang,
             Break::Garbage => Action::Replace(b"\x00\xff\xfe nonsense \x80\r\n".to_vec()),
-            Break::Flood => Action::Flood { line: b"250-more".to_vec(), times: 200_000 },
-            Break::EndlessLine => Action::EndlessLine { bytes: 4_000_000 },
+            Break::Flood => Action::Flood { line: b"250-more".to_vec(), times: octets / 10 },
+            Break::EndlessLine => Action::EndlessLine { bytes: octets },
             Break::Dribble => Action::Dribble { pause: Duration::ZERO },
             Break::OddOctets => {
                 let code: &[u8] = match self.phase {
