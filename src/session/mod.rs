@@ -35,7 +35,7 @@ use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
 };
 use crate::profile::{Profile, sections};
-use crate::spi::{MessageStore, NotifyData, ProfileSection};
+use crate::spi::{MessageStore, NotifyData, ProfileSection, ServiceEntry};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
@@ -57,6 +57,8 @@ pub struct Session {
     clock: Arc<dyn Clock>,
     /// Transports of other providers.
     transports: Vec<TransportService>,
+    /// Called for what a transport of the profile lacks (LG-8).
+    configuration: Option<Arc<dyn ServiceEntry>>,
     spool: Arc<dyn Spool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
@@ -112,6 +114,7 @@ impl Session {
             logon: options.logon,
             clock: options.clock,
             transports: options.transports,
+            configuration: options.configuration,
             spool,
             store,
             running: None,
@@ -133,13 +136,13 @@ impl Session {
             .iter()
             .zip(&self.sections)
             .map(|(transport, section)| TransportService {
-                name: transport.name.clone(),
-                provider: Arc::clone(&provider) as _,
                 provider_name: "SMTP/IMAP".to_owned(),
                 section: section.clone(),
                 senders: std::iter::once(transport.identity.address.clone())
                     .chain(transport.aliases.iter().cloned())
                     .collect(),
+                configuration: self.configuration.clone(),
+                ..TransportService::new(&transport.name, Arc::clone(&provider) as _)
             })
             .chain(self.transports.iter().cloned())
             .collect();

@@ -14,6 +14,7 @@
 mod message;
 mod profile_section;
 mod provider;
+mod service;
 mod status;
 mod store;
 mod support;
@@ -23,6 +24,7 @@ pub use profile_section::{ProfileSection, SecretError, SecretSource, SectionValu
 pub use provider::{
     AddressTypes, Incoming, LogonOutcome, NotifyData, SubmitError, XpLogon, XpProvider,
 };
+pub use service::ServiceEntry;
 pub use status::{StatusColumns, StatusObject, StatusRow, StatusRowKind};
 pub use store::{MessageStore, OutgoingRow, OutgoingState, Report};
 pub use support::{RecipientReport, ReportKind, Support, Yield};

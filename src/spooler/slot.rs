@@ -1,13 +1,15 @@
 //! One logon as the spooler keeps it, and the support object the logon calls back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::{Shared, TransportService};
+use super::guarded_logon::GuardedLogon;
+use super::open_calls::OpenCalls;
 use super::reports;
 use super::routing::RouteTarget;
 use super::status_table::HostColumns;
@@ -22,8 +24,10 @@ use crate::spi::{
 /// A logon and what the host knows of it.
 pub(crate) struct Slot {
     pub(crate) name: String,
+    /// The message service it belongs to (LG-8).
+    pub(crate) service: String,
     pub(crate) senders: Vec<String>,
-    pub(crate) section: ProfileSection,
+    section: Mutex<ProfileSection>,
     pub(crate) row_id: u32,
     pub(crate) host: HostColumns,
     /// From the success of TransportLogon to the release. The logon holds its support object and
@@ -38,6 +42,10 @@ pub(crate) struct Slot {
     pub(crate) ends: Backlog,
     /// StartMessage calls that run.
     pub(crate) starts: Backlog,
+    /// SubmitMessage calls that run.
+    pub(crate) submits: OpenCalls,
+    /// How many of them have come to a standstill.
+    standing: AtomicUsize,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
     /// How often STATUS_INBOUND_FLUSH was set: tells one flush from the next.
@@ -52,17 +60,16 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new(
-        name: String,
-        senders: Vec<String>,
-        section: ProfileSection,
+        service: &TransportService,
         row_id: u32,
         host: HostColumns,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<EntryId>) {
         let (sent_deferred, receiver) = mpsc::unbounded_channel();
         let slot = Slot {
-            name,
-            senders,
-            section,
+            name: service.name.clone(),
+            service: service.service.clone(),
+            senders: service.senders.clone(),
+            section: Mutex::new(service.section.clone()),
             row_id,
             host,
             logon: Mutex::new(None),
@@ -71,6 +78,8 @@ impl Slot {
             sent_deferred,
             ends: Backlog::default(),
             starts: Backlog::default(),
+            submits: OpenCalls::default(),
+            standing: AtomicUsize::new(0),
             config_change: Notify::new(),
             inbound_flushes: AtomicU64::new(0),
             critical_section: AtomicBool::new(false),
@@ -81,7 +90,31 @@ impl Slot {
     }
 
     pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
-        *self.lock_logon() = Some((logon, flags));
+        *self.lock_logon() = Some((GuardedLogon::new(logon, &self.name), flags));
+    }
+
+    /// The settings of the logon (LG-3).
+    pub(crate) fn section(&self) -> ProfileSection {
+        self.section.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the logon other settings: to be seen by the next that asks.
+    pub(crate) fn set_section(&self, section: ProfileSection) {
+        *self.section.lock().unwrap_or_else(PoisonError::into_inner) = section;
+    }
+
+    /// Whether a call has come to a standstill, so that the transport gets nothing more for now.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.standing.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn stand_still(&self) {
+        self.standing.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One call moves again or is over; `true` when it was the last.
+    pub(crate) fn move_on(&self) -> bool {
+        self.standing.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
     /// Releases the logon (LG-1); calls that run keep it until they return.
@@ -173,7 +206,7 @@ pub(crate) struct SlotSupport {
 #[async_trait]
 impl Support for SlotSupport {
     fn profile_section(&self) -> ProfileSection {
-        self.slot.section.clone()
+        self.slot.section()
     }
 
     fn spooler_notify(&self, flags: SpoolerNotify, entry: Option<&EntryId>) {
@@ -204,11 +237,15 @@ impl Support for SlotSupport {
         }
     }
 
-    async fn spooler_yield(&self) -> Yield {
+    /// Go on, unless the session ends or the message is being cancelled by the user.
+    async fn spooler_yield(&self, entry: Option<&EntryId>) -> Yield {
         tokio::task::yield_now().await;
-        match self.shared.upgrade() {
-            Some(shared) if !shared.ending.is_cancelled() => Yield::Continue,
-            _ => Yield::CancelMessage,
+        self.slot.submits.alive(entry);
+        let Some(shared) = self.shared.upgrade() else { return Yield::CancelMessage };
+        let unwanted = entry.is_some_and(|entry| shared.wishes.is_unwanted(entry));
+        match shared.ending.is_cancelled() || unwanted {
+            false => Yield::Continue,
+            true => Yield::CancelMessage,
         }
     }
 

@@ -38,7 +38,7 @@ impl Support for Host {
         self.signals.lock().unwrap().push(flags);
     }
 
-    async fn spooler_yield(&self) -> Yield {
+    async fn spooler_yield(&self, _: Option<&EntryId>) -> Yield {
         Yield::Continue
     }
 

@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 
 use super::logon::Logon;
-use crate::mapi::{FlushFlags, MapiCode, MapiResult, ResourceMethods, ValidateFlags};
+use crate::mapi::{
+    EntryId, FlushFlags, MapiCode, MapiError, MapiResult, ResourceMethods, ValidateFlags,
+};
 use crate::spi::{StatusObject, XpLogon};
 
 /// `IMAPIStatus` of a logon; ends with it.
@@ -33,8 +35,15 @@ impl StatusObject for StatusEntry {
         self.logon()?.validate_state(flags).await
     }
 
-    async fn flush_queues(&self, flags: FlushFlags) -> MapiResult<()> {
-        self.logon()?.flush_queues(flags).await
+    async fn flush_queues(&self, target: Option<&EntryId>, flags: FlushFlags) -> MapiResult<()> {
+        let logon = self.logon()?;
+        match target {
+            None => logon.flush_queues(flags).await,
+            Some(_) => Err(MapiError::new(
+                MapiCode::INVALID_PARAMETER,
+                "the target of FlushQueues is reserved here",
+            )),
+        }
     }
 
     async fn settings_dialog(&self) -> MapiResult<()> {

@@ -139,7 +139,7 @@ fn unknown_flags_are_refused_and_change_nothing() {
     let validate = ValidateFlags::from_bits_retain(0x2) | ValidateFlags::CONFIG_CHANGED;
     let unknown = MapiCode::UNKNOWN_FLAGS;
     assert_eq!(code(wait("FlushQueues", logon.flush_queues(flush))), unknown);
-    assert_eq!(code(wait("FlushQueues", entry.flush_queues(flush))), unknown);
+    assert_eq!(code(wait("FlushQueues", entry.flush_queues(None, flush))), unknown);
     assert_eq!(code(wait("ValidateState", logon.validate_state(validate))), unknown);
     assert_eq!(code(wait("ValidateState", entry.validate_state(validate))), unknown);
     let seen = host.seen();
@@ -185,11 +185,11 @@ fn the_status_object_does_what_its_bits_say() {
     wait("ValidateState", entry.validate_state(ValidateFlags::CONFIG_CHANGED)).unwrap();
     assert_eq!(host.seen().count(SpoolerNotify::CONFIG_CHANGE), 1);
     assert!(methods.contains(ResourceMethods::FLUSH_QUEUES));
-    wait("FlushQueues", entry.flush_queues(FlushFlags::UPLOAD)).unwrap();
+    wait("FlushQueues", entry.flush_queues(None, FlushFlags::UPLOAD)).unwrap();
     assert!(had(&host.seen(), StatusCode::OUTBOUND_FLUSH));
     host.wait_flag(StatusCode::OUTBOUND_FLUSH, false);
     drop(logon);
     host.wait_until("the support object is released", |seen| seen.released);
-    let ended = code(wait("FlushQueues", entry.flush_queues(FlushFlags::UPLOAD)));
+    let ended = code(wait("FlushQueues", entry.flush_queues(None, FlushFlags::UPLOAD)));
     assert_eq!(ended, MapiCode::END_OF_SESSION, "it does not keep the logon alive");
 }

@@ -58,6 +58,10 @@ pub(crate) struct Seen {
     pub(crate) row: StatusColumns,
     /// Each StatusRecips: message, attempt, recipients.
     pub(crate) reports: Vec<(EntryId, u32, Vec<RecipientReport>)>,
+    /// Each SpoolerYield, with the message it was about.
+    pub(crate) yields: Vec<Option<EntryId>>,
+    /// What SpoolerYield answers; go on, unless a test says otherwise.
+    pub(crate) answer: Option<Yield>,
     /// The transport has let go of the support object.
     pub(crate) released: bool,
 }
@@ -157,8 +161,13 @@ impl Support for HostSupport {
         self.0.note(|seen| seen.notified.push((flags, entry.cloned())));
     }
 
-    async fn spooler_yield(&self) -> Yield {
-        Yield::Continue
+    async fn spooler_yield(&self, entry: Option<&EntryId>) -> Yield {
+        let mut answer = Yield::Continue;
+        self.0.note(|seen| {
+            seen.yields.push(entry.cloned());
+            answer = seen.answer.unwrap_or(Yield::Continue);
+        });
+        answer
     }
 
     fn modify_status_row(
@@ -174,12 +183,16 @@ impl Support for HostSupport {
             let StatusColumns {
                 display_name,
                 identity_display,
+                identity_entry_id,
+                identity_search_key,
                 status_code,
                 status_string,
                 resource_methods,
             } = columns.clone();
             row.display_name = display_name.or(row.display_name);
             row.identity_display = identity_display.or(row.identity_display);
+            row.identity_entry_id = identity_entry_id.or(row.identity_entry_id);
+            row.identity_search_key = identity_search_key.or(row.identity_search_key);
             row.status_code = status_code.or(row.status_code);
             row.status_string = status_string.or(row.status_string);
             row.resource_methods = resource_methods.or(row.resource_methods);
