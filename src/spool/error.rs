@@ -52,11 +52,10 @@ impl SpoolError {
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         SpoolError::Io { what: what.into(), source }
     }
-}
 
-impl From<SpoolError> for MapiError {
-    fn from(error: SpoolError) -> Self {
-        let code = match &error {
+    /// The code by which the contract names it.
+    pub fn code(&self) -> MapiCode {
+        match self {
             SpoolError::Conflict(_) => MapiCode::OBJECT_CHANGED,
             SpoolError::DiskFull { .. } => MapiCode::NOT_ENOUGH_DISK,
             SpoolError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
@@ -67,7 +66,12 @@ impl From<SpoolError> for MapiError {
             SpoolError::Locked => MapiCode::BUSY,
             SpoolError::NewerSchema { .. } => MapiCode::VERSION,
             SpoolError::Closed => MapiCode::END_OF_SESSION,
-        };
-        MapiError::new(code, error.to_string())
+        }
+    }
+}
+
+impl From<SpoolError> for MapiError {
+    fn from(error: SpoolError) -> Self {
+        MapiError::new(error.code(), error.to_string())
     }
 }

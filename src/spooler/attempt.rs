@@ -180,7 +180,7 @@ async fn hand_over_locked(
                 return Ok(Handed::Deferred);
             }
             Answer::Error(error) | Answer::Refused(error) => {
-                show_panic(shared, slot, &error);
+                slot.show_panic(&shared.table);
                 return Err(error);
             }
             Answer::Later(after) => return Ok(Handed::Later(after)),
@@ -241,7 +241,7 @@ async fn hand_over_locked(
                     given.extend(rows);
                 }
                 Answer::Error(error) => {
-                    show_panic(shared, slot, &error);
+                    slot.show_panic(&shared.table);
                     tracing::error!(%entry, transport = %slot.name, %error, "SubmitMessage failed");
                     worst = worse(worst, Handed::Error);
                     given.extend(rows);
@@ -348,10 +348,7 @@ async fn submit(
             Ok(end) => end,
             Err(error) => return refusal(shared, &entry, error),
         };
-        // Whatever it was, it works again.
-        if !slot.stands_still() {
-            shared.table.trouble(slot.row_id, None);
-        }
+        slot.works(&shared.table);
         if end.contains(EndMessageFlags::RESEND_NOW) {
             continue;
         }
@@ -386,14 +383,6 @@ fn refusal(shared: &Shared, entry: &EntryId, error: SubmitError) -> Answer {
         | MapiCode::NO_SUPPORT
         | MapiCode::NO_RECIPIENTS => Answer::Refused(error.error),
         _ => Answer::Error(error.error),
-    }
-}
-
-/// A transport that panics is in trouble, whatever its row says; the next call that goes well
-/// ends that.
-fn show_panic(shared: &Shared, slot: &Slot, error: &MapiError) {
-    if error.code() == MapiCode::CALL_FAILED {
-        shared.table.trouble(slot.row_id, Some(error.to_string()));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,16 +28,53 @@ const SERVER_LIMIT: Duration = Duration::from_secs(300);
 pub(crate) struct GuardedLogon {
     inner: Arc<dyn XpLogon>,
     name: String,
+    last_panic: Arc<LastPanic>,
+}
+
+/// What the last panic was that has not been shown yet.
+#[derive(Debug, Default)]
+pub(crate) struct LastPanic(Mutex<Option<String>>);
+
+impl LastPanic {
+    /// Takes it, to be shown.
+    pub(crate) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn keep(&self, words: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.to_owned());
+    }
 }
 
 impl GuardedLogon {
-    pub(crate) fn new(inner: Arc<dyn XpLogon>, name: &str) -> Arc<dyn XpLogon> {
-        Arc::new(GuardedLogon { inner, name: name.to_owned() })
+    pub(crate) fn new(
+        inner: Arc<dyn XpLogon>,
+        name: &str,
+        last_panic: &Arc<LastPanic>,
+    ) -> Arc<dyn XpLogon> {
+        Arc::new(GuardedLogon {
+            inner,
+            name: name.to_owned(),
+            last_panic: Arc::clone(last_panic),
+        })
+    }
+
+    /// A call about a message: how long it may take is seen to where it is made.
+    async fn about_message<T, E: From<MapiError>>(
+        &self,
+        call: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+            let error = panicked(&self.name, call, panic.as_ref());
+            self.last_panic.keep(error.detail());
+            Err(error.into())
+        })
     }
 }
 
 /// Answers a panic of `work` as an error that says in which call of which transport it was.
-pub(crate) async fn caught<T>(
+async fn caught<T>(
     transport: &str,
     call: &str,
     work: impl Future<Output = MapiResult<T>>,
@@ -96,22 +133,20 @@ impl XpLogon for GuardedLogon {
         .await
     }
 
-    /// How long it may take is seen to where it is called.
     async fn submit_message(
         &self,
         flags: SubmitMessageFlags,
         message: Arc<dyn Message>,
         reference: &MessageRefCell,
     ) -> Result<(), SubmitError> {
-        let call = async { self.inner.submit_message(flags, message, reference).await };
-        let ended = AssertUnwindSafe(call).catch_unwind().await;
-        ended.unwrap_or_else(|panic| {
-            Err(panicked(&self.name, "SubmitMessage", panic.as_ref()).into())
+        self.about_message("SubmitMessage", async {
+            self.inner.submit_message(flags, message, reference).await
         })
+        .await
     }
 
     async fn end_message(&self, reference: MessageRef) -> MapiResult<EndMessageFlags> {
-        caught(&self.name, "EndMessage", async { self.inner.end_message(reference).await }).await
+        self.about_message("EndMessage", async { self.inner.end_message(reference).await }).await
     }
 
     async fn poll(&self) -> MapiResult<Incoming> {
@@ -124,7 +159,7 @@ impl XpLogon for GuardedLogon {
         message: Arc<dyn Message>,
         reference: &MessageRefCell,
     ) -> MapiResult<()> {
-        caught(&self.name, "StartMessage", async {
+        self.about_message("StartMessage", async {
             self.inner.start_message(message, reference).await
         })
         .await

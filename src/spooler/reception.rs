@@ -158,18 +158,14 @@ async fn drain(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
         match logon.start_message(Arc::clone(&message), &cell).await {
             Ok(()) if message.entry_id().is_some() => {
                 shared.received.fetch_add(1, Ordering::Relaxed);
-                if !slot.stands_still() {
-                    shared.table.trouble(slot.row_id, None);
-                }
+                slot.works(&shared.table);
             }
             Ok(()) => return Round::Empty,
             Err(error) if error.code() == MapiCode::CANCEL => {}
             Err(error) if error.code() == MapiCode::END_OF_SESSION => return Round::Empty,
             Err(error) => {
                 tracing::warn!(transport = %slot.name, %error, "A message could not be received");
-                if error.code() == MapiCode::CALL_FAILED {
-                    shared.table.trouble(slot.row_id, Some(error.to_string()));
-                }
+                slot.show_panic(&shared.table);
                 return Round::Trouble;
             }
         }

@@ -8,11 +8,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, TransportService};
-use super::guarded_logon::GuardedLogon;
+use super::guarded_logon::{GuardedLogon, LastPanic};
 use super::open_calls::OpenCalls;
 use super::reports;
 use super::routing::RouteTarget;
-use super::status_table::HostColumns;
+use super::status_table::{HostColumns, StatusTable};
 use crate::mapi::{
     EntryId, LogonOutFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags, SpoolerNotify,
     StatusCode,
@@ -46,6 +46,7 @@ pub(crate) struct Slot {
     pub(crate) submits: OpenCalls,
     /// How many of them have come to a standstill.
     standing: AtomicUsize,
+    last_panic: Arc<LastPanic>,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
     /// How often STATUS_INBOUND_FLUSH was set: tells one flush from the next.
@@ -80,6 +81,7 @@ impl Slot {
             starts: Backlog::default(),
             submits: OpenCalls::default(),
             standing: AtomicUsize::new(0),
+            last_panic: Arc::default(),
             config_change: Notify::new(),
             inbound_flushes: AtomicU64::new(0),
             critical_section: AtomicBool::new(false),
@@ -90,7 +92,7 @@ impl Slot {
     }
 
     pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
-        *self.lock_logon() = Some((GuardedLogon::new(logon, &self.name), flags));
+        *self.lock_logon() = Some((GuardedLogon::new(logon, &self.name, &self.last_panic), flags));
     }
 
     /// The settings of the logon (LG-3).
@@ -159,6 +161,21 @@ impl Slot {
 
     pub(crate) fn in_critical_section(&self) -> bool {
         self.critical_section.load(Ordering::SeqCst)
+    }
+
+    /// A transport that panics is in trouble, whatever its row says, until a call about a message
+    /// goes well.
+    pub(crate) fn show_panic(&self, table: &StatusTable) {
+        if let Some(words) = self.last_panic.take() {
+            table.trouble(self.row_id, Some(words));
+        }
+    }
+
+    /// A call about a message went well.
+    pub(crate) fn works(&self, table: &StatusTable) {
+        if !self.stands_still() {
+            table.trouble(self.row_id, None);
+        }
     }
 
     /// Calls AddressTypes and keeps the answer (AT-1).

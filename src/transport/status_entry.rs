@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 
 use super::logon::Logon;
+use super::status::METHODS;
 use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, ResourceMethods, ValidateFlags,
 };
@@ -28,7 +29,7 @@ impl StatusEntry {
 #[async_trait]
 impl StatusObject for StatusEntry {
     fn resource_methods(&self) -> ResourceMethods {
-        ResourceMethods::VALIDATE_STATE | ResourceMethods::FLUSH_QUEUES
+        METHODS
     }
 
     async fn validate_state(&self, flags: ValidateFlags) -> MapiResult<()> {
