@@ -37,13 +37,7 @@ fn profile(folder: &Path) -> Profile {
 }
 
 fn service(name: &str, transport: &Arc<ScriptedTransport>) -> TransportService {
-    TransportService {
-        name: name.to_owned(),
-        provider: Arc::new(ScriptedProvider(Arc::clone(transport))),
-        provider_name: "scripted".to_owned(),
-        section: ProfileSection::new(),
-        senders: Vec::new(),
-    }
+    TransportService::new(name, Arc::new(ScriptedProvider(Arc::clone(transport))))
 }
 
 /// Proves: AT-2, AT-3, LG-1
