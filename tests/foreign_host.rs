@@ -19,6 +19,8 @@ mod foreign_host;
 mod foreign_message;
 #[path = "support/foreign_rig.rs"]
 mod foreign_rig;
+#[path = "foreign_host/broken.rs"]
+mod broken;
 #[path = "foreign_host/inbound.rs"]
 mod inbound;
 #[path = "foreign_host/life.rs"]
@@ -29,3 +31,5 @@ mod logoff;
 mod outbound;
 #[path = "foreign_host/status.rs"]
 mod status;
+#[path = "foreign_host/validate.rs"]
+mod validate;

@@ -2,7 +2,7 @@
 
 use postoffice::{Action, Fault, SmtpAction, SmtpPhase};
 use postrider::mapi::{
-    FlushFlags, MapiCode, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode,
+    EntryId, FlushFlags, MapiCode, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode,
     TransportNotify, ValidateFlags,
 };
 
@@ -27,6 +27,10 @@ fn the_row_is_made_at_logon_and_merged_afterwards() {
         assert_eq!(*flags, ModifyStatusFlags::empty(), "the first call makes the row");
         assert_eq!(made.display_name.as_deref(), Some("ann"));
         assert_eq!(made.identity_display.as_deref(), Some("A Name <ann@example.org>"));
+        let one_off = EntryId::one_off("A Name", "SMTP", "ann@example.org").unwrap();
+        assert_eq!(made.identity_entry_id, Some(one_off));
+        let key = b"SMTP:ANN@EXAMPLE.ORG\0".to_vec();
+        assert_eq!(made.identity_search_key, Some(key));
         assert_eq!(made.status_code, Some(StatusCode::AVAILABLE));
         assert_eq!(made.status_string.as_deref(), Some("switched off"));
         let methods = ResourceMethods::VALIDATE_STATE | ResourceMethods::FLUSH_QUEUES;

@@ -41,7 +41,7 @@ pub(crate) fn wait<F: Future>(what: &str, future: F) -> F::Output {
 pub(crate) struct Host(Arc<Inner>);
 
 struct Inner {
-    section: ProfileSection,
+    section: Mutex<ProfileSection>,
     seen: Mutex<Seen>,
     changed: Condvar,
 }
@@ -91,7 +91,12 @@ impl Seen {
 
 impl Host {
     pub(crate) fn new(section: ProfileSection) -> Self {
-        Host(Arc::new(Inner { section, seen: Mutex::default(), changed: Condvar::new() }))
+        Host(Arc::new(Inner { section: Mutex::new(section), seen: Mutex::default(), changed: Condvar::new() }))
+    }
+
+    /// Other settings, for whoever asks from now on.
+    pub(crate) fn set_section(&self, section: ProfileSection) {
+        *self.0.section.lock().unwrap_or_else(PoisonError::into_inner) = section;
     }
 
     /// A support object to log on with.
@@ -154,7 +159,7 @@ impl Drop for HostSupport {
 #[async_trait]
 impl Support for HostSupport {
     fn profile_section(&self) -> ProfileSection {
-        self.0.section.clone()
+        self.0.section.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn spooler_notify(&self, flags: SpoolerNotify, entry: Option<&EntryId>) {
