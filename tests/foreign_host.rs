@@ -13,14 +13,14 @@
     unreachable_pub
 )]
 
+#[path = "foreign_host/broken.rs"]
+mod broken;
 #[path = "support/foreign_host.rs"]
 mod foreign_host;
 #[path = "support/foreign_message.rs"]
 mod foreign_message;
 #[path = "support/foreign_rig.rs"]
 mod foreign_rig;
-#[path = "foreign_host/broken.rs"]
-mod broken;
 #[path = "foreign_host/inbound.rs"]
 mod inbound;
 #[path = "foreign_host/life.rs"]

@@ -33,8 +33,8 @@ use std::time::Duration;
 use memory_store::MemoryStore;
 use postrider::clock::{Clock, ManualClock};
 use postrider::mapi::{
-    EntryId, FlushFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MessageData, PropList, Recipient,
-    RecipientType, SpoolerNotify, StatusCode, SysTime, TransportNotify, tags,
+    EntryId, FlushFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MessageData, PropList,
+    Recipient, RecipientType, SpoolerNotify, StatusCode, SysTime, TransportNotify, tags,
 };
 use postrider::spi::{NotifyData, OutgoingState, StatusRow};
 use postrider::spooler::{Spooler, SpoolerOptions, TransportService};
@@ -95,9 +95,8 @@ impl House {
 
 /// A message is with a transport, and no call about it runs.
 fn is_deferred(store: &memory_store::Contents) -> bool {
-    let deferred = |(state, _): &(OutgoingState, MessageData)| {
-        matches!(state, OutgoingState::Deferred { .. })
-    };
+    let deferred =
+        |(state, _): &(OutgoingState, MessageData)| matches!(state, OutgoingState::Deferred { .. });
     store.outgoing.values().any(deferred) && store.locked.is_empty()
 }
 

@@ -102,10 +102,7 @@ fn row_view(row: &StatusRow) -> StatusRowView {
 /// What the table would hold if the transports were logged on.
 fn stopped_rows(session: &Session) -> Vec<StatusRow> {
     let names = session.profile.transports.iter().map(|transport| transport.name.as_str());
-    (1..)
-        .zip(names)
-        .map(|(row_id, name)| stopped_row(row_id, name))
-        .collect()
+    (1..).zip(names).map(|(row_id, name)| stopped_row(row_id, name)).collect()
 }
 
 async fn mailboxes(session: &Session) -> MapiResult<Vec<InboundState>> {

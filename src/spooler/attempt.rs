@@ -169,8 +169,7 @@ async fn hand_over_locked(
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
-        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut under_way).await
-        {
+        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut under_way).await {
             Answer::Sent => keep_outcomes(&message).await?,
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
@@ -214,7 +213,8 @@ async fn hand_over_locked(
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
             let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
-            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut under_way).await;
+            let answer =
+                submit(shared, slot, view, SubmitMessageFlags::empty(), &mut under_way).await;
             match answer {
                 Answer::Sent => {
                     keep_outcomes(&message).await?;
@@ -330,9 +330,9 @@ async fn submit(
     };
     for _ in 0..RESEND_NOW_LIMIT {
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
+        place.comes().await;
         let listed = slot.submits.begin(&entry);
         let cell = &listed.call.cell;
-        place.comes().await;
         let work = async {
             let mut call = logon.submit_message(flags, Arc::clone(&message), cell);
             // A call that waits has begun; the next one need not wait for its end.

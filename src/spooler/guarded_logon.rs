@@ -52,11 +52,7 @@ impl GuardedLogon {
         name: &str,
         last_panic: &Arc<LastPanic>,
     ) -> Arc<dyn XpLogon> {
-        Arc::new(GuardedLogon {
-            inner,
-            name: name.to_owned(),
-            last_panic: Arc::clone(last_panic),
-        })
+        Arc::new(GuardedLogon { inner, name: name.to_owned(), last_panic: Arc::clone(last_panic) })
     }
 
     /// A call about a message: how long it may take is seen to where it is made.
@@ -116,10 +112,8 @@ pub(crate) fn panicked(transport: &str, call: &str, panic: &(dyn Any + Send)) ->
 #[async_trait]
 impl XpLogon for GuardedLogon {
     async fn address_types(&self) -> MapiResult<AddressTypes> {
-        bounded(&self.name, "AddressTypes", CALL_LIMIT, async {
-            self.inner.address_types().await
-        })
-        .await
+        bounded(&self.name, "AddressTypes", CALL_LIMIT, async { self.inner.address_types().await })
+            .await
     }
 
     async fn transport_notify(

@@ -155,7 +155,9 @@ async fn drain(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
             }
         };
         let cell = MessageRefCell::inbound();
-        match logon.start_message(Arc::clone(&message), &cell).await {
+        let received = logon.start_message(Arc::clone(&message), &cell).await;
+        slot.returns.fetch_add(1, Ordering::SeqCst);
+        match received {
             Ok(()) if message.entry_id().is_some() => {
                 shared.received.fetch_add(1, Ordering::Relaxed);
                 slot.works(&shared.table);

@@ -1,18 +1,18 @@
 //! One logon as the spooler keeps it, and the support object the logon calls back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, TransportService};
 use super::guarded_logon::{GuardedLogon, LastPanic};
 use super::open_calls::OpenCalls;
 use super::reports;
 use super::routing::RouteTarget;
 use super::status_table::{HostColumns, StatusTable};
+use super::{Shared, TransportService};
 use crate::mapi::{
     EntryId, LogonOutFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags, SpoolerNotify,
     StatusCode,
@@ -44,8 +44,10 @@ pub(crate) struct Slot {
     pub(crate) starts: Backlog,
     /// SubmitMessage calls that run.
     pub(crate) submits: OpenCalls,
-    /// How many of them have come to a standstill.
-    standing: AtomicUsize,
+    /// Those of them that have come to a standstill.
+    standing: Backlog,
+    /// How often a StartMessage has returned: a sign of life.
+    pub(crate) returns: AtomicU64,
     last_panic: Arc<LastPanic>,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
@@ -80,7 +82,8 @@ impl Slot {
             ends: Backlog::default(),
             starts: Backlog::default(),
             submits: OpenCalls::default(),
-            standing: AtomicUsize::new(0),
+            standing: Backlog::default(),
+            returns: AtomicU64::new(0),
             last_panic: Arc::default(),
             config_change: Notify::new(),
             inbound_flushes: AtomicU64::new(0),
@@ -107,16 +110,22 @@ impl Slot {
 
     /// Whether a call has come to a standstill, so that the transport gets nothing more for now.
     pub(crate) fn stands_still(&self) -> bool {
-        self.standing.load(Ordering::SeqCst) > 0
+        self.standing.count() > 0
+    }
+
+    /// Waits until a call has come to a standstill.
+    pub(crate) async fn standstill(&self) {
+        self.standing.some().await;
     }
 
     pub(crate) fn stand_still(&self) {
-        self.standing.fetch_add(1, Ordering::SeqCst);
+        self.standing.add();
     }
 
-    /// One call moves again or is over; `true` when it was the last.
+    /// One call moves again or is over; `true` when none is left.
     pub(crate) fn move_on(&self) -> bool {
-        self.standing.fetch_sub(1, Ordering::SeqCst) == 1
+        self.standing.remove();
+        !self.stands_still()
     }
 
     /// Releases the logon (LG-1); calls that run keep it until they return.
@@ -205,6 +214,16 @@ impl Backlog {
 
     pub(crate) fn remove(&self) {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+
+    fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    /// Waits until there is some.
+    async fn some(&self) {
+        // The sender is `self`, so it cannot be gone.
+        let _ = self.0.subscribe().wait_for(|count| *count > 0).await;
     }
 
     /// Waits until there is none.

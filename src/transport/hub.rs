@@ -26,12 +26,7 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn new(support: Arc<dyn Support>, row: StatusRowKeeper) -> Arc<Self> {
-        Arc::new(Hub {
-            support,
-            row,
-            arrivals: Notify::new(),
-            halves: Mutex::default(),
-        })
+        Arc::new(Hub { support, row, arrivals: Notify::new(), halves: Mutex::default() })
     }
 
     /// Gets to know the halves, which are made with the hub in hand.

@@ -85,11 +85,7 @@ impl StatusRowKeeper {
     }
 
     /// Shows another identity, with whatever `change` makes of the situation, as one update.
-    pub(crate) fn update_identity(
-        &self,
-        identity: &Identity,
-        change: impl FnOnce(&mut Situation),
-    ) {
+    pub(crate) fn update_identity(&self, identity: &Identity, change: impl FnOnce(&mut Situation)) {
         let mut kept = self.lock();
         change(&mut kept.situation);
         let columns = identity_columns(identity, kept.situation.columns());

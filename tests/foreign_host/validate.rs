@@ -21,8 +21,7 @@ const NEW: SubmitMessageFlags = SubmitMessageFlags::empty();
 
 /// The signals about the state of the logon, in order.
 fn signals(seen: &Seen) -> Vec<SpoolerNotify> {
-    let wanted =
-        SpoolerNotify::CRITSEC | SpoolerNotify::NONCRIT | SpoolerNotify::CONFIG_CHANGE;
+    let wanted = SpoolerNotify::CRITSEC | SpoolerNotify::NONCRIT | SpoolerNotify::CONFIG_CHANGE;
     let all = seen.notified.iter().map(|(flags, _)| *flags);
     all.filter(|flags| flags.intersects(wanted)).collect()
 }

@@ -100,6 +100,33 @@ async fn a_transport_at_a_standstill_holds_up_nobody() {
     house.store.with(|store| assert_eq!(store.outgoing.len(), 151, "nothing is lost"));
 }
 
+/// Proves: FL-4, FL-5
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_all_passes_a_transport_that_stands_still() {
+    // At the end of a deferred message, and in StartMessage.
+    let mut silent = ScriptedTransport::new(&["SMTP"]);
+    silent.hangs = vec!["start"];
+    let (stuck, silent) = (transport(&["SMTP"]), Arc::new(silent));
+    let fine = transport(&["SMTP"]);
+    stuck.will([Script::Defer, Script::Hang]);
+    let house =
+        house(vec![service("stuck", &stuck), service("silent", &silent), service("fine", &fine)])
+            .await;
+    let entry = house.store.submit(1, smtp("ann@stuck"));
+    house.store.wait_until("it is deferred", is_deferred).await;
+    stuck.support().spooler_notify(SpoolerNotify::SENTDEFERRED, Some(&entry));
+    stuck.wait_for("submit_deferred", 1).await;
+    let both = FlushFlags::UPLOAD | FlushFlags::DOWNLOAD;
+    let flush = house.spooler.flush(None, both);
+    tokio::time::timeout(Duration::from_secs(1_500), flush).await.unwrap().unwrap();
+    assert_eq!(fine.count("flush_queues"), 2);
+    let flushes = StatusCode::OUTBOUND_FLUSH | StatusCode::INBOUND_FLUSH;
+    for name in ["stuck", "silent", "fine"] {
+        assert!(!house.row(name).status_code.intersects(flushes), "{name}");
+    }
+    house.spooler.logoff(GRACE).await.unwrap();
+}
+
 /// Proves: SP-1, TN-14
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_given_up_is_made_again() {
@@ -139,15 +166,7 @@ async fn a_long_call_that_yields_is_left_alone() {
 /// Proves: SP-5, SP-2
 #[tokio::test(start_paused = true)]
 async fn no_call_of_a_broken_transport_stops_the_others_or_the_logoff() {
-    let calls = [
-        "logon",
-        "address_types",
-        "notify",
-        "start",
-        "flush_queues",
-        "logoff",
-        "shutdown",
-    ];
+    let calls = ["logon", "address_types", "notify", "start", "flush_queues", "logoff", "shutdown"];
     for call in calls {
         for hangs in [true, false] {
             let mut broken = ScriptedTransport::new(&["SMTP"]);

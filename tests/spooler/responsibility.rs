@@ -36,14 +36,7 @@ async fn overlapping_transports_are_asked_in_order() {
     .await;
     let data = message(
         "x",
-        &[
-            ("SMTP", "a"),
-            ("FAX", "b"),
-            ("SMTP", "c"),
-            ("X400", "d"),
-            ("NOTES", "e"),
-            ("X400", "f"),
-        ],
+        &[("SMTP", "a"), ("FAX", "b"), ("SMTP", "c"), ("X400", "d"), ("NOTES", "e"), ("X400", "f")],
     );
     house.store.submit(1, with_uid(with_uid(data, 2, 8), 5, 7));
     house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
@@ -65,8 +58,7 @@ async fn a_recipient_is_refused_down_the_line_to_the_last() {
     one.will([Script::Refuse(MapiCode::NOT_ME, None)]);
     two.will([Script::Send, Script::Refuse(MapiCode::NOT_ME, None)]);
     any.will([Script::Refuse(MapiCode::NOT_ME, None)]);
-    let house =
-        house(vec![service("one", &one), service("any", &any), service("two", &two)]).await;
+    let house = house(vec![service("one", &one), service("any", &any), service("two", &two)]).await;
     let entry = house.store.submit(1, message("x", &[("SMTP", "bob"), ("FAX", "123")]));
     house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
     assert_eq!(taken(&one), ["bob"]);
@@ -183,8 +175,7 @@ async fn status_recips_makes_one_report_of_each_kind() {
                 (report.recipients[0].1.kind, to)
             })
             .collect();
-        let expected =
-            [(ReportKind::Failure, vec!["a", "b"]), (ReportKind::Delivery, vec!["c"])];
+        let expected = [(ReportKind::Failure, vec!["a", "b"]), (ReportKind::Delivery, vec!["c"])];
         assert_eq!(told, expected, "who is not in the message has no line");
         assert!(store.reports.iter().all(|report| report.attempt == 1));
     });

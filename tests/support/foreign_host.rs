@@ -91,7 +91,11 @@ impl Seen {
 
 impl Host {
     pub(crate) fn new(section: ProfileSection) -> Self {
-        Host(Arc::new(Inner { section: Mutex::new(section), seen: Mutex::default(), changed: Condvar::new() }))
+        Host(Arc::new(Inner {
+            section: Mutex::new(section),
+            seen: Mutex::default(),
+            changed: Condvar::new(),
+        }))
     }
 
     /// Other settings, for whoever asks from now on.

@@ -178,6 +178,19 @@ impl Shared {
         self.tasks.spawn_on(work, &self.runtime);
     }
 
+    /// Starts a task that ends with the account and that nothing depends on.
+    pub(super) fn spawn_aside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let end = self.end.clone();
+        let work = async move {
+            tokio::select! {
+                biased;
+                () = end.cancelled() => {}
+                () = work => {}
+            }
+        };
+        self.tasks.spawn_on(work, &self.runtime);
+    }
+
     /// Hands an outcome to the recorder. From now on nobody can stop the message.
     pub(super) fn land(&self, flight: Arc<Flight>, end: AttemptEnd, behind: Option<SysTime>) {
         if flight.progress.over().is_err() {

@@ -70,7 +70,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     if let Some(connection) = open.connection.take() {
         shared.lane().disconnected();
         // Beside, so that a server that is slow to say goodbye does not hold up a place.
-        shared.spawn("a farewell", connection.quit());
+        shared.spawn_aside(connection.quit());
     }
 }
 
