@@ -320,6 +320,7 @@ mod tests {
         StatusColumns { status_code: Some(code), ..StatusColumns::default() }
     }
 
+    /// Proves: ST-5
     #[tokio::test]
     async fn subscribers_see_every_change_in_order() {
         let table = StatusTable::new();
@@ -346,6 +347,7 @@ mod tests {
         assert_eq!(subscription.changed().await, StatusChange::Gone(row));
     }
 
+    /// Proves: ST-5
     #[tokio::test]
     async fn a_slow_subscriber_gets_the_table() {
         let table = StatusTable::new();
@@ -392,6 +394,7 @@ mod tests {
         assert_eq!(table.rows().len(), 1);
     }
 
+    /// Proves: ST-2
     #[tokio::test]
     async fn without_the_update_flag_the_row_is_made_anew() {
         let table = StatusTable::new();

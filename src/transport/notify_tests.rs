@@ -264,6 +264,7 @@ fn data_that_does_not_fit_is_refused_with_every_flag_set() {
     }
 }
 
+/// Proves: TN-14
 #[test]
 fn data_must_fit() {
     let state = NotifyState::default();
@@ -291,6 +292,7 @@ fn data_must_fit() {
     }
 }
 
+/// Proves: TN-5
 #[test]
 fn unknown_bits_change_nothing() {
     let flags = TransportNotify::from_bits_retain(0x10) | TransportNotify::BEGIN_INBOUND;
@@ -298,6 +300,7 @@ fn unknown_bits_change_nothing() {
     assert_eq!(error.code(), MapiCode::UNKNOWN_FLAGS);
 }
 
+/// Proves: TN-5
 #[test]
 fn no_bits_are_fine() {
     let step = NotifyState::default().step(TransportNotify::empty(), NotifyData::None).unwrap();
@@ -305,6 +308,7 @@ fn no_bits_are_fine() {
     assert_eq!((step.inbound, step.outbound), Default::default());
 }
 
+/// Proves: TN-13
 #[test]
 fn a_flush_of_a_closed_direction_waits_for_it() {
     let flush = TransportNotify::BEGIN_OUTBOUND_FLUSH;
