@@ -20,7 +20,6 @@ use std::time::Duration;
 use postrider::mapi::{MapiCode, MessageData, PropList, Recipient, RecipientType, tags};
 use postrider::profile::{Environment, Profile};
 use postrider::session::{Service, Session, SessionOptions, Submission};
-use postrider::spi::ProfileSection;
 use postrider::spooler::TransportService;
 use scripted_transport::{ScriptedProvider, ScriptedTransport};
 

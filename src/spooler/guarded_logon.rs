@@ -47,7 +47,7 @@ impl LastPanic {
 }
 
 impl GuardedLogon {
-    pub(crate) fn new(
+    pub(crate) fn guard(
         inner: Arc<dyn XpLogon>,
         name: &str,
         last_panic: &Arc<LastPanic>,

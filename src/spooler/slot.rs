@@ -95,7 +95,8 @@ impl Slot {
     }
 
     pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
-        *self.lock_logon() = Some((GuardedLogon::new(logon, &self.name, &self.last_panic), flags));
+        *self.lock_logon() =
+            Some((GuardedLogon::guard(logon, &self.name, &self.last_panic), flags));
     }
 
     /// The settings of the logon (LG-3).

@@ -226,7 +226,7 @@ impl Rows {
 fn shown(given: &StatusRow, trouble: Option<&str>) -> StatusRow {
     let mut row = given.clone();
     if let Some(words) = trouble {
-        row.status_code = row.status_code - StatusCode::AVAILABLE | StatusCode::FAILURE;
+        row.status_code = (row.status_code - StatusCode::AVAILABLE) | StatusCode::FAILURE;
         row.status_string = words.to_owned();
     }
     row
