@@ -20,7 +20,6 @@ use std::time::Duration;
 use postrider::mapi::{MapiCode, MessageData, PropList, Recipient, RecipientType, tags};
 use postrider::profile::{Environment, Profile};
 use postrider::session::{Service, Session, SessionOptions, Submission};
-use postrider::spi::ProfileSection;
 use postrider::spooler::TransportService;
 use scripted_transport::{ScriptedProvider, ScriptedTransport};
 
@@ -37,13 +36,7 @@ fn profile(folder: &Path) -> Profile {
 }
 
 fn service(name: &str, transport: &Arc<ScriptedTransport>) -> TransportService {
-    TransportService {
-        name: name.to_owned(),
-        provider: Arc::new(ScriptedProvider(Arc::clone(transport))),
-        provider_name: "scripted".to_owned(),
-        section: ProfileSection::new(),
-        senders: Vec::new(),
-    }
+    TransportService::new(name, Arc::new(ScriptedProvider(Arc::clone(transport))))
 }
 
 /// Proves: AT-2, AT-3, LG-1

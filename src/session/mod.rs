@@ -38,7 +38,7 @@ use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
 };
 use crate::profile::{Profile, make_private_folder, sections};
-use crate::spi::{MessageStore, NotifyData, ProfileSection};
+use crate::spi::{MessageStore, NotifyData, ProfileSection, ServiceEntry};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
@@ -60,6 +60,8 @@ pub struct Session {
     clock: Arc<dyn Clock>,
     /// Transports of other providers.
     transports: Vec<TransportService>,
+    /// Called for what a transport of the profile lacks (LG-8).
+    configuration: Option<Arc<dyn ServiceEntry>>,
     spool: Arc<dyn Spool>,
     /// The same, for what only the spool on sled can do.
     sled: Arc<SledSpool>,
@@ -123,6 +125,7 @@ impl Session {
             logon: options.logon,
             clock: options.clock,
             transports: options.transports,
+            configuration: options.configuration,
             spool,
             sled,
             store,
@@ -145,13 +148,13 @@ impl Session {
             .iter()
             .zip(&self.sections)
             .map(|(transport, section)| TransportService {
-                name: transport.name.clone(),
-                provider: Arc::clone(&provider) as _,
                 provider_name: "SMTP/IMAP".to_owned(),
                 section: section.clone(),
                 senders: std::iter::once(transport.identity.address.clone())
                     .chain(transport.aliases.iter().cloned())
                     .collect(),
+                configuration: self.configuration.clone(),
+                ..TransportService::new(&transport.name, Arc::clone(&provider) as _)
             })
             .chain(self.transports.iter().cloned())
             .collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::mapi::{LogonFlags, TransportNotify};
+use crate::spi::ServiceEntry;
 use crate::spool::SpoolOptions;
 use crate::spooler::TransportService;
 
@@ -60,6 +61,10 @@ pub struct SessionOptions {
     /// How the spool is opened, but for its `lock_wait`, which is that of these options. Default:
     /// as [`SpoolOptions`] says.
     pub spool: SpoolOptions,
+    /// Called when the logon of one of the profile's transports answers `MAPI_E_UNCONFIGURED`;
+    /// it may supply what is missing, and the logon is tried once more (LG-8). Default: none, the
+    /// error shows in the status row.
+    pub configuration: Option<Arc<dyn ServiceEntry>>,
 }
 
 impl SessionOptions {
@@ -72,6 +77,7 @@ impl SessionOptions {
             clock: Arc::new(SystemClock),
             transports: Vec::new(),
             spool: SpoolOptions::default(),
+            configuration: None,
         }
     }
 
@@ -79,6 +85,13 @@ impl SessionOptions {
     #[must_use]
     pub fn logon(mut self, logon: Logon) -> Self {
         self.logon = logon;
+        self
+    }
+
+    /// The same with a configuration entry for the profile's transports (LG-8).
+    #[must_use]
+    pub fn configuration(mut self, entry: Arc<dyn ServiceEntry>) -> Self {
+        self.configuration = Some(entry);
         self
     }
 

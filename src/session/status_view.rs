@@ -11,7 +11,7 @@ use super::{InboundMode, InboundState, Logon, Session, StatusReport, StatusRowVi
 use crate::mapi::{MapiCode, MapiResult, StatusCode, SysTime};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
-use crate::spooler::{StatusSubscription, StatusTable};
+use crate::spooler::{StatusSubscription, StatusTable, stopped_row};
 use crate::transport::Watched;
 
 /// The report as of now.
@@ -118,20 +118,7 @@ fn row_view(row: &StatusRow) -> StatusRowView {
 /// What the table would hold if the transports were logged on.
 fn stopped_rows(session: &Session) -> Vec<StatusRow> {
     let names = session.profile.transports.iter().map(|transport| transport.name.as_str());
-    (1..)
-        .zip(names)
-        .map(|(row_id, name)| StatusRow {
-            row_id,
-            kind: StatusRowKind::Transport,
-            display_name: name.to_owned(),
-            provider: String::new(),
-            identity_display: String::new(),
-            status_code: StatusCode::empty(),
-            status_string: "not running".to_owned(),
-            resource_methods: Default::default(),
-            resource_flags: Default::default(),
-        })
-        .collect()
+    (1..).zip(names).map(|(row_id, name)| stopped_row(row_id, name)).collect()
 }
 
 async fn mailboxes(session: &Session) -> MapiResult<Vec<InboundState>> {

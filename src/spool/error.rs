@@ -61,9 +61,7 @@ impl SpoolError {
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         SpoolError::Io { what: what.into(), source }
     }
-}
 
-impl SpoolError {
     /// Whether there was no room.
     pub(crate) fn is_full_disk(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -73,11 +71,10 @@ impl SpoolError {
             _ => false,
         }
     }
-}
 
-impl From<SpoolError> for MapiError {
-    fn from(error: SpoolError) -> Self {
-        let code = match &error {
+    /// The code by which the contract names it.
+    pub fn code(&self) -> MapiCode {
+        match self {
             SpoolError::Conflict(_) => MapiCode::OBJECT_CHANGED,
             SpoolError::DiskFull { .. } => MapiCode::NOT_ENOUGH_DISK,
             full if full.is_full_disk() => MapiCode::NOT_ENOUGH_DISK,
@@ -88,7 +85,12 @@ impl From<SpoolError> for MapiError {
             SpoolError::Abandoned => MapiCode::USER_CANCEL,
             SpoolError::NewerSchema { .. } => MapiCode::VERSION,
             SpoolError::Closed => MapiCode::END_OF_SESSION,
-        };
-        MapiError::new(code, error.to_string())
+        }
+    }
+}
+
+impl From<SpoolError> for MapiError {
+    fn from(error: SpoolError) -> Self {
+        MapiError::new(error.code(), error.to_string())
     }
 }

@@ -33,6 +33,7 @@ pub(crate) enum Direction {
 /// A message between SubmitMessage and EndMessage, or in StartMessage.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenCall {
+    direction: Direction,
     pub(crate) cancel: CancellationToken,
     pub(crate) outcome: Outcome,
 }
@@ -55,6 +56,7 @@ pub(crate) enum Outcome {
 pub(crate) struct BegunCall<'a> {
     calls: &'a Calls,
     number: u64,
+    direction: Direction,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -76,7 +78,7 @@ impl Calls {
         let number = state.next_unset;
         state.next_unset = state.next_unset.wrapping_add(1);
         state.unset.insert(number, (direction, cancel.clone()));
-        BegunCall { calls: self, number, cancel }
+        BegunCall { calls: self, number, direction, cancel }
     }
 
     /// Cancels the call with this reference; the values 0 and 1 mean those without one (TN-15).
@@ -114,11 +116,16 @@ impl Calls {
         state.open.values().filter(is_it).for_each(|call| call.cancel.cancel());
     }
 
-    /// Cancels everything; for the end of the logon (LG-9).
-    pub(crate) fn cancel_all(&self) {
+    /// Cancels every StartMessage; for the end of the logon (LG-9). A SubmitMessage ends with the
+    /// sending side instead: MAPI_E_CANCEL would tell the host that its message is not wanted any
+    /// more (OB-7).
+    pub(crate) fn cancel_receiving(&self) {
         let state = self.lock();
-        state.open.values().for_each(|call| call.cancel.cancel());
-        state.unset.values().for_each(|(_, token)| token.cancel());
+        let open = state.open.values().map(|call| (&call.direction, &call.cancel));
+        let unset = state.unset.values().map(|(direction, cancel)| (direction, cancel));
+        open.chain(unset)
+            .filter(|(direction, _)| **direction == Direction::Inbound)
+            .for_each(|(_, cancel)| cancel.cancel());
     }
 
     /// Takes an open call for EndMessage; the reference is dead from now on (OB-10).
@@ -143,7 +150,11 @@ impl<'a> BegunCall<'a> {
         let reference = state.free_reference();
         state.unset.remove(&self.number);
         let cancel = self.cancel.clone();
-        let call = OpenCall { cancel: cancel.clone(), outcome: Outcome::Running };
+        let call = OpenCall {
+            direction: self.direction,
+            cancel: cancel.clone(),
+            outcome: Outcome::Running,
+        };
         state.open.insert(reference, call);
         cell.set(reference);
         drop(state);
@@ -251,6 +262,19 @@ mod tests {
         assert!(!third.keep(Outcome::Deferred(entry())));
         calls.cancel_deferred(&entry());
         assert!(calls.end(cell.reference()).unwrap().cancel.is_cancelled());
+    }
+
+    /// Proves: LG-9, OB-7
+    #[test]
+    fn the_end_cancels_no_submission() {
+        let calls = Calls::default();
+        let (one, two) = (MessageRefCell::outbound(), MessageRefCell::inbound());
+        let (out, into) = (calls.begin(Direction::Outbound), calls.begin(Direction::Inbound));
+        let out_named = calls.begin(Direction::Outbound).name(&one);
+        let into_named = calls.begin(Direction::Inbound).name(&two);
+        calls.cancel_receiving();
+        assert!(into.cancel.is_cancelled() && into_named.cancel.is_cancelled());
+        assert!(!out.cancel.is_cancelled() && !out_named.cancel.is_cancelled());
     }
 
     /// Proves: OB-2, OB-10

@@ -3,7 +3,8 @@
 //! `provider` makes logons; `logon` has the verbs of `IXPLogon` and owns the two halves,
 //! `outbound` and `inbound`, which know nothing of each other. `notify` works out what a
 //! TransportNotify means, `calls` knows the open references, `hub` gathers the events of the
-//! halves, `status` turns them into the status row, `deferred` reports what became of a message.
+//! halves, `status` turns them into the status row, `deferred` reports what became of a message, `reload`
+//! takes up a changed configuration in a critical section (`occupation`).
 
 mod calls;
 mod check;
@@ -16,8 +17,10 @@ mod logon;
 #[allow(clippy::unwrap_used)]
 mod model;
 mod notify;
+mod occupation;
 mod outbound;
 mod provider;
+mod reload;
 mod settings;
 mod status;
 mod status_entry;

@@ -1,6 +1,7 @@
 //! The provider, the mail server it talks to, and the runtime both work on: the host has none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use postoffice::{Listener, PostOffice};
@@ -13,7 +14,7 @@ use postrider::spi::{
     LogonOutcome, Message, NotifyData, ProfileSection, SecretError, SecretSource, SectionValue,
     SubmitError, XpLogon, XpProvider,
 };
-use postrider::spool::{SledSpool, Spool, SpoolOptions};
+use postrider::spool::{FaultPoint, SledSpool, Spool, SpoolOptions};
 use postrider::transport::SmtpImapProvider;
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -29,6 +30,8 @@ pub(crate) const BEGIN: TransportNotify =
 pub(crate) struct Rig {
     pub(crate) provider: Arc<dyn XpProvider>,
     pub(crate) office: PostOffice,
+    /// From now on no flush of the spool succeeds.
+    pub(crate) disk_fails: Arc<AtomicBool>,
     pub(crate) spool: Arc<dyn Spool>,
     pub(crate) folder: tempfile::TempDir,
     runtime: Runtime,
@@ -58,10 +61,19 @@ impl Rig {
         let office = runtime.block_on(office.start()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), office.ca_pem()).unwrap();
-        let spool = SledSpool::open(&folder.path().join("spool"), SpoolOptions::default());
+        let disk_fails = Arc::new(AtomicBool::new(false));
+        let fails = Arc::clone(&disk_fails);
+        let fault: postrider::spool::Fault = Arc::new(move |point| match point {
+            FaultPoint::Sync if fails.load(Ordering::SeqCst) => {
+                Err(std::io::Error::other("the disk is broken"))
+            }
+            FaultPoint::Sync | FaultPoint::Apply => Ok(()),
+        });
+        let options = SpoolOptions { fault: Some(fault), ..SpoolOptions::default() };
+        let spool = SledSpool::open(&folder.path().join("spool"), options);
         let spool = before(Arc::new(spool.unwrap()));
         let provider = make_provider(&spool, &runtime);
-        Rig { provider, office, spool, folder, runtime }
+        Rig { provider, office, disk_fails, spool, folder, runtime }
     }
 
     /// A new provider over the same spool, as after a restart of the host.

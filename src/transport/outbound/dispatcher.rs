@@ -116,7 +116,7 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
 fn staff(shared: &Arc<Shared>) {
     let hired = shared.lane().hire(shared.clock.now());
     for _ in 0..hired {
-        shared.spawn(worker::run(Arc::clone(shared)));
+        shared.spawn("a connection", worker::run(Arc::clone(shared)));
     }
 }
 

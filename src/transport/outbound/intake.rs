@@ -54,6 +54,8 @@ pub(super) async fn take(
         let prepared = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(MapiCode::CANCEL.into()),
+            // Not MAPI_E_CANCEL, which would have the host forget the message.
+            () = shared.end.cancelled() => return Err(MapiCode::END_OF_SESSION.into()),
             prepared = prepare(shared, &entry, message.as_ref()) => match prepared {
                 Ok(prepared) => prepared,
                 Err(ConvertError::Mapi(error)) => return Err(error.into()),
@@ -241,6 +243,7 @@ fn first_claim(
 
 /// A spool that takes nothing more now is a reason to wait (OB-7); anything else is an error.
 fn refusal(shared: &Shared, error: SpoolError) -> SubmitError {
+    shared.is_spool_lost(&error);
     match error {
         SpoolError::DiskFull { .. } => {
             shared.refused.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -276,7 +279,10 @@ pub(super) async fn settle(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<
                 return Ok(());
             }
             Err(SpoolError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                shared.is_spool_lost(&error);
+                return Err(error.into());
+            }
         }
     }
 }

@@ -100,14 +100,14 @@ impl Outbound {
 
     fn assemble(parts: Parts, events: Arc<dyn OutboundEvents>) -> Arc<Self> {
         let end = CancellationToken::new();
-        let (herald, speak) = Herald::new(events, end.clone());
+        let (herald, speak) = Herald::new(Arc::clone(&events), end.clone());
         let (landings, landed) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(parts, herald, landings, end));
+        let shared = Arc::new(Shared::new(parts, herald, events, landings, end));
         // Ends by itself, when everything was said.
         shared.tasks.spawn_on(speak, &shared.runtime);
-        shared.spawn(recorder::run(Arc::clone(&shared), landed));
-        shared.spawn(dispatcher::run(Arc::clone(&shared)));
-        shared.spawn(remind(Arc::clone(&shared)));
+        shared.spawn("the recorder", recorder::run(Arc::clone(&shared), landed));
+        shared.spawn("the dispatcher", dispatcher::run(Arc::clone(&shared)));
+        shared.spawn("the reminder", remind(Arc::clone(&shared)));
         Arc::new(Outbound { shared })
     }
 

@@ -34,7 +34,8 @@ impl Open {
     fn hang_up(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.shared.lane().disconnected();
-            self.shared.spawn(connection.quit());
+            // Beside, so that a server that is slow to say goodbye does not hold up a place.
+            self.shared.spawn_aside(connection.quit());
         }
     }
 

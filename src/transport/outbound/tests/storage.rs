@@ -193,21 +193,27 @@ impl Dial for ExplodesOnce {
     }
 }
 
-#[tokio::test]
-async fn a_delivery_that_panics_is_one_failed_attempt() {
-    let mut rig = Rig::new().await;
+/// The same account with another way to connect.
+async fn with_dialer(rig: &mut Rig, dialer: Arc<dyn Dial>) {
     rig.outbound.stop(Duration::ZERO).await;
-    let settings = rig.settings.clone();
-    let good = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
     let parts = Parts {
-        settings,
+        settings: rig.settings.clone(),
         spool: Arc::clone(&rig.faulty) as Arc<dyn Spool>,
         clock: Arc::new(rig.clock.clone()),
         runtime: tokio::runtime::Handle::current(),
-        dialer: Arc::new(ExplodesOnce { exploded: AtomicBool::new(false), good }),
+        dialer,
         dice: Box::new(|| 0.0),
     };
     rig.outbound = Outbound::assemble(parts, Arc::clone(&rig.ears) as Arc<dyn OutboundEvents>);
+}
+
+#[tokio::test]
+async fn a_delivery_that_panics_is_one_failed_attempt() {
+    let mut rig = Rig::new().await;
+    let settings = &rig.settings;
+    let good = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
+    let dialer = ExplodesOnce { exploded: AtomicBool::new(false), good };
+    with_dialer(&mut rig, Arc::new(dialer)).await;
     rig.open();
     let entry = rig.send(1, &["bob@x.org"]).await;
     let row = rig.deferred(&entry).await;
@@ -216,4 +222,86 @@ async fn a_delivery_that_panics_is_one_failed_attempt() {
     rig.wait_for_due(&row);
     assert_eq!(rig.hears_end_of(&entry).await.attempts, 2);
     tokio::time::timeout(PATIENCE, rig.outbound.stop(PATIENCE)).await.unwrap();
+}
+
+struct Breaks;
+
+#[async_trait]
+impl Dial for Breaks {
+    async fn dial(&self) -> Result<Connection, Failure> {
+        panic!("a fault of ours")
+    }
+}
+
+fn final_troubles(told: &[Told]) -> Vec<TroubleKind> {
+    let kinds = told.iter().filter_map(|told| match told {
+        Told::Trouble(Some(trouble)) => Some(trouble.kind),
+        _ => None,
+    });
+    kinds.filter(|kind| kind.is_final()).collect()
+}
+
+/// Whoever drives the queue is gone: only another logon helps, and it finds the message due.
+///
+/// Proves: OB-9, SP-1
+#[tokio::test]
+async fn a_task_that_panics_is_beyond_recovery_and_loses_nothing() {
+    let mut rig = Rig::new().await;
+    with_dialer(&mut rig, Arc::new(Breaks)).await;
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    rig.hears("the breakdown", |told| final_troubles(told) == [TroubleKind::Breakdown]).await;
+    let trouble = rig.hears_trouble().await;
+    assert!(trouble.words.contains("a fault of ours"), "{trouble:?}");
+    rig.restart(None).await;
+    rig.open();
+    let row = rig.row(&entry).await.unwrap();
+    rig.wait_for_due(&row);
+    assert_eq!(rig.hears_end_of(&entry).await.state, QueueState::Done);
+    assert_eq!(rig.office.accepted_count(), 1);
+}
+
+/// Proves: OB-9
+#[tokio::test]
+async fn a_flush_that_failed_is_beyond_recovery_at_once() {
+    let rig = Rig::new().await;
+    rig.faulty.fail("Delivered", 2, || SpoolError::Unknown("the flush failed".to_owned()));
+    rig.open();
+    rig.send(1, &["bob@x.org"]).await;
+    rig.hears("the end", |told| final_troubles(told) == [TroubleKind::SpoolLost]).await;
+}
+
+/// Proves: OB-9
+#[tokio::test]
+async fn a_disk_that_fails_without_end_is_beyond_recovery_in_the_end() {
+    let rig = Rig::new().await;
+    rig.faulty.fail("Delivered", usize::MAX, disk_error);
+    rig.open();
+    rig.send(1, &["bob@x.org"]).await;
+    // The commit together, then one by one.
+    for failed in 2..=60 {
+        rig.faulty.failed(failed).await;
+        assert!(final_troubles(&rig.told()).is_empty(), "after {failed} failures");
+        tokio::task::yield_now().await;
+        rig.clock.advance(Duration::from_secs(60));
+    }
+    rig.hears("the end", |told| final_troubles(told).contains(&TroubleKind::SpoolLost)).await;
+}
+
+/// Space may be freed at any time.
+///
+/// Proves: OB-9
+#[tokio::test]
+async fn a_full_disk_is_never_beyond_recovery() {
+    let rig = Rig::new().await;
+    rig.faulty.fail("Delivered", 100, || SpoolError::DiskFull { free: 1, reserve: 2 });
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    for failed in 2..=100 {
+        rig.faulty.failed(failed).await;
+        tokio::task::yield_now().await;
+        rig.clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(rig.hears_end_of(&entry).await.state, QueueState::Done);
+    assert!(final_troubles(&rig.told()).is_empty());
 }
