@@ -47,7 +47,7 @@ pub(crate) fn ended_row(entry: &EntryId, history: &HistoryRecord) -> QueueRow {
     }
 }
 
-fn queued_row(entry: &EntryId, record: &QueueRecord, traffic: Traffic) -> QueueRow {
+pub(crate) fn queued_row(entry: &EntryId, record: &QueueRecord, traffic: Traffic) -> QueueRow {
     let next = record.scheduled().filter(|_| !matches!(record.state, QueueState::Claimed(_)));
     QueueRow {
         id: entry.to_string(),
@@ -149,7 +149,7 @@ pub(crate) fn counts(counts: QueueCounts, traffic: Traffic) -> QueueCountsView {
 mod tests {
     use super::*;
     use crate::mapi::{Priority, PropList, Recipient, RecipientType};
-    use crate::spool::{BodyId, Envelope, Lease};
+    use crate::spool::{BodyId, Envelope, Lease, Trace};
 
     fn outbox(state: OutboxState) -> OutboxRecord {
         OutboxRecord {
@@ -163,6 +163,8 @@ mod tests {
             object: None,
             content: None,
             size: 10,
+            trace: Trace::default(),
+            reports: Vec::new(),
         }
     }
 
@@ -198,6 +200,7 @@ mod tests {
             subject: "hello".to_owned(),
             message_id: "<1@x>".to_owned(),
             last_error: "451 4.3.0 later".to_owned(),
+            trace: Trace::default(),
         }
     }
 

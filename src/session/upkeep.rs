@@ -17,7 +17,7 @@ use crate::profile::Profile;
 use crate::spi::MessageStore;
 use crate::spool::{
     Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState, QueueRecord,
-    QueueState, Spool, SpoolError,
+    QueueState, Spool, SpoolError, Step, StepKind, Trace,
 };
 
 /// Rows looked at, and written, at once.
@@ -34,13 +34,17 @@ const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Errors
 /// Those of the spool.
-pub(super) async fn reconcile(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
-    house_queue(spool, profile).await?;
+pub(super) async fn reconcile(
+    spool: &dyn Spool,
+    profile: &Profile,
+    now: SysTime,
+) -> MapiResult<()> {
+    house_queue(spool, profile, now).await?;
     free_outbox(spool).await
 }
 
 /// Every row of the queue gets a transport that exists and a message in the Outbox.
-async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
+async fn house_queue(spool: &dyn Spool, profile: &Profile, now: SysTime) -> MapiResult<()> {
     let mut after: Option<EntryId> = None;
     loop {
         let page = spool.queue_page(after.as_ref(), PAGE).await?;
@@ -48,7 +52,7 @@ async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
         after = Some(last.clone());
         let mut batch = Batch::new();
         for (entry, record) in page {
-            let adopted = adopted(&record, profile);
+            let adopted = adopted(&record, profile, now);
             if spool.outbox(&entry).await?.is_none() {
                 let transport = adopted.as_ref().map_or(&record, |adopted| adopted);
                 tracing::warn!(%entry, "A queued message had lost its row in the Outbox");
@@ -73,7 +77,7 @@ async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
 
 /// The row with another transport, when its own is not in the profile or does not send any more:
 /// the one whose sender it has, else the first that sends.
-fn adopted(record: &QueueRecord, profile: &Profile) -> Option<QueueRecord> {
+fn adopted(record: &QueueRecord, profile: &Profile, now: SysTime) -> Option<QueueRecord> {
     let mut senders = profile.transports.iter().filter(|transport| transport.smtp.is_some());
     if senders.clone().any(|transport| transport.name == record.transport) {
         return None;
@@ -83,7 +87,9 @@ fn adopted(record: &QueueRecord, profile: &Profile) -> Option<QueueRecord> {
         is_own(&transport.identity.address) || transport.aliases.iter().any(is_own)
     });
     let transport = own.or_else(|| senders.next())?.name.clone();
-    Some(QueueRecord { transport, ..record.clone() })
+    let mut adopted = QueueRecord { transport: transport.clone(), ..record.clone() };
+    adopted.trace.push(Step { at: now, what: StepKind::Accepted { transport } });
+    Some(adopted)
 }
 
 /// A message of the Outbox from all that its transport knows of it.
@@ -108,6 +114,8 @@ fn outbox_of(record: &QueueRecord) -> OutboxRecord {
         object: None,
         content: Some(record.body),
         size: record.size,
+        trace: Trace::default(),
+        reports: Vec::new(),
     }
 }
 
@@ -220,6 +228,7 @@ pub(super) async fn cancel_unowned(
             subject: record.subject.clone(),
             message_id: record.message_id.clone(),
             size: record.size,
+            trace: record.trace.clone(),
         };
         let expect = Expect::Revision(record.revision);
         let batch = Batch::new()

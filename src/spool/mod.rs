@@ -28,6 +28,7 @@ mod repair;
 mod sled_spool;
 mod space;
 mod store;
+mod trace;
 mod users;
 mod writer;
 
@@ -37,11 +38,15 @@ pub use options::SpoolOptions;
 pub use record::{
     AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, HistoryEnd,
     HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord, QueueState,
-    RecipientState, Reply,
+    RecipientState, Reply, ReportMade,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;
 pub use store::{Fault, FaultPoint};
+pub use trace::{
+    AttemptPhase, AttemptStep, AttemptStepEnd, RefusalStep, ReportOutcome, ReportStep,
+    StatusReportLine, StatusReportStep, Step, StepKind, TiedBy, Trace,
+};
 
 use std::pin::Pin;
 
@@ -195,6 +200,24 @@ pub trait Spool: Send + Sync + 'static {
     async fn history_ended_before(
         &self,
         before: SysTime,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages that were queued, or ended, with this `Message-ID`, with or without its angle
+    /// brackets; the latest first, at most `limit`. Found by an index that lives as long as the
+    /// history of the message.
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages of the Outbox and of the history whose entry ids lie between two that are
+    /// included, in their order, at most `limit`.
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError>;
 

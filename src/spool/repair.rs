@@ -8,7 +8,7 @@ use sled::IVec;
 use super::body_row::BodyRow;
 use super::codec::{self, ReadError, Rows};
 use super::counts::{Counters, class};
-use super::plan::{done_key, due_key, waiting_key};
+use super::plan::{done_key, due_key, message_id_key, waiting_key};
 use super::store::{QuarantineRow, Store};
 use super::{CursorRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys};
 use crate::mapi::EntryId;
@@ -57,7 +57,7 @@ pub(super) fn repair(store: &Store) -> Result<Counters, SpoolError> {
         set_aside(&mut mending, table)?;
     }
     mending.apply()?;
-    for table in [keys::WAITING, keys::DUE, keys::DONE, keys::ENDED] {
+    for table in [keys::WAITING, keys::DUE, keys::DONE, keys::ENDED, keys::MESSAGE_ID] {
         drop_strays(&mut mending, table)?;
     }
     let counters = count_and_index(&mut mending)?;
@@ -147,6 +147,7 @@ fn indexed(store: &Store, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, Spoo
         keys::WAITING => keys::parse_entry(key),
         keys::DUE => keys::parse_due(key).map(|(_, entry)| entry),
         keys::DONE => keys::parse_done(key),
+        keys::MESSAGE_ID => keys::parse_message_id(key),
         _ => keys::parse_ended(key).map(|(_, entry)| entry),
     };
     let Some(entry) = entry else { return Ok(None) };
@@ -157,6 +158,16 @@ fn indexed(store: &Store, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, Spoo
             .and_then(|record: QueueRecord| due_key(&entry, &record)),
         keys::DONE => readable(store, &keys::queue(&entry))?
             .and_then(|record: QueueRecord| done_key(&entry, &record)),
+        keys::MESSAGE_ID => {
+            let queue: Option<QueueRecord> = readable(store, &keys::queue(&entry))?;
+            let history: Option<HistoryRecord> = readable(store, &keys::history(&entry))?;
+            queue
+                .map(|record| record.message_id)
+                .into_iter()
+                .chain(history.map(|record| record.message_id))
+                .filter_map(|id| message_id_key(&entry, &id))
+                .find(|indexed| indexed == key)
+        }
         _ => readable(store, &keys::history(&entry))?
             .map(|record: HistoryRecord| keys::ended(record.ended, &entry)),
     })
@@ -180,7 +191,8 @@ fn count_and_index(mending: &mut Mending<'_>) -> Result<Counters, SpoolError> {
     let mut counters = Counters::default();
     for_each::<QueueRecord>(store, keys::QUEUE, |entry, record| {
         counters.change(None, class(None, Some(&record)));
-        ensure(mending, [due_key(entry, &record), done_key(entry, &record)])
+        let message_id = message_id_key(entry, &record.message_id);
+        ensure(mending, [due_key(entry, &record), done_key(entry, &record), message_id])
     })?;
     for_each::<OutboxRecord>(store, keys::OUTBOX, |entry, record| {
         if store.value(&keys::queue(entry))?.is_none() {
@@ -189,7 +201,8 @@ fn count_and_index(mending: &mut Mending<'_>) -> Result<Counters, SpoolError> {
         ensure(mending, [waiting_key(entry, &record)])
     })?;
     for_each::<HistoryRecord>(store, keys::HISTORY, |entry, record| {
-        ensure(mending, [Some(keys::ended(record.ended, entry))])
+        let message_id = message_id_key(entry, &record.message_id);
+        ensure(mending, [Some(keys::ended(record.ended, entry)), message_id])
     })?;
     for row in store.range(keys::table(keys::QUARANTINE)) {
         row?;

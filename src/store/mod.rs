@@ -120,7 +120,7 @@ impl LocalStore {
     /// # Errors
     /// `MAPI_E_UNABLE_TO_ABORT` while a transport works on it or has it, `MAPI_E_NOT_IN_QUEUE`.
     pub async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
-        self.outbox.hold(entry).await
+        self.outbox.hold(entry, self.clock.now()).await
     }
 
     /// Lets a held message go, not before its `PR_DEFERRED_SEND_TIME`. Not held: harmless.

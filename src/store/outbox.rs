@@ -13,7 +13,7 @@ use crate::mime::{Defaults, compose};
 use crate::spi::{Content, Message, OutgoingRow, OutgoingState};
 use crate::spool::{
     Batch, Durable, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
-    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody,
+    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody, Step, StepKind, Trace,
 };
 
 /// How often a change is tried again that met another one.
@@ -165,31 +165,31 @@ impl Outbox {
             (None, OutboxState::Deferred { .. }) => waiting(&record.props, record.submitted, now),
             (None, state) => state.clone(),
         };
-        self.change_state(entry, |record| Ok(state(record))).await?;
+        self.change_state(entry, |record| Ok(state(record)), None).await?;
         if transport.is_none() {
             self.announce(entry);
         }
         Ok(())
     }
 
-    pub(super) async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
+    pub(super) async fn hold(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
         let held = |record: &OutboxRecord| match &record.state {
             OutboxState::Waiting { .. } | OutboxState::Held => Ok(OutboxState::Held),
             OutboxState::Deferred { transport } => {
                 Err(unable(entry, &format!("is with the transport {transport}")))
             }
         };
-        self.guarded(entry, self.change_state(entry, held)).await
+        self.guarded(entry, self.change_state(entry, held, Some((now, StepKind::Held)))).await
     }
 
     pub(super) async fn release(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
-        self.change_state(entry, |record| {
+        let released = |record: &OutboxRecord| {
             Ok(match &record.state {
                 OutboxState::Held => waiting(&record.props, record.submitted, now),
                 state => state.clone(),
             })
-        })
-        .await?;
+        };
+        self.change_state(entry, released, Some((now, StepKind::Released))).await?;
         self.announce(entry);
         Ok(())
     }
@@ -233,16 +233,21 @@ impl Outbox {
         change.await
     }
 
-    /// Changes the state of a row, again when someone else changed it meanwhile.
+    /// Changes the state of a row, again when someone else changed it meanwhile. The step is noted
+    /// when the state is another one then.
     async fn change_state(
         &self,
         entry: &EntryId,
         state: impl Fn(&OutboxRecord) -> MapiResult<OutboxState>,
+        step: Option<(SysTime, StepKind)>,
     ) -> MapiResult<()> {
         update(self.spool.as_ref(), entry, |record| {
             let state = state(record)?;
             let changed = record.state != state;
             record.state = state;
+            if let (true, Some((at, what))) = (changed, step.clone()) {
+                record.trace.push(Step { at, what });
+            }
             Ok(changed)
         })
         .await
@@ -312,6 +317,7 @@ fn cancelled(record: &OutboxRecord, now: SysTime) -> HistoryRecord {
         subject: text(tags::SUBJECT).unwrap_or_default(),
         message_id: text(tags::INTERNET_MESSAGE_ID).unwrap_or_default(),
         size: record.size,
+        trace: Trace::default(),
     }
 }
 

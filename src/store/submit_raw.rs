@@ -13,7 +13,7 @@ use crate::mapi::{
 use crate::mime::{
     Defaults, HeaderFacts, Mailbox, MimeError, Normalised, Normaliser, address, check_message,
 };
-use crate::spool::{Durable, OutboxRecord, StagedBody};
+use crate::spool::{Durable, OutboxRecord, StagedBody, Trace};
 
 /// Octets read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -78,6 +78,8 @@ impl LocalStore {
             object: None,
             content: Some(staged.id()),
             size: staged.size(),
+            trace: Trace::default(),
+            reports: Vec::new(),
         };
         let durable = self.outbox.add(&entry, record, Some(staged)).await?;
         Ok((entry, durable))

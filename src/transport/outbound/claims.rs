@@ -9,7 +9,9 @@ use super::herald::News;
 use super::schedule::{self, Before, retry_delay};
 use super::shared::Shared;
 use crate::mapi::{EntryId, SysTime};
-use crate::spool::{Batch, Expect, Lease, Op, QueueRecord, QueueState, SpoolError};
+use crate::spool::{
+    Batch, Expect, Lease, Op, QueueRecord, QueueState, SpoolError, Step, StepKind,
+};
 
 /// What a look at the queue came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +103,11 @@ async fn claimable(shared: &Shared, entry: &EntryId) -> Result<Option<QueueRecor
     match &row.state {
         // One process owns the spool, so the lease of another is of one that died: its message is
         // due at the stored time, and the attempt counts.
-        QueueState::Claimed(_) => row.state = QueueState::Due,
+        QueueState::Claimed(_) => {
+            row.state = QueueState::Due;
+            let what = StepKind::Interrupted { number: row.attempts };
+            row.trace.push(Step { at: shared.clock.now(), what });
+        }
         QueueState::Due | QueueState::InDoubt { resend: true, .. } => {}
         QueueState::InDoubt { resend: false, .. }
         | QueueState::Held

@@ -50,6 +50,7 @@ pub(super) async fn deliver(
         .collect();
     let mut at_once = MAX_RECIPIENTS;
     let mut heard = false;
+    flight.journal().connected(connection, clock.now());
     loop {
         let recipients: Vec<usize> = waiting.drain(..waiting.len().min(at_once)).collect();
         let work = Work { envelope: &envelope, recipients: &recipients, size, text };
@@ -59,6 +60,7 @@ pub(super) async fn deliver(
             at_once = recipients.len().saturating_sub(split.len()).max(1);
             split.into_iter().rev().for_each(|index| waiting.push_front(index));
         }
+        flight.journal().heard(&transacted.outcomes);
         schedule::apply(&mut flight.record(), &transacted.outcomes, clock.now());
         let trouble = account_trouble(&transacted);
         heard |= transacted

@@ -18,6 +18,7 @@ mod entering;
 mod flight;
 mod herald;
 mod intake;
+mod journal;
 mod lane;
 mod login;
 mod progress;

@@ -53,6 +53,9 @@ fn outcome(shared: &Shared, landing: Landing) -> Outcome {
     let Landing { flight, end, behind } = landing;
     let tried = !matches!(end, AttemptEnd::Untried(_)) && behind.is_none();
     let mut record = flight.record().clone();
+    let now = shared.clock.now();
+    let step = flight.journal().step(record.attempts, &end, behind.is_some(), now);
+    step.into_iter().for_each(|step| record.trace.push(step));
     schedule::conclude(&mut record, &flight.before, &end, shared.rules());
     if let Some(until) = behind {
         schedule::give_back_behind(&mut record, until);

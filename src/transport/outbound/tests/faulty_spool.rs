@@ -129,6 +129,23 @@ impl Spool for FaultySpool {
         self.inner.history_ended_before(before, limit).await
     }
 
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.by_message_id(message_id, limit).await
+    }
+
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.known_between(first, last, limit).await
+    }
+
     async fn cursor(
         &self,
         account: AccountKey,
