@@ -154,9 +154,7 @@ async fn dispatch(
             queue::each(&context.place()?, console, Verb::Release, &ids.ids).await
         }
         Command::Retry(arguments) => queue::retry(&context.place()?, console, &arguments).await,
-        Command::Trace(arguments) => {
-            trace::trace(&context.place()?, console, &arguments.id).await
-        }
+        Command::Trace(arguments) => trace::trace(&context.place()?, console, &arguments.id).await,
         Command::Export(id) => queue::export(&context.place()?, console, &id.id).await,
         Command::Notify(arguments) => notify::notify(&context.place()?, console, &arguments).await,
         Command::Completions(arguments) => papers::completions(console, arguments.shell),

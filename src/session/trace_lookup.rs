@@ -106,7 +106,9 @@ mod tests {
     #[test]
     fn a_beginning_stands_for_all_that_begin_so() {
         let Some((first, last)) = beginning("01hqz") else { panic!("no bounds") };
-        assert!(first.to_string().starts_with("01HQZ000") && last.to_string().starts_with("01HQZZZ"));
+        assert!(
+            first.to_string().starts_with("01HQZ000") && last.to_string().starts_with("01HQZZZ")
+        );
         assert!(first < last);
         let whole = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
         for text in ["", whole, "a b", "a/b", "zz", "\u{e9}"] {

@@ -127,7 +127,10 @@ fn the_story_of_a_message_that_is_gone_is_in_order() {
     assert_eq!(delivered.recipients, ["bob@example.org"]);
     assert!(told.text.starts_with("mail.example.org reports: bob@example.org failed 5.1.1 smtp;"));
     assert!(told.text.contains("and 2 more"), "{}", told.text);
-    assert_eq!((report.message_id.as_str(), report.state), ("<1@x>", super::super::QueueRowState::Finished));
+    assert_eq!(
+        (report.message_id.as_str(), report.state),
+        ("<1@x>", super::super::QueueRowState::Finished)
+    );
 }
 
 #[test]

@@ -2,11 +2,11 @@
 
 use super::queue_view::{self, Traffic};
 use super::{QueueRow, TraceReport, TraceStep, TraceStepKind};
-use crate::mapi::{EntryId, SysTime, tags};
+use crate::mapi::{EntryId, ReportOutcome, SysTime, tags};
 use crate::spool::{
     AttemptPhase, AttemptStep, AttemptStepEnd, Envelope, HistoryEnd, HistoryRecord, OutboxRecord,
-    OutboxState, QueueRecord, RecipientState, Reply, ReportOutcome, ReportStep, StatusReportStep,
-    Step, StepKind, TiedBy, Trace,
+    OutboxState, QueueRecord, RecipientState, Reply, ReportStep, StatusReportStep, Step, StepKind,
+    TiedBy, Trace,
 };
 
 /// The rows of one message; more than one on its way from one to the next.
@@ -137,18 +137,16 @@ fn outcomes(envelope: &Envelope) -> Vec<(SysTime, TraceStep)> {
     let mut told: Vec<(SysTime, TraceStep)> = Vec::new();
     for recipient in &envelope.recipients {
         let (at, kind, reply, attempt) = match &recipient.state {
-            RecipientState::Delivered { at, reply } => {
-                (*at, TraceStepKind::Delivered, reply, None)
-            }
+            RecipientState::Delivered { at, reply } => (*at, TraceStepKind::Delivered, reply, None),
             RecipientState::Failed { at, reply, attempt } => {
                 (*at, TraceStepKind::Failed, reply, (*attempt > 0).then_some(*attempt))
             }
             RecipientState::Pending | RecipientState::Deferred { .. } => continue,
         };
         let replies = Vec::from_iter(Some(reply.to_string()).filter(|words| !words.is_empty()));
-        let same = told.iter_mut().find(|(when, one)| {
-            *when == at && one.step == kind && one.replies == replies
-        });
+        let same = told
+            .iter_mut()
+            .find(|(when, one)| *when == at && one.step == kind && one.replies == replies);
         match same {
             Some((_, one)) => one.recipients.push(recipient.address.clone()),
             None => {
@@ -211,7 +209,9 @@ fn told(noted: &Step, rows: &Rows<'_>) -> TraceStep {
         StepKind::Held => plain(TraceStepKind::Held, "put on hold by the user"),
         StepKind::Released => plain(TraceStepKind::Released, "released by the user"),
         StepKind::Hurried => plain(TraceStepKind::Hurried, "made due by the user"),
-        StepKind::GivenBack => plain(TraceStepKind::GivenBack, "given back at the end of a session"),
+        StepKind::GivenBack => {
+            plain(TraceStepKind::GivenBack, "given back at the end of a session")
+        }
         StepKind::TakenUp => plain(TraceStepKind::TakenUp, "taken up again in a new session"),
         StepKind::Reported(report) => reported(noted.at, report, rows),
         StepKind::StatusReport(report) => status_report(noted.at, report),

@@ -24,5 +24,5 @@ pub use provider::{
     AddressTypes, Incoming, LogonOutcome, NotifyData, SubmitError, XpLogon, XpProvider,
 };
 pub use status::{StatusColumns, StatusObject, StatusRow, StatusRowKind};
-pub use store::{MessageStore, OutgoingRow, OutgoingState, Report};
+pub use store::{MessageStore, OutgoingNote, OutgoingRow, OutgoingState, Report};
 pub use support::{RecipientReport, ReportKind, Support, Yield};

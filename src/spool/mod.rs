@@ -44,8 +44,8 @@ pub use sled_spool::SledSpool;
 pub use space::FreeSpace;
 pub use store::{Fault, FaultPoint};
 pub use trace::{
-    AttemptPhase, AttemptStep, AttemptStepEnd, RefusalStep, ReportOutcome, ReportStep,
-    StatusReportLine, StatusReportStep, Step, StepKind, TiedBy, Trace,
+    AttemptPhase, AttemptStep, AttemptStepEnd, RefusalStep, ReportStep, StatusReportLine,
+    StatusReportStep, Step, StepKind, TiedBy, Trace,
 };
 
 use std::pin::Pin;

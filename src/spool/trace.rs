@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mapi::SysTime;
+use crate::mapi::{ReportOutcome, SysTime};
 
 /// How many of the first steps are kept whatever follows.
 const FIRST: usize = 6;
@@ -138,17 +138,6 @@ pub enum AttemptPhase {
     Text,
     /// The reply to the final dot.
     Dot,
-}
-
-/// What a report says of its recipients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ReportOutcome {
-    /// Not delivered, for good (NDR).
-    Failed,
-    /// Delivered, relayed or expanded (DR).
-    Delivered,
-    /// Not delivered yet.
-    Delayed,
 }
 
 /// A report for the sender. It is noted before it is put into INBOX, so that it is known after a
@@ -286,7 +275,8 @@ impl Trace {
             .filter(|(_, step)| matches!(step.what, StepKind::StatusReport(_)))
             .map(|(at, _)| at);
         let oldest_of_last = theirs.by_ref().nth(STATUS_REPORTS / 2);
-        let full = oldest_of_last.is_some() && theirs.count() + STATUS_REPORTS / 2 + 1 >= STATUS_REPORTS;
+        let full =
+            oldest_of_last.is_some() && theirs.count() + STATUS_REPORTS / 2 + 1 >= STATUS_REPORTS;
         if let Some(at) = oldest_of_last.filter(|_| full) {
             self.drop_at(at);
         }

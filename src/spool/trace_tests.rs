@@ -97,7 +97,8 @@ fn lists_are_joined_by_time_and_nothing_stands_twice() {
 
 #[test]
 fn a_message_that_goes_through_at_once_costs_a_few_dozen_octets() {
-    let mut trace = Trace::of(at(1_700_000_000_000), StepKind::Accepted { transport: "work".into() });
+    let mut trace =
+        Trace::of(at(1_700_000_000_000), StepKind::Accepted { transport: "work".into() });
     trace.push(Step {
         at: at(1_700_000_000_900),
         what: StepKind::Attempt(AttemptStep {

@@ -18,7 +18,9 @@ use crate::mapi::{
     EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, StatusCode,
     SubmitFlags, SubmitMessageFlags, tags,
 };
-use crate::spi::{Message, MessageRefCell, RecipientReport, Repetition, ReportKind, SubmitError};
+use crate::spi::{
+    Message, MessageRefCell, OutgoingNote, RecipientReport, Repetition, ReportKind, SubmitError,
+};
 
 /// E_BUSY and END_RESEND_LATER name no time; NOTIFY_READYTOSEND may come before it is over.
 const LATER: Duration = Duration::from_secs(15);
@@ -141,7 +143,10 @@ async fn hand_over_locked(
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
         match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut place).await {
-            Answer::Sent => keep_outcomes(&message).await?,
+            Answer::Sent => {
+                shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
+                keep_outcomes(&message).await?;
+            }
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
             Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
@@ -190,6 +195,7 @@ async fn hand_over_locked(
             let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut place).await;
             match answer {
                 Answer::Sent => {
+                    shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
                     keep_outcomes(&message).await?;
                     let left = message.recipients().await?;
                     let left = open_rows(&left).filter(|row| rows.contains(row));

@@ -8,11 +8,13 @@ mod entry_ids;
 mod host;
 mod incoming;
 mod maildir;
+mod notes;
 mod object;
 mod outbox;
 mod outbox_message;
 mod report;
 mod sent;
+mod status_report;
 mod submit;
 mod submit_raw;
 
@@ -29,11 +31,12 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
-use crate::spi::{Message, MessageStore, OutgoingRow, Report};
+use crate::spi::{Message, MessageStore, OutgoingNote, OutgoingRow, Report};
 use crate::spool::Spool;
 use entry_ids::EntryIds;
 use incoming::IncomingMessage;
 use maildir::Maildir;
+use notes::Notes;
 use outbox::Outbox;
 
 /// How a [`LocalStore`] is opened.
@@ -71,6 +74,7 @@ pub struct LocalStore {
     clock: Arc<dyn Clock>,
     runtime: Handle,
     entries: EntryIds,
+    notes: Notes,
     /// Name of this machine, fit for file names and message ids.
     host: String,
     /// When the store was opened: what was submitted later can have left no traces in the
@@ -107,6 +111,7 @@ impl LocalStore {
             maildir: Arc::new(maildir),
             spool,
             entries: EntryIds::new(),
+            notes: Notes::default(),
             host,
             opened: clock.now(),
             clock,
@@ -203,12 +208,18 @@ impl MessageStore for LocalStore {
         self.outbox.set_deferred(entry, transport, self.clock.now()).await
     }
 
+    fn note(&self, entry: &EntryId, note: OutgoingNote<'_>) {
+        self.notes.add(entry, note);
+    }
+
     async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()> {
         self.finish(entry).await
     }
 
     async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
-        self.outbox.abort_submit(entry, self.clock.now()).await
+        self.outbox.abort_submit(entry, self.clock.now()).await?;
+        self.notes.forget(entry);
+        Ok(())
     }
 
     async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {
@@ -222,6 +233,7 @@ impl MessageStore for LocalStore {
         }
         Ok(Arc::new(IncomingMessage::new(
             Arc::clone(&self.maildir),
+            Arc::clone(&self.spool),
             self.runtime.clone(),
             self.clock.now(),
         )))

@@ -213,10 +213,18 @@ impl Outbox {
         .await
     }
 
-    /// Removes a message; gone already is as good.
-    pub(super) async fn delete(&self, entry: &EntryId) -> MapiResult<()> {
+    /// Removes a message, together with its history where that is new; gone already is as good.
+    pub(super) async fn delete(
+        &self,
+        entry: &EntryId,
+        history: Option<HistoryRecord>,
+    ) -> MapiResult<()> {
         let op = Op::DeleteOutbox { entry: entry.clone(), expect: Expect::Any };
-        self.spool.commit(Batch::new().with(op)).await?;
+        let mut batch = Batch::new().with(op);
+        if let Some(record) = history {
+            batch.push(Op::PutHistory { entry: entry.clone(), record: Box::new(record) });
+        }
+        self.spool.commit(batch).await?;
         Ok(())
     }
 

@@ -220,6 +220,10 @@ fn describe(
         header.subject.chars().filter(|c| !c.is_control()).take(MAX_SUBJECT).collect();
     props.set(tags::SUBJECT, subject);
     set_message_id(props, &normalised.message_id);
+    if header.status_report {
+        // There is no report about a report.
+        props.set(tags::MESSAGE_CLASS, "REPORT.IPM.Note");
+    }
     if envelope.delivery_report {
         props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
     }

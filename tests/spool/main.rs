@@ -9,4 +9,5 @@ mod damage;
 mod model;
 mod rows;
 mod schema;
+mod steps;
 mod traffic;

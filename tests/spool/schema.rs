@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use postrider::mapi::{PropList, PropValue, Recipient, RecipientType, tags};
+use postrider::mapi::{PropList, PropValue, Recipient, RecipientType, ReportOutcome, tags};
 use postrider::spool::*;
 
 use crate::bench::*;

@@ -9,9 +9,7 @@ use super::herald::News;
 use super::schedule::{self, Before, retry_delay};
 use super::shared::Shared;
 use crate::mapi::{EntryId, SysTime};
-use crate::spool::{
-    Batch, Expect, Lease, Op, QueueRecord, QueueState, SpoolError, Step, StepKind,
-};
+use crate::spool::{Batch, Expect, Lease, Op, QueueRecord, QueueState, SpoolError, Step, StepKind};
 
 /// What a look at the queue came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

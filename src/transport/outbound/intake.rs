@@ -168,10 +168,7 @@ async fn prepare(
         subject: subject.chars().take(MAX_SUBJECT).collect(),
         message_id,
         last_error: String::new(),
-        trace: Trace::of(
-            now,
-            StepKind::Accepted { transport: shared.settings.transport.clone() },
-        ),
+        trace: Trace::of(now, StepKind::Accepted { transport: shared.settings.transport.clone() }),
     };
     if schedule::is_unwanted(&record, &shared.settings.queue, now) {
         schedule::expire(&mut record, shared.rules());

@@ -82,9 +82,12 @@ impl Journal {
 
 fn phase_of(phase: Phase) -> AttemptPhase {
     match phase {
-        Phase::Connect | Phase::Tls | Phase::Greeting | Phase::Ehlo | Phase::Auth | Phase::Reset => {
-            AttemptPhase::Connecting
-        }
+        Phase::Connect
+        | Phase::Tls
+        | Phase::Greeting
+        | Phase::Ehlo
+        | Phase::Auth
+        | Phase::Reset => AttemptPhase::Connecting,
         Phase::Mail => AttemptPhase::Mail,
         Phase::Rcpt => AttemptPhase::Rcpt,
         Phase::Data => AttemptPhase::Data,

@@ -52,11 +52,7 @@ impl Spool for Frozen {
         tokio::time::sleep(self.delay).await;
         self.inner.commit(batch).await
     }
-    async fn by_message_id(
-        &self,
-        message_id: &str,
-        limit: usize,
-    ) -> Result<Vec<EntryId>> {
+    async fn by_message_id(&self, message_id: &str, limit: usize) -> Result<Vec<EntryId>> {
         self.inner.by_message_id(message_id, limit).await
     }
     async fn known_between(
