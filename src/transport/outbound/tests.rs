@@ -4,5 +4,6 @@ mod aborting;
 mod faulty_spool;
 mod rig;
 mod sending;
+mod steps;
 mod storage;
 mod trouble;

@@ -1,5 +1,6 @@
 //! A spool whose commits fail when told to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -19,11 +20,17 @@ pub(super) struct FaultySpool {
     inner: Arc<SledSpool>,
     fault: Mutex<Option<(&'static str, usize, Make)>>,
     hits: watch::Sender<usize>,
+    commits: AtomicUsize,
 }
 
 impl FaultySpool {
     pub(super) fn new(inner: Arc<SledSpool>) -> Arc<Self> {
-        Arc::new(FaultySpool { inner, fault: Mutex::new(None), hits: watch::Sender::new(0) })
+        Arc::new(FaultySpool {
+            inner,
+            fault: Mutex::new(None),
+            hits: watch::Sender::new(0),
+            commits: AtomicUsize::new(0),
+        })
     }
 
     /// The next `times` commits that mention `word` fail.
@@ -45,6 +52,11 @@ impl FaultySpool {
             .unwrap();
     }
 
+    /// How many commits were tried that did not fail by order.
+    pub(super) fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
+    }
+
     fn strike(&self, batch: &Batch) -> Option<SpoolError> {
         let mut fault = self.fault.lock().unwrap();
         let (word, left, make) = fault.as_mut()?;
@@ -63,6 +75,7 @@ impl Spool for FaultySpool {
         if let Some(error) = self.strike(&batch) {
             return Err(error);
         }
+        self.commits.fetch_add(1, Ordering::SeqCst);
         self.inner.commit(batch).await
     }
 
