@@ -100,12 +100,13 @@ fn unknown(words: String) -> MapiError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_beginning_stands_for_all_that_begin_so() {
-        let Some((first, last)) = beginning("01hqz") else { panic!("no bounds") };
+        let (first, last) = beginning("01hqz").unwrap();
         assert!(
             first.to_string().starts_with("01HQZ000") && last.to_string().starts_with("01HQZZZ")
         );

@@ -1,6 +1,6 @@
 //! Random batches against a model of a few lines: same answers, same rows, same indexes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postrider::mapi::{EntryId, Priority};
 use postrider::spool::*;
@@ -230,7 +230,10 @@ impl Model {
             .count();
         let scheduled = self.queue.values().filter(|record| record.scheduled().is_some()).count();
         let done = self.queue.values().filter(|record| record.state == QueueState::Done).count();
+        // Each once in the index of Message-IDs.
+        let named: BTreeSet<_> = self.queue.keys().chain(self.history.keys()).collect();
         self.outbox.len()
+            + named.len()
             + waiting
             + self.queue.len()
             + scheduled
