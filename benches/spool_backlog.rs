@@ -168,6 +168,8 @@ fn message(number: u64, body: BodyId) -> [Op; 2] {
         object: None,
         content: Some(body),
         size: 4_096,
+        trace: Trace::default(),
+        reports: Vec::new(),
     };
     let queue = QueueRecord {
         revision: 0,
@@ -193,6 +195,7 @@ fn message(number: u64, body: BodyId) -> [Op; 2] {
         subject: "a subject of the usual length".to_owned(),
         message_id: format!("<{number}@example.org>"),
         last_error: String::new(),
+        trace: Trace::default(),
     };
     let (entry, expect) = (entry(number), Expect::Absent);
     [

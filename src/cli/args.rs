@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Release(Ids),
     /// Try messages now
     Retry(RetryArguments),
+    /// Show what happened to a message, also 30 days after it is gone
+    Trace(TraceArguments),
     /// Write a message of the queue to standard output, as RFC 5322
     Export(Id),
     /// Check the spool: its rows, indexes, counts and the digest of every body
@@ -235,6 +237,13 @@ pub(crate) enum QueueCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Id {
     /// Entry id, or the beginning of one
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceArguments {
+    /// Entry id, the beginning of one, or Message-ID
     #[arg(value_name = "ID")]
     pub(crate) id: String,
 }

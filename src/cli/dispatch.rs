@@ -12,7 +12,9 @@ use super::exit::{Exit, Failure};
 use super::logging::{self, Talkativeness};
 use super::queue::Verb;
 use super::session_glue::SpoolOpener;
-use super::{flush, fsck, harden, notify, papers, profile_commands, queue, run, send, status};
+use super::{
+    flush, fsck, harden, notify, papers, profile_commands, queue, run, send, status, trace,
+};
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
 /// The program `postrider`: reads the arguments of the process, does what they say and answers
@@ -160,6 +162,7 @@ async fn dispatch(
             queue::each(&context.place()?, console, Verb::Release, &ids.ids).await
         }
         Command::Retry(arguments) => queue::retry(&context.place()?, console, &arguments).await,
+        Command::Trace(arguments) => trace::trace(&context.place()?, console, &arguments.id).await,
         Command::Export(id) => queue::export(&context.place()?, console, &id.id).await,
         Command::Fsck(arguments) => fsck::fsck(&context.place()?, console, &arguments).await,
         Command::Notify(arguments) => notify::notify(&context.place()?, console, &arguments).await,

@@ -30,6 +30,7 @@ mod session_glue;
 mod status;
 mod table;
 mod text;
+mod trace;
 
 #[cfg(test)]
 mod tests;

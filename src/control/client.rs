@@ -23,13 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::is_allowed;
 use super::wire::{
-    Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, WireError, WireEvent,
-    WireSubmission,
+    Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, TraceQuery, WireError,
+    WireEvent, WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
     CheckReport, FlushRequest, FlushSummary, FsckEvents, FsckRequest, NotifyRequest, QueueRow,
-    RawEnvelope, Service, StatusReport, Submission,
+    RawEnvelope, Service, StatusReport, Submission, TraceReport,
 };
 
 /// How long connecting may take.
@@ -297,6 +297,13 @@ impl Service for Client {
 
     async fn queue_row(&self, entry: &EntryId) -> MapiResult<QueueRow> {
         self.ask(Method::GET, &format!("/v1/queue/{entry}")).await
+    }
+
+    async fn trace(&self, id: &str) -> MapiResult<TraceReport> {
+        let body = json_body(&TraceQuery { id: id.to_owned() })?;
+        let request = request(Method::POST, "/v1/trace", body)?;
+        let answer = self.call(request, Repetition::Harmless, Patience::Usual).await?;
+        self.json(answer).await
     }
 
     async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow> {

@@ -15,7 +15,7 @@ use crate::session::{
     CheckReport, Direction, FlushRequest, FlushSummary, FsckEvent, FsckEvents, FsckReport,
     FsckRequest, InboundMode, InboundState, NotifyRequest, QueueCountsView, QueueRow,
     QueueRowState, RawEnvelope, RecipientRow, RecipientRowState, Service, StatusReport,
-    StatusRowView, Submission,
+    StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
 use crate::spi::StatusRowKind;
 use crate::spool::{CheckPhase, CheckProgress, Finding, FindingKind, Remedy};
@@ -148,6 +148,36 @@ impl Service for FakeService {
         self.called(format!("queue_row {entry}"))?;
         let found = self.rows.iter().find(|row| row.id == entry.to_string());
         found.cloned().ok_or_else(|| MapiError::new(MapiCode::NOT_FOUND, format!("no {entry}")))
+    }
+
+    async fn trace(&self, id: &str) -> MapiResult<TraceReport> {
+        self.called(format!("trace {id}"))?;
+        let found = self.rows.iter().find(|row| row.id == id).cloned();
+        let row = found.ok_or_else(|| MapiError::new(MapiCode::NOT_FOUND, format!("no {id}")))?;
+        Ok(TraceReport {
+            id: row.id,
+            message_id: "<1@example.org>".into(),
+            state: row.state,
+            transport: row.transport,
+            from: row.from,
+            subject: row.subject,
+            size: row.size,
+            submitted: row.submitted.clone(),
+            next_attempt: row.next_attempt,
+            recipients: row.recipients,
+            steps: vec![TraceStep {
+                time: row.submitted,
+                step: TraceStepKind::Submitted,
+                text: "submitted\u{1b}".into(),
+                attempt: None,
+                host: None,
+                tls: None,
+                class: None,
+                replies: Vec::new(),
+                recipients: vec!["bob@example.net".into()],
+            }],
+            left_out: 3,
+        })
     }
 
     async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow> {

@@ -19,8 +19,8 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::request_body::{Unread, drain, drain_body, lend, patient, read_whole};
 use super::wire::{
-    Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, WaitQuery,
-    WireError, WireEvent, WireSubmission,
+    Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, TraceQuery,
+    WaitQuery, WireError, WireEvent, WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError};
 use crate::session::{FlushRequest, FsckRequest, NotifyRequest, RawEnvelope, Service};
@@ -111,6 +111,7 @@ pub(super) fn router(service: Arc<dyn Service>) -> Router {
         .route("/v1/queue/{id}/release", post(release))
         .route("/v1/queue/{id}/retry", post(retry))
         .route("/v1/queue/{id}/content", get(export))
+        .route("/v1/trace", post(trace))
         .route("/v1/retry", post(retry_all))
         .route("/v1/notify", post(notify))
         .route("/v1/flush", post(flush))
@@ -225,6 +226,12 @@ async fn export(State(service): Shared, Path(id): Path<String>) -> Answer {
     let content = service.export(&entry_id(&id)?).await?;
     let kind = [(header::CONTENT_TYPE, "message/rfc822")];
     Ok((kind, Body::from_stream(ReaderStream::new(content))).into_response())
+}
+
+/// A POST, because a `Message-ID` may hold any character.
+async fn trace(State(service): Shared, body: Body) -> Answer {
+    let TraceQuery { id } = read_json(body, LARGEST_REQUEST).await?;
+    json(&service.trace(&id).await?)
 }
 
 async fn notify(State(service): Shared, body: Body) -> Answer {

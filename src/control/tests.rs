@@ -85,6 +85,10 @@ async fn every_method_reaches_the_service() {
     assert_eq!(client.queue_row(&entry(2)).await.unwrap(), rows[1]);
     assert_eq!(client.wait(&entry(3), None).await.unwrap(), rows[2]);
     client.wait(&entry(3), Some(Duration::from_millis(1500))).await.unwrap();
+    let traced = client.trace(&entry(3).to_string()).await.unwrap();
+    assert_eq!((traced.state, traced.left_out), (QueueRowState::Held, 3));
+    let odd = "<a b/%\u{e9}?&@x>";
+    assert_eq!(client.trace(odd).await.unwrap_err().code(), MapiCode::NOT_FOUND);
     client.cancel(&entry(1)).await.unwrap();
     client.hold(&entry(1)).await.unwrap();
     client.release(&entry(1)).await.unwrap();
@@ -119,6 +123,8 @@ async fn every_method_reaches_the_service() {
             format!("queue_row {third}"),
             format!("wait {third} Some(1.5s)"),
             format!("queue_row {third}"),
+            format!("trace {third}"),
+            format!("trace {odd}"),
             format!("cancel {id}"),
             format!("hold {id}"),
             format!("release {id}"),

@@ -81,6 +81,13 @@ pub(super) struct Retried {
     pub(super) count: u64,
 }
 
+/// Whose story `POST /v1/trace` asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TraceQuery {
+    /// An entry id, the beginning of one, or a `Message-ID`.
+    pub(super) id: String,
+}
+
 /// The query of `GET /v1/queue`.
 #[derive(Debug, Deserialize)]
 pub(super) struct PageQuery {

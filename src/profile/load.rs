@@ -13,8 +13,8 @@ use super::private::{check_above, is_own};
 use super::reader::{Found, Problem, TableReader};
 use super::transport_table::read_transport;
 use super::{
-    Dirs, Environment, InDoubtProfile, ListenProfile, Profile, ProfileError, ProfileName, QueueProfile,
-    StoreProfile,
+    Dirs, Environment, InDoubtProfile, ListenProfile, Profile, ProfileError, ProfileName,
+    QueueProfile, StoreProfile,
 };
 
 /// The largest profile that is read, in bytes.

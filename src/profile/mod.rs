@@ -28,8 +28,7 @@ pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
     AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
-    QueueProfile,
-    SmtpProfile, StoreProfile, TransportProfile,
+    QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;

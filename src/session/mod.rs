@@ -11,6 +11,8 @@ mod queue_view;
 mod service;
 mod status_view;
 mod submit;
+mod trace_lookup;
+mod trace_view;
 mod upkeep;
 
 pub use check::check_profile;
@@ -19,7 +21,7 @@ pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
     QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
-    Service, StatusReport, StatusRowView, Submission,
+    Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
 
 use std::path::Path;
@@ -115,7 +117,7 @@ impl Session {
             runtime.clone(),
         )
         .await?;
-        upkeep::reconcile(spool.as_ref(), profile).await?;
+        upkeep::reconcile(spool.as_ref(), profile, options.clock.now()).await?;
         let ending = CancellationToken::new();
         let forget = upkeep::forget(Arc::clone(&spool), Arc::clone(&options.clock), ending.clone());
         drop(runtime.spawn(forget));
@@ -381,6 +383,12 @@ impl Service for Session {
         history.map(|history| queue_view::ended_row(entry, &history)).ok_or_else(|| {
             MapiError::new(MapiCode::NOT_FOUND, format!("there is no message {entry}"))
         })
+    }
+
+    async fn trace(&self, id: &str) -> MapiResult<TraceReport> {
+        let spool = self.spool.as_ref();
+        let entry = trace_lookup::resolve(spool, id).await?;
+        trace_lookup::report(spool, &entry, self.traffic()).await
     }
 
     async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow> {

@@ -47,7 +47,7 @@ pub(crate) fn ended_row(entry: &EntryId, history: &HistoryRecord) -> QueueRow {
     }
 }
 
-fn queued_row(entry: &EntryId, record: &QueueRecord, traffic: Traffic) -> QueueRow {
+pub(crate) fn queued_row(entry: &EntryId, record: &QueueRecord, traffic: Traffic) -> QueueRow {
     let next = record.scheduled().filter(|_| !matches!(record.state, QueueState::Claimed(_)));
     QueueRow {
         id: entry.to_string(),
@@ -157,7 +157,7 @@ pub(crate) fn counts(counts: QueueCounts, traffic: Traffic) -> QueueCountsView {
 mod tests {
     use super::*;
     use crate::mapi::{Priority, PropList, Recipient, RecipientType};
-    use crate::spool::{BodyId, Envelope, FinalDot, Lease};
+    use crate::spool::{BodyId, Envelope, FinalDot, Lease, Trace};
 
     fn outbox(state: OutboxState) -> OutboxRecord {
         OutboxRecord {
@@ -171,6 +171,8 @@ mod tests {
             object: None,
             content: None,
             size: 10,
+            trace: Trace::default(),
+            reports: Vec::new(),
         }
     }
 
@@ -206,6 +208,7 @@ mod tests {
             subject: "hello".to_owned(),
             message_id: "<1@x>".to_owned(),
             last_error: "451 4.3.0 later".to_owned(),
+            trace: Trace::default(),
         }
     }
 

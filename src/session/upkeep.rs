@@ -17,7 +17,7 @@ use crate::profile::Profile;
 use crate::spi::MessageStore;
 use crate::spool::{
     AccountKey, Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
-    QueueRecord, QueueState, Spool, SpoolError,
+    QueueRecord, QueueState, Spool, SpoolError, Step, StepKind, Trace,
 };
 
 /// Rows looked at, and written, at once.
@@ -35,13 +35,17 @@ const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Errors
 /// Those of the spool.
-pub(super) async fn reconcile(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
-    house_queue(spool, profile).await?;
+pub(super) async fn reconcile(
+    spool: &dyn Spool,
+    profile: &Profile,
+    now: SysTime,
+) -> MapiResult<()> {
+    house_queue(spool, profile, now).await?;
     settle_rows(spool).await
 }
 
 /// Every row of the queue gets a transport that exists.
-async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
+async fn house_queue(spool: &dyn Spool, profile: &Profile, now: SysTime) -> MapiResult<()> {
     let senders: BTreeSet<AccountKey> = profile
         .transports
         .iter()
@@ -53,19 +57,24 @@ async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
     }
     for account in spool.queue_accounts().await? {
         if !senders.contains(&account) {
-            adopt_all(spool, profile, account).await?;
+            adopt_all(spool, profile, account, now).await?;
         }
     }
     Ok(())
 }
 
 /// Gives all messages of an account to transports of the profile.
-async fn adopt_all(spool: &dyn Spool, profile: &Profile, account: AccountKey) -> MapiResult<()> {
+async fn adopt_all(
+    spool: &dyn Spool,
+    profile: &Profile,
+    account: AccountKey,
+    now: SysTime,
+) -> MapiResult<()> {
     loop {
         let mut batch = Batch::new();
         for entry in spool.queue_of(account, PAGE).await? {
             let Some(record) = spool.queue(&entry).await? else { continue };
-            let Some(adopted) = adopted(&record, profile) else { continue };
+            let Some(adopted) = adopted(&record, profile, now) else { continue };
             let (from, to) = (&record.transport, &adopted.transport);
             tracing::warn!(%entry, %from, %to, "A queued message changes its transport");
             let expect = Expect::Revision(record.revision);
@@ -127,7 +136,7 @@ fn settled(
 
 /// The row with another transport, when its own is not in the profile or does not send any more:
 /// the one whose sender it has, else the first that sends.
-fn adopted(record: &QueueRecord, profile: &Profile) -> Option<QueueRecord> {
+fn adopted(record: &QueueRecord, profile: &Profile, now: SysTime) -> Option<QueueRecord> {
     let mut senders = profile.transports.iter().filter(|transport| transport.smtp.is_some());
     if senders.clone().any(|transport| transport.name == record.transport) {
         return None;
@@ -137,7 +146,9 @@ fn adopted(record: &QueueRecord, profile: &Profile) -> Option<QueueRecord> {
         is_own(&transport.identity.address) || transport.aliases.iter().any(is_own)
     });
     let transport = own.or_else(|| senders.next())?.name.clone();
-    Some(QueueRecord { transport, ..record.clone() })
+    let mut adopted = QueueRecord { transport: transport.clone(), ..record.clone() };
+    adopted.trace.push(Step { at: now, what: StepKind::Accepted { transport } });
+    Some(adopted)
 }
 
 /// A message of the Outbox from all that its transport knows of it.
@@ -162,6 +173,8 @@ fn outbox_of(record: &QueueRecord) -> OutboxRecord {
         object: None,
         content: Some(record.body),
         size: record.size,
+        trace: Trace::default(),
+        reports: Vec::new(),
     }
 }
 
@@ -240,6 +253,7 @@ pub(super) async fn cancel_unowned(
             subject: record.subject.clone(),
             message_id: record.message_id.clone(),
             size: record.size,
+            trace: record.trace.clone(),
         };
         let expect = Expect::Revision(record.revision);
         let batch = Batch::new()

@@ -55,5 +55,5 @@ pub use provider::{
 };
 pub use service::ServiceEntry;
 pub use status::{StatusColumns, StatusObject, StatusRow, StatusRowKind};
-pub use store::{MessageStore, OutgoingRow, OutgoingState, Report};
+pub use store::{MessageStore, OutgoingNote, OutgoingRow, OutgoingState, Report};
 pub use support::{RecipientReport, ReportKind, Support, Yield};

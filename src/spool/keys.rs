@@ -14,6 +14,7 @@
 //! | `s` | still / account 8, E | empty; index of queue rows that are neither scheduled nor done |
 //! | `h` | history / E | [`HistoryRecord`](super::HistoryRecord) |
 //! | `t` | ended / time 8, E | empty; index of histories |
+//! | `k` | message id / digest 16, E | empty; index of queue rows and histories by Message-ID |
 //! | `b` | body / digest 32 | [`BodyRow`](super::body_row::BodyRow): users, size and place |
 //! | `i` | inline / slot 8 | format byte, then the bytes of a small body |
 //! | `g` | gone / name of a body file | empty; the file has no row any more and is to be unlinked |
@@ -47,6 +48,7 @@ pub(super) const CLAIMED: u8 = b'l';
 pub(super) const STILL: u8 = b's';
 pub(super) const HISTORY: u8 = b'h';
 pub(super) const ENDED: u8 = b't';
+pub(super) const MESSAGE_ID: u8 = b'k';
 pub(super) const BODY: u8 = b'b';
 pub(super) const INLINE: u8 = b'i';
 pub(super) const GONE: u8 = b'g';
@@ -160,6 +162,35 @@ pub(super) fn ended_bound(time: SysTime) -> Vec<u8> {
 pub(super) fn parse_ended(key: &[u8]) -> Option<(SysTime, EntryId)> {
     let (_, rest) = key.split_first()?;
     parse_time(rest)
+}
+
+/// All messages with this `Message-ID`.
+pub(super) fn of_message_id(message_id: &str) -> Vec<u8> {
+    let bare = message_id.trim().trim_start_matches('<').trim_end_matches('>').trim();
+    let digest = blake3::hash(bare.as_bytes());
+    key(MESSAGE_ID, &[digest.as_bytes().first_chunk::<16>().unwrap_or(&[0; 16])])
+}
+
+pub(super) fn message_id(message_id: &str, entry: &EntryId) -> Vec<u8> {
+    let mut key = of_message_id(message_id);
+    key.extend_from_slice(entry.as_bytes());
+    key
+}
+
+/// The entry id of a key of the index of Message-IDs.
+pub(super) fn parse_message_id(key: &[u8]) -> Option<EntryId> {
+    let (_, rest) = key.split_first_chunk::<17>()?;
+    EntryId::from_bytes(rest).ok()
+}
+
+/// The keys of a table from one entry id to another, both included.
+pub(super) fn between(
+    table: u8,
+    first: &EntryId,
+    last: &EntryId,
+) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let bound = |entry: &EntryId| Bound::Included(key(table, &[entry.as_bytes()]));
+    (bound(first), bound(last))
 }
 
 fn parse_time(bytes: &[u8]) -> Option<(SysTime, EntryId)> {
@@ -297,6 +328,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         STILL => "still",
         HISTORY => "history",
         ENDED => "ended",
+        MESSAGE_ID => "message-id",
         BODY => "body",
         INLINE => "inline",
         GONE => "gone",

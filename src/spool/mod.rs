@@ -32,6 +32,7 @@ mod repair;
 mod sled_spool;
 mod space;
 mod store;
+mod trace;
 mod users;
 mod writer;
 
@@ -45,11 +46,15 @@ pub use options::SpoolOptions;
 pub use record::{
     AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, FinalDot,
     HistoryEnd, HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord,
-    QueueState, RecipientState, Reply,
+    QueueState, RecipientState, Reply, ReportMade,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;
 pub use store::{Fault, FaultPoint};
+pub use trace::{
+    AttemptPhase, AttemptStep, AttemptStepEnd, RefusalStep, ReportStep, StatusReportLine,
+    StatusReportStep, Step, StepKind, TiedBy, Trace,
+};
 
 use std::pin::Pin;
 
@@ -240,6 +245,24 @@ pub trait Spool: Send + Sync + 'static {
     async fn history_ended_before(
         &self,
         before: SysTime,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages that were queued, or ended, with this `Message-ID`, with or without its angle
+    /// brackets; the latest first, at most `limit`. Found by an index that lives as long as the
+    /// history of the message.
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages of the Outbox and of the history whose entry ids lie between two that are
+    /// included, in their order, at most `limit`.
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError>;
 

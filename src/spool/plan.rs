@@ -1,7 +1,7 @@
 //! From a batch and the rows it meets to the rows that change: records, indexes, users of bodies
 //! and counters together. Pure but for reading rows; nothing here writes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +15,7 @@ use super::space::Need;
 use super::users::{self, Users};
 use super::{
     AccountKey, BodyId, HistoryRecord, OutboxRecord, OutboxState, QueueRecord, QueueState,
-    SpoolError, keys,
+    SpoolError, Step, keys,
 };
 use crate::mapi::EntryId;
 
@@ -134,6 +134,18 @@ impl<T> Slot<T> {
     }
 }
 
+impl<T: Clone + PartialEq> Slot<T> {
+    /// Changes the record, if there is one.
+    fn change(&mut self, change: impl FnOnce(&mut T)) {
+        if let Some(mut record) = self.current().cloned() {
+            change(&mut record);
+            if self.current() != Some(&record) {
+                self.now = Now::Put(record);
+            }
+        }
+    }
+}
+
 /// A record with a revision.
 trait Revised {
     fn revision(&self) -> u64;
@@ -225,17 +237,19 @@ impl Touched {
         let mut wanted: HashMap<&EntryId, Wanted<'_>> = HashMap::new();
         for op in &batch.ops {
             match op {
-                Op::PutOutbox { entry, .. }
-                | Op::DeleteOutbox { entry, .. }
-                | Op::DeleteQueue { entry, .. } => {
+                Op::PutOutbox { entry, .. } | Op::DeleteOutbox { entry, .. } => {
                     wanted.entry(entry).or_default().outbox = true;
+                }
+                Op::DeleteQueue { entry, .. } | Op::AddStep { entry, .. } => {
+                    wanted.entry(entry).or_default().outbox = true;
+                    touched.load_history(entry, rows)?;
                 }
                 Op::PutQueue { entry, record, .. } => {
                     wanted.entry(entry).or_default().queue.push(record);
                 }
                 Op::PutHistory { entry, .. } | Op::DeleteHistory { entry } => {
-                    let slot = Slot::load(rows, &keys::history(entry))?;
-                    touched.histories.insert(entry.clone(), slot);
+                    wanted.entry(entry).or_default();
+                    touched.load_history(entry, rows)?;
                 }
                 Op::AddDelivered { account, mailbox, digest } => {
                     let key = keys::delivered(*account, mailbox, digest);
@@ -252,9 +266,20 @@ impl Touched {
                 true => Slot::load(rows, &keys::outbox(entry))?,
                 false => Slot::unloaded(),
             };
+            if outbox.before.as_ref().is_some_and(has_notes) {
+                touched.load_history(entry, rows)?;
+            }
             touched.messages.insert(entry.clone(), Message { outbox, queue, whole });
         }
         Ok(touched)
+    }
+
+    fn load_history(&mut self, entry: &EntryId, rows: &impl Rows) -> Result<(), ReadError> {
+        if !self.histories.contains_key(entry) {
+            let slot = Slot::load(rows, &keys::history(entry))?;
+            self.histories.insert(entry.clone(), slot);
+        }
+        Ok(())
     }
 
     /// The changes of the batch these rows were read for.
@@ -273,8 +298,21 @@ impl Touched {
         for op in batch.ops {
             self.apply(op, &mut changes)?;
         }
+        self.keep_notes();
         let mut users = Users::new();
         for (entry, message) in &self.messages {
+            let message_ids = |queue: Option<&QueueRecord>, history: Option<&HistoryRecord>| {
+                let queue = queue.and_then(|record| message_id_key(entry, &record.message_id));
+                let history = history.and_then(|record| message_id_key(entry, &record.message_id));
+                queue.into_iter().chain(history).collect::<BTreeSet<_>>()
+            };
+            let history = self.histories.get(entry);
+            let before = history.and_then(|slot| slot.before.as_ref());
+            let before = message_ids(message.queue.before.as_ref(), before);
+            let after = history.and_then(Slot::current);
+            let after = message_ids(message.queue.current(), after);
+            before.difference(&after).for_each(|key| changes.remove(key.clone()));
+            after.difference(&before).for_each(|key| changes.put(key.clone(), IVec::default()));
             outbox_changes(entry, &message.outbox, &mut changes, &mut users)?;
             queue_changes(entry, &message.queue, &mut changes, &mut users)?;
             if message.whole {
@@ -300,6 +338,33 @@ impl Touched {
         }
         users::settle(users, batch.bodies, rows, books, &mut changes)?;
         Ok(changes)
+    }
+
+    /// What was noted in Outbox rows that go is taken over by the history.
+    fn keep_notes(&mut self) {
+        for (entry, message) in &self.messages {
+            let Slot { before: Some(outbox), now: Now::Gone, .. } = &message.outbox else {
+                continue;
+            };
+            let history = self.histories.get_mut(entry).filter(|_| has_notes(outbox));
+            if let Some(history) = history {
+                history.change(|record| record.trace.merge(outbox.noted()));
+            }
+        }
+    }
+
+    /// Adds a step to the history, else to the Outbox row.
+    fn add_step(&mut self, entry: &EntryId, step: Step) {
+        if let Some(history) = self.histories.get_mut(entry)
+            && history.current().is_some()
+        {
+            history.change(|record| record.trace.push(step));
+        } else if let Some(Message { outbox, .. }) = self.messages.get_mut(entry)
+            && let Some(mut record) = outbox.current().cloned()
+        {
+            record.trace.push(step);
+            outbox.put(record);
+        }
     }
 
     fn apply(&mut self, op: Op, changes: &mut Changes) -> Result<(), SpoolError> {
@@ -328,9 +393,15 @@ impl Touched {
                     queue.now = Now::Gone;
                 }
             }
-            Op::PutHistory { entry, record } => {
-                self.histories.entry(entry).and_modify(|slot| slot.now = Now::Put(*record));
+            Op::PutHistory { entry, mut record } => {
+                self.histories.entry(entry).and_modify(|slot| {
+                    if let Some(earlier) = slot.current() {
+                        record.trace.merge(earlier.trace.clone());
+                    }
+                    slot.now = Now::Put(*record);
+                });
             }
+            Op::AddStep { entry, step } => self.add_step(&entry, *step),
             Op::DeleteHistory { entry } => {
                 self.histories.entry(entry).and_modify(|slot| slot.now = Now::Gone);
             }
@@ -398,6 +469,15 @@ fn queue_changes(
     let body = |record: Option<&QueueRecord>| record.map(|record| record.body);
     users::count(body(before), body(slot.current()), users);
     Ok(())
+}
+
+fn has_notes(record: &OutboxRecord) -> bool {
+    !record.trace.is_empty() || !record.reports.is_empty()
+}
+
+/// The entry a record has in the index of Message-IDs.
+pub(super) fn message_id_key(entry: &EntryId, message_id: &str) -> Option<Vec<u8>> {
+    (!message_id.is_empty()).then(|| keys::message_id(message_id, entry))
 }
 
 /// The entry a record has in the index of waiting messages.

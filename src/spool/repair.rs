@@ -9,7 +9,8 @@ use super::body_row::BodyRow;
 use super::codec::{self, ReadError, Rows};
 use super::counts::{Counters, class};
 use super::plan::{
-    claimed_key, deferred_key, done_key, due_key, still_key, unsettled_key, waiting_key,
+    claimed_key, deferred_key, done_key, due_key, message_id_key, still_key, unsettled_key,
+    waiting_key,
 };
 use super::store::{QuarantineRow, Store};
 use super::{CursorRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys};
@@ -20,7 +21,7 @@ pub(super) const RECORDS: [u8; 6] =
     [keys::OUTBOX, keys::QUEUE, keys::HISTORY, keys::BODY, keys::CURSOR, keys::DELIVERED];
 
 /// Tables that are indexes of others.
-pub(super) const INDEXES: [u8; 8] = [
+pub(super) const INDEXES: [u8; 9] = [
     keys::WAITING,
     keys::DEFERRED,
     keys::UNSETTLED,
@@ -29,6 +30,7 @@ pub(super) const INDEXES: [u8; 8] = [
     keys::CLAIMED,
     keys::STILL,
     keys::ENDED,
+    keys::MESSAGE_ID,
 ];
 
 /// Changes after which they are applied, so that memory stays bounded. Each part leaves the spool
@@ -196,6 +198,13 @@ pub(super) fn indexed(
         keys::DONE => queue()?.and_then(|record| done_key(&entry, &record)),
         keys::CLAIMED => queue()?.and_then(|record| claimed_key(&entry, &record)),
         keys::STILL => queue()?.and_then(|record| still_key(&entry, &record)),
+        keys::MESSAGE_ID => {
+            let history: Option<HistoryRecord> = readable(rows, &keys::history(&entry))?;
+            let ids = queue()?.map(|record| record.message_id).into_iter();
+            ids.chain(history.map(|record| record.message_id))
+                .filter_map(|id| message_id_key(&entry, &id))
+                .find(|indexed| indexed == key)
+        }
         _ => readable(rows, &keys::history(&entry))?
             .map(|record: HistoryRecord| keys::ended(record.ended, &entry)),
     })
@@ -223,6 +232,7 @@ pub(super) fn index_keys(
         unsettled_key(entry, outbox, queue),
         queue.and_then(|record| due_key(entry, record)),
         queue.and_then(|record| done_key(entry, record)),
+        queue.and_then(|record| message_id_key(entry, &record.message_id)),
         queue.and_then(|record| claimed_key(entry, record)),
         queue.and_then(|record| still_key(entry, record)),
     ]
@@ -259,7 +269,8 @@ fn count_and_index(mending: &mut Mending<'_>) -> Result<Counters, SpoolError> {
         Ok(())
     })?;
     for_each::<HistoryRecord>(store, keys::HISTORY, |entry, record| {
-        ensure(mending, [keys::ended(record.ended, entry)])
+        let message_id = message_id_key(entry, &record.message_id);
+        ensure(mending, [Some(keys::ended(record.ended, entry)), message_id].into_iter().flatten())
     })?;
     for row in store.range(keys::table(keys::QUARANTINE)) {
         row?;

@@ -346,6 +346,23 @@ impl Spool for SledSpool {
         self.store()?.ended_before(before, limit)
     }
 
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.by_message_id(message_id, limit)
+    }
+
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.known_between(first, last, limit)
+    }
+
     async fn cursor(
         &self,
         account: AccountKey,

@@ -448,6 +448,32 @@ impl Store {
         self.entries(range, limit, |key| keys::parse_ended(key).map(|(_, entry)| entry))
     }
 
+    /// Messages with a `Message-ID`, the latest first.
+    pub(super) fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let rows = self.range(keys::prefix(keys::of_message_id(message_id))).rev().take(limit);
+        rows.filter_map(|row| row.map(|(key, _)| keys::parse_message_id(&key)).transpose())
+            .collect()
+    }
+
+    /// Messages of the Outbox and of the history between two entry ids.
+    pub(super) fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let mut known = BTreeSet::new();
+        for table in [keys::OUTBOX, keys::HISTORY] {
+            let range = keys::between(table, first, last);
+            known.extend(self.entries(range, limit, keys::parse_entry)?);
+        }
+        Ok(known.into_iter().take(limit).collect())
+    }
+
     fn entries<T>(
         &self,
         range: Range,

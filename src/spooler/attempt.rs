@@ -23,7 +23,8 @@ use crate::mapi::{
     StatusCode, SubmitFlags, SubmitMessageFlags, TransportNotify, tags,
 };
 use crate::spi::{
-    Message, NotifyData, RecipientReport, Repetition, ReportKind, SubmitError, XpLogon,
+    Message, NotifyData, OutgoingNote, RecipientReport, Repetition, ReportKind, SubmitError,
+    XpLogon,
 };
 
 /// E_BUSY and END_RESEND_LATER name no time; NOTIFY_READYTOSEND may come before it is over.
@@ -177,7 +178,10 @@ async fn hand_over_locked(
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
         match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut under_way).await {
-            Answer::Sent => keep_outcomes(&message).await?,
+            Answer::Sent => {
+                shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
+                keep_outcomes(&message).await?;
+            }
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
             Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
@@ -224,6 +228,7 @@ async fn hand_over_locked(
                 submit(shared, slot, view, SubmitMessageFlags::empty(), &mut under_way).await;
             match answer {
                 Answer::Sent => {
+                    shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
                     keep_outcomes(&message).await?;
                     let left = message.recipients().await?;
                     let left = open_rows(&left).filter(|row| rows.contains(row));

@@ -9,11 +9,13 @@ mod host;
 pub(crate) use host::name as host_name;
 mod incoming;
 mod maildir;
+mod notes;
 mod object;
 mod outbox;
 mod outbox_message;
 mod report;
 mod sent;
+mod status_report;
 mod submit;
 mod submit_raw;
 
@@ -30,12 +32,13 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
-use crate::spi::{Message, MessageStore, OutgoingRow, Report};
+use crate::spi::{Message, MessageStore, OutgoingNote, OutgoingRow, Report};
 use crate::spool::Spool;
 use crate::spool::disk::{Disk, RealDisk};
 use entry_ids::EntryIds;
 use incoming::IncomingMessage;
 use maildir::Maildir;
+use notes::Notes;
 use outbox::Outbox;
 
 /// How a [`LocalStore`] is opened.
@@ -77,6 +80,7 @@ pub struct LocalStore {
     clock: Arc<dyn Clock>,
     runtime: Handle,
     entries: EntryIds,
+    notes: Notes,
     /// Name of this machine, fit for file names and message ids.
     host: String,
     /// When the store was opened: what was submitted later can have left no traces in the
@@ -114,6 +118,7 @@ impl LocalStore {
             maildir: Arc::new(maildir),
             spool,
             entries: EntryIds::new(),
+            notes: Notes::default(),
             host,
             opened: clock.now(),
             clock,
@@ -127,7 +132,7 @@ impl LocalStore {
     /// # Errors
     /// `MAPI_E_UNABLE_TO_ABORT` while a transport works on it or has it, `MAPI_E_NOT_IN_QUEUE`.
     pub async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
-        self.outbox.hold(entry).await
+        self.outbox.hold(entry, self.clock.now()).await
     }
 
     /// Lets a held message go, not before its `PR_DEFERRED_SEND_TIME`. Not held: harmless.
@@ -214,12 +219,18 @@ impl MessageStore for LocalStore {
         self.outbox.set_aside_if_damaged(entry).await
     }
 
+    fn note(&self, entry: &EntryId, note: OutgoingNote<'_>) {
+        self.notes.add(entry, note);
+    }
+
     async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()> {
         self.finish(entry).await
     }
 
     async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
-        self.outbox.abort_submit(entry, self.clock.now()).await
+        self.outbox.abort_submit(entry, self.clock.now()).await?;
+        self.notes.forget(entry);
+        Ok(())
     }
 
     async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {
@@ -233,6 +244,7 @@ impl MessageStore for LocalStore {
         }
         Ok(Arc::new(IncomingMessage::new(
             Arc::clone(&self.maildir),
+            Arc::clone(&self.spool),
             self.runtime.clone(),
             self.clock.now(),
         )))

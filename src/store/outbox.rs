@@ -14,7 +14,7 @@ use crate::mime::{Defaults, compose};
 use crate::spi::{Content, Message, OutgoingRow, OutgoingState};
 use crate::spool::{
     Batch, Durable, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
-    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody,
+    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody, Step, StepKind, Trace,
 };
 
 /// How often a change is tried again that met another one.
@@ -151,21 +151,21 @@ impl Outbox {
             (None, OutboxState::Deferred { .. }) => waiting(&record.props, record.submitted, now),
             (None, state) => state.clone(),
         };
-        self.change_state(entry, |record| Ok(state(record))).await?;
+        self.change_state(entry, |record| Ok(state(record)), None).await?;
         if transport.is_none() {
             self.announce(entry);
         }
         Ok(())
     }
 
-    pub(super) async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
+    pub(super) async fn hold(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
         let held = |record: &OutboxRecord| match &record.state {
             OutboxState::Waiting { .. } | OutboxState::Held => Ok(OutboxState::Held),
             OutboxState::Deferred { transport } => {
                 Err(unable(entry, &format!("is with the transport {transport}")))
             }
         };
-        self.guarded(entry, self.change_state(entry, held)).await
+        self.guarded(entry, self.change_state(entry, held, Some((now, StepKind::Held)))).await
     }
 
     /// Puts a message on hold, with the reason, when a body of it cannot be read whole.
@@ -195,13 +195,13 @@ impl Outbox {
     }
 
     pub(super) async fn release(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
-        self.change_state(entry, |record| {
+        let released = |record: &OutboxRecord| {
             Ok(match &record.state {
                 OutboxState::Held => waiting(&record.props, record.submitted, now),
                 state => state.clone(),
             })
-        })
-        .await?;
+        };
+        self.change_state(entry, released, Some((now, StepKind::Released))).await?;
         self.announce(entry);
         Ok(())
     }
@@ -225,10 +225,18 @@ impl Outbox {
         .await
     }
 
-    /// Removes a message; gone already is as good.
-    pub(super) async fn delete(&self, entry: &EntryId) -> MapiResult<()> {
+    /// Removes a message, together with its history where that is new; gone already is as good.
+    pub(super) async fn delete(
+        &self,
+        entry: &EntryId,
+        history: Option<HistoryRecord>,
+    ) -> MapiResult<()> {
         let op = Op::DeleteOutbox { entry: entry.clone(), expect: Expect::Any };
-        self.spool.commit(Batch::new().with(op)).await?;
+        let mut batch = Batch::new().with(op);
+        if let Some(record) = history {
+            batch.push(Op::PutHistory { entry: entry.clone(), record: Box::new(record) });
+        }
+        self.spool.commit(batch).await?;
         Ok(())
     }
 
@@ -245,16 +253,21 @@ impl Outbox {
         change.await
     }
 
-    /// Changes the state of a row, again when someone else changed it meanwhile.
+    /// Changes the state of a row, again when someone else changed it meanwhile. The step is noted
+    /// when the state is another one then.
     async fn change_state(
         &self,
         entry: &EntryId,
         state: impl Fn(&OutboxRecord) -> MapiResult<OutboxState>,
+        step: Option<(SysTime, StepKind)>,
     ) -> MapiResult<()> {
         update(self.spool.as_ref(), entry, |record| {
             let state = state(record)?;
             let changed = record.state != state;
             record.state = state;
+            if let (true, Some((at, what))) = (changed, step.clone()) {
+                record.trace.push(Step { at, what });
+            }
             Ok(changed)
         })
         .await
@@ -335,6 +348,7 @@ fn cancelled(record: &OutboxRecord, now: SysTime) -> HistoryRecord {
         subject: text(tags::SUBJECT).unwrap_or_default(),
         message_id: text(tags::INTERNET_MESSAGE_ID).unwrap_or_default(),
         size: record.size,
+        trace: Trace::default(),
     }
 }
 

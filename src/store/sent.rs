@@ -6,6 +6,7 @@ use tokio::io::AsyncReadExt;
 
 use super::LocalStore;
 use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
+use super::notes::completed;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::Content;
 use crate::spool::OutboxRecord;
@@ -31,7 +32,10 @@ impl LocalStore {
         if self.wants_copy(&record.props) {
             self.keep_copy(entry, &record).await?;
         }
-        self.outbox.delete(entry).await?;
+        let history = self.spool.history(entry).await?;
+        let history = completed(&record, history, &self.notes.of(entry), self.clock.now());
+        self.outbox.delete(entry, history).await?;
+        self.notes.forget(entry);
         self.outbox.unlock(entry);
         Ok(())
     }

@@ -11,4 +11,5 @@ mod fsck;
 mod model;
 mod rows;
 mod schema;
+mod steps;
 mod traffic;

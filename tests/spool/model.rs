@@ -1,6 +1,6 @@
 //! Random batches against a model of a few lines: same answers, same rows, same indexes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postrider::mapi::{EntryId, Priority};
 use postrider::spool::*;
@@ -267,7 +267,10 @@ impl Model {
             .values()
             .filter(|record| matches!(record.state, OutboxState::Deferred { .. }))
             .count();
+        // Each once in the index of Message-IDs.
+        let named: BTreeSet<_> = self.queue.keys().chain(self.history.keys()).collect();
         self.outbox.len()
+            + named.len()
             + waiting
             + deferred
             + self.unsettled().len()

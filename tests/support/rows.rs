@@ -13,7 +13,7 @@ use postrider::profile::{Environment, Profile};
 use postrider::session::{Logon, Service, Session, SessionOptions, Submission};
 use postrider::spool::{
     Batch, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
-    QueueRecipient, QueueRecord, QueueState, RecipientState, SledSpool, Spool, SpoolOptions,
+    QueueRecipient, QueueRecord, QueueState, RecipientState, SledSpool, Spool, SpoolOptions, Trace,
 };
 
 /// The deadline of everything that is waited for.
@@ -180,6 +180,7 @@ pub async fn queued(
         subject: "x".to_owned(),
         message_id: "<1@example.org>".to_owned(),
         last_error: String::new(),
+        trace: Trace::default(),
     }
 }
 
@@ -194,6 +195,7 @@ pub fn history_of(record: &QueueRecord, end: HistoryEnd) -> HistoryRecord {
         subject: record.subject.clone(),
         message_id: record.message_id.clone(),
         size: record.size,
+        trace: record.trace.clone(),
     }
 }
 

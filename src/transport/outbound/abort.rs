@@ -9,7 +9,8 @@ use super::recovery::left_behind;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::{
-    Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError,
+    Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError, Step,
+    StepKind,
 };
 
 /// How a deferred message is taken from us.
@@ -95,12 +96,12 @@ async fn abort_row(
     if row.state == QueueState::Done {
         return Ok(Err(too_late(entry)));
     }
-    let expect = Expect::Revision(row.revision);
+    let (expect, now) = (Expect::Revision(row.revision), shared.clock.now());
     let batch = match how {
         Abort::Cancel => Batch::new().with(Op::DeleteQueue { entry: entry.clone(), expect }).with(
             Op::PutHistory {
                 entry: entry.clone(),
-                record: Box::new(history(&row, HistoryEnd::Cancelled, shared.clock.now())),
+                record: Box::new(history(&row, HistoryEnd::Cancelled, now)),
             },
         ),
         Abort::Park => {
@@ -112,6 +113,7 @@ async fn abort_row(
                 | QueueState::Parked
                 | QueueState::Done => return Ok(Ok(())),
             }
+            row.trace.push(Step { at: now, what: StepKind::GivenBack });
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
         Abort::Hold => {
@@ -119,6 +121,7 @@ async fn abort_row(
                 return Ok(Ok(()));
             }
             row.state = QueueState::Held;
+            row.trace.push(Step { at: now, what: StepKind::Held });
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
     };
@@ -151,6 +154,7 @@ pub(super) fn history(row: &QueueRecord, end: HistoryEnd, now: SysTime) -> Histo
         subject: row.subject.clone(),
         message_id: row.message_id.clone(),
         size: row.size,
+        trace: row.trace.clone(),
     }
 }
 
@@ -206,7 +210,13 @@ fn granted(row: &QueueRecord, wish: Wish, now: SysTime) -> Option<QueueRecord> {
         }
         _ => return None,
     };
-    Some(QueueRecord { state, due: now, ..row.clone() })
+    let what = match wish {
+        Wish::Release => StepKind::Released,
+        Wish::Retry => StepKind::Hurried,
+    };
+    let mut changed = QueueRecord { state, due: now, ..row.clone() };
+    changed.trace.push(Step { at: now, what });
+    Some(changed)
 }
 
 /// Rows looked at, and written, at once.

@@ -36,6 +36,7 @@ enum Step {
 pub(crate) struct Connection {
     stream: BufReader<Box<dyn Wire>>,
     host: String,
+    tls: String,
     capabilities: Capabilities,
     deadlines: Deadlines,
     step: Step,
@@ -61,6 +62,7 @@ impl Connection {
         Connection {
             stream: BufReader::new(stream),
             host: host.to_owned(),
+            tls: String::new(),
             capabilities,
             deadlines,
             step: Step::Ready,
@@ -81,6 +83,17 @@ impl Connection {
     /// How the server is called.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Version of TLS; empty in clear.
+    pub(crate) fn tls(&self) -> &str {
+        &self.tls
+    }
+
+    /// Notes by what the stream is protected, version first.
+    pub(crate) fn protected_by(&mut self, protection: Option<&str>) {
+        let version = protection.and_then(|words| words.split(',').next());
+        version.unwrap_or_default().clone_into(&mut self.tls);
     }
 
     /// Whether another transaction may begin on it.

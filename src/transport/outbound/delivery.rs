@@ -52,6 +52,7 @@ pub(super) async fn deliver(
         .collect();
     let mut at_once = MAX_RECIPIENTS;
     let mut heard = false;
+    flight.notes().connected(connection, clock.now());
     loop {
         let recipients: Vec<usize> = waiting.drain(..waiting.len().min(at_once)).collect();
         let work = Work { envelope: &envelope, recipients: &recipients, size, text, journal };
@@ -65,6 +66,7 @@ pub(super) async fn deliver(
             at_once = recipients.len().saturating_sub(split.len()).max(1);
             split.into_iter().rev().for_each(|index| waiting.push_front(index));
         }
+        flight.notes().heard(&transacted.outcomes);
         schedule::apply(&mut flight.record(), &transacted.outcomes, clock.now());
         if let Some(failure) = damage(&transacted) {
             let end = Ended::Recorded(AttemptEnd::Damaged(failure));

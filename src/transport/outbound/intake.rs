@@ -18,7 +18,7 @@ use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, Priority, SysTime, t
 use crate::spi::{Message, SubmitError};
 use crate::spool::{
     Batch, BodyKind, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError,
-    StagedBody,
+    StagedBody, Step, StepKind, Trace,
 };
 use content::{ConvertError, Converted};
 use envelope::Addressed;
@@ -94,6 +94,7 @@ async fn known(
             QueueState::Parked => {
                 // At its stored time: a restart is no reason to hurry a server that said later.
                 row.state = QueueState::Due;
+                row.trace.push(Step { at: shared.clock.now(), what: StepKind::TakenUp });
                 let expect = Expect::Revision(row.revision);
                 let put = Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect };
                 match shared.spool.commit(Batch::new().with(put)).await {
@@ -169,6 +170,7 @@ async fn prepare(
         subject: subject.chars().take(MAX_SUBJECT).collect(),
         message_id,
         last_error: String::new(),
+        trace: Trace::of(now, StepKind::Accepted { transport: shared.settings.transport.clone() }),
     };
     if schedule::is_unwanted(&record, &shared.settings.queue, now) {
         schedule::expire(&mut record, shared.rules());

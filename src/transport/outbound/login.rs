@@ -74,6 +74,7 @@ impl SmtpDialer {
         let stream = Box::new(opened.stream);
         let mut connection =
             Connection::new(stream, &self.host, Capabilities::default(), self.deadlines.clone());
+        connection.protected_by(protection.as_deref());
         connection.begin();
         // The stream begins with the greeting once more.
         connection.reply(Phase::Greeting, self.deadlines.command).await?;

@@ -8,6 +8,7 @@
 //! follows for a message in `schedule` alone; `progress` settles who may still stop a message.
 
 mod abort;
+mod attempt_notes;
 mod body;
 mod capabilities;
 mod claims;

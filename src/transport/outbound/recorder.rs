@@ -49,6 +49,8 @@ fn outcome(shared: &Shared, landing: Landing) -> Outcome {
     let Landing { flight, end } = landing;
     let tried = !matches!(end, AttemptEnd::Untried(_) | AttemptEnd::Paused { .. });
     let mut record = flight.record().clone();
+    let step = flight.notes().step(record.attempts, &end, shared.wall.now());
+    step.into_iter().for_each(|step| record.trace.push(step));
     let health = shared.lane().health();
     schedule::conclude(&mut record, &flight.before, &end, Rules { health, ..shared.rules() });
     let attempt = record.attempts;

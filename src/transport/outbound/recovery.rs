@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 use crate::mapi::EntryId;
-use crate::spool::{Batch, Expect, FinalDot, Op, QueueRecord, QueueState, SpoolError};
+use crate::spool::{
+    Batch, Expect, FinalDot, Op, QueueRecord, QueueState, SpoolError, Step, StepKind,
+};
 use crate::transport::InDoubtPolicy;
 
 /// Rows looked at, and written, at once.
@@ -76,6 +78,8 @@ pub(super) fn left_behind(shared: &Shared, row: &QueueRecord) -> Option<QueueRec
         return None;
     }
     let mut left = row.clone();
+    let what = StepKind::Interrupted { number: row.attempts };
+    left.trace.push(Step { at: shared.wall.now(), what });
     left.state = match lease.dot {
         FinalDot::NotSent => QueueState::Due,
         FinalDot::MayBeOut { since } => {

@@ -6,6 +6,7 @@ mod faulty_spool;
 mod journal;
 mod rig;
 mod sending;
+mod steps;
 mod storage;
 mod trouble;
 mod wire;

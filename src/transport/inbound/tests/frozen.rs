@@ -52,6 +52,17 @@ impl Spool for Frozen {
         tokio::time::sleep(self.delay).await;
         self.inner.commit(batch).await
     }
+    async fn by_message_id(&self, message_id: &str, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.by_message_id(message_id, limit).await
+    }
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>> {
+        self.inner.known_between(first, last, limit).await
+    }
     async fn cursor(&self, account: AccountKey, mailbox: &str) -> Result<Option<CursorRecord>> {
         self.inner.cursor(account, mailbox).await
     }

@@ -26,6 +26,7 @@ fn flight(addresses: &[&str]) -> Arc<Flight> {
         subject: String::new(),
         message_id: String::new(),
         last_error: String::new(),
+        trace: crate::spool::Trace::default(),
     };
     let before = Before { state: QueueState::Due, due: SysTime::EPOCH };
     Flight::new(EntryId::from_bytes(&[1]).unwrap(), before, record)

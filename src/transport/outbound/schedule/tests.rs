@@ -25,6 +25,7 @@ fn record(addresses: &[&str]) -> QueueRecord {
         subject: String::new(),
         message_id: String::new(),
         last_error: String::new(),
+        trace: crate::spool::Trace::default(),
     }
 }
 

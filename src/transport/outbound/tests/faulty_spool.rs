@@ -1,5 +1,6 @@
 //! A spool whose commits fail, or wait, when told to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -20,6 +21,7 @@ pub(super) struct FaultySpool {
     inner: Arc<SledSpool>,
     fault: Mutex<Option<(&'static str, usize, Make)>>,
     hits: watch::Sender<usize>,
+    commits: AtomicUsize,
     hold: Mutex<Option<Hold>>,
 }
 
@@ -55,8 +57,13 @@ impl Held {
 
 impl FaultySpool {
     pub(super) fn new(inner: Arc<SledSpool>) -> Arc<Self> {
-        let (fault, hold) = (Mutex::new(None), Mutex::new(None));
-        Arc::new(FaultySpool { inner, fault, hits: watch::Sender::new(0), hold })
+        Arc::new(FaultySpool {
+            inner,
+            fault: Mutex::new(None),
+            hits: watch::Sender::new(0),
+            commits: AtomicUsize::new(0),
+            hold: Mutex::new(None),
+        })
     }
 
     /// The next `times` commits that mention `word` fail.
@@ -86,6 +93,11 @@ impl FaultySpool {
             .unwrap();
     }
 
+    /// How many commits were tried that did not fail by order.
+    pub(super) fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
+    }
+
     fn strike(&self, batch: &Batch) -> Option<SpoolError> {
         let mut fault = self.fault.lock().unwrap();
         let (word, left, make) = fault.as_mut()?;
@@ -104,6 +116,7 @@ impl Spool for FaultySpool {
         if let Some(error) = self.strike(&batch) {
             return Err(error);
         }
+        self.commits.fetch_add(1, Ordering::SeqCst);
         let hold = self.hold.lock().unwrap().clone();
         let hold = hold.filter(|hold| format!("{batch:?}").contains(hold.word));
         let wait = |moment: Moment| {
@@ -223,6 +236,23 @@ impl Spool for FaultySpool {
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError> {
         self.inner.history_ended_before(before, limit).await
+    }
+
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.by_message_id(message_id, limit).await
+    }
+
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.known_between(first, last, limit).await
     }
 
     async fn cursor(
