@@ -21,8 +21,8 @@ use postrider::mapi::{MapiCode, MessageData, PropList, Recipient, RecipientType,
 use postrider::profile::{Environment, Profile};
 use postrider::session::{
     QueueRow, QueueRowState, RecipientRowState, Service, Session, SessionOptions, Submission,
+    TraceStepKind,
 };
-use postrider::spi::ProfileSection;
 use postrider::spooler::TransportService;
 use scripted_transport::{ScriptedProvider, ScriptedTransport};
 
@@ -39,13 +39,7 @@ fn profile(folder: &Path) -> Profile {
 }
 
 fn service(name: &str, transport: &Arc<ScriptedTransport>) -> TransportService {
-    TransportService {
-        name: name.to_owned(),
-        provider: Arc::new(ScriptedProvider(Arc::clone(transport))),
-        provider_name: "scripted".to_owned(),
-        section: ProfileSection::new(),
-        senders: Vec::new(),
-    }
+    TransportService::new(name, Arc::new(ScriptedProvider(Arc::clone(transport))))
 }
 
 /// Proves: AT-2, AT-3, LG-1
@@ -66,13 +60,21 @@ async fn a_transport_of_another_provider_gets_the_recipients_of_its_type() {
         attachments: Vec::new(),
     };
     let entry = session.submit(Submission { message }).await.unwrap();
+    tokio::time::timeout(PATIENCE, log.wait_for("end", 1)).await.unwrap();
     let row = session.wait(&entry, Some(PATIENCE)).await.unwrap();
-    assert_eq!(row.state, QueueRowState::Finished);
+    assert_eq!((row.state, row.transport.as_str()), (QueueRowState::Finished, "log"));
     assert_eq!(states(&row), [("audit", RecipientRowState::Delivered)]);
     // Also for who asks when it is over.
     let later = session.queue_row(&entry).await.unwrap();
     assert_eq!(later, row);
     assert_eq!(later.subject, "hello");
+    // What is known of it without a queue of ours.
+    let trace = session.trace(&entry.to_string()).await.unwrap();
+    let kinds: Vec<_> = trace.steps.iter().map(|step| step.step).collect();
+    use TraceStepKind::{Delivered, Finished, Submitted};
+    assert_eq!(kinds, [Submitted, Delivered, Finished], "{trace:?}");
+    assert_eq!(trace.recipients[0].state, RecipientRowState::Delivered);
+    assert_eq!(session.trace(&trace.message_id).await.unwrap(), trace);
     session.shutdown(PATIENCE).await.unwrap();
     let calls = log.calls();
     assert!(calls.contains(&"submit audit".to_owned()), "{calls:?}");

@@ -2,6 +2,7 @@
 
 use super::address::{AddressList, parse_list};
 use super::encode::decode_text;
+use super::status_report::announces_report;
 use super::{MAX_HEADER, Mailbox, MimeError};
 use crate::mapi::{Importance, Priority, SysTime};
 
@@ -234,6 +235,8 @@ pub struct HeaderFacts {
     pub priority: Option<Priority>,
     /// `Expires`, or `Expiry-Date` as RFC 1327 called it (RFC 4021 sections 2.1.50 and 2.1.51).
     pub expires: Option<SysTime>,
+    /// Whether it announces a delivery status notification (RFC 3464).
+    pub status_report: bool,
 }
 
 impl HeaderFacts {
@@ -245,6 +248,7 @@ impl HeaderFacts {
             facts.field(&field);
             resent.field(&field, &mut facts.malformed);
         }
+        facts.status_report = announces_report(block);
         facts.resent_from = resent.from;
         facts.resent_recipients = resent.state.seen().then_some(resent.recipients);
         facts

@@ -3,23 +3,31 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::Shared;
 use super::abort;
+use super::attendance::{UnderWay, attend};
 use super::calling_order::Place;
+use super::open_calls::OpenCall;
 use super::reports;
 use super::routed_message::RoutedMessage;
 use super::routing::{RouteRequest, RouteTarget, Routing, route};
 use super::slot::Slot;
 use crate::mapi::{
-    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, RecipientType,
-    StatusCode, SubmitFlags, SubmitMessageFlags, SysTime, tags,
+    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, MessageRef, PropList, Recipient,
+    RecipientType, StatusCode, SubmitFlags, SubmitMessageFlags, SysTime, TransportNotify, tags,
 };
-use crate::spi::{Message, MessageRefCell, RecipientReport, Repetition, ReportKind, SubmitError};
+use crate::spi::{
+    Message, NotifyData, OutgoingNote, RecipientReport, Repetition, ReportKind, SubmitError,
+    XpLogon,
+};
 
 /// E_BUSY and END_RESEND_LATER name no time; NOTIFY_READYTOSEND may come before it is over.
 const LATER: Duration = Duration::from_secs(15);
@@ -50,7 +58,10 @@ enum Answer {
     Unavailable,
     Later(Duration),
     NotMe,
+    /// The transport wants the message forgotten as far as it had it (OB-7).
     Cancelled,
+    /// Somebody cancels the message at this moment and sees to it at every transport.
+    Unwanted,
     /// This message cannot be sent by this transport, ever.
     Refused(MapiError),
     /// Something on our side failed.
@@ -59,9 +70,13 @@ enum Answer {
 
 /// Hands a waiting message to its transports.
 ///
-/// Its first call begins at its `place`, behind those of older messages (OB-14).
-pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId, place: Place) -> Handed {
-    locked(shared, entry, None, place).await
+/// Its first call begins at its place, behind those of older messages (OB-14).
+pub(crate) async fn hand_over(
+    shared: &Arc<Shared>,
+    entry: &EntryId,
+    under_way: &mut UnderWay,
+) -> Handed {
+    guarded(shared, entry, locked(shared, entry, None, under_way)).await
 }
 
 /// Carries on with a message whose transport signalled NOTIFY_SENTDEFERRED (OB-11).
@@ -69,15 +84,28 @@ pub(crate) async fn finish_deferred(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
     entry: &EntryId,
+    under_way: &mut UnderWay,
 ) -> Handed {
-    locked(shared, entry, Some(slot), Place::default()).await
+    guarded(shared, entry, locked(shared, entry, Some(slot), under_way)).await
+}
+
+/// Whatever breaks, the message is not left locked and the loop hears that it is free again.
+async fn guarded(shared: &Shared, entry: &EntryId, work: impl Future<Output = Handed>) -> Handed {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(handed) => handed,
+        Err(_) => {
+            tracing::error!(%entry, "Handling a message broke down");
+            unlock(shared, entry).await;
+            Handed::Error
+        }
+    }
 }
 
 async fn locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
-    place: Place,
+    under_way: &mut UnderWay,
 ) -> Handed {
     let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
@@ -85,7 +113,7 @@ async fn locked(
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
         Err(_) => return Handed::Later(LATER),
     }
-    let handed = match hand_over_locked(shared, entry, deferred_by, place).await {
+    let handed = match hand_over_locked(shared, entry, deferred_by, under_way).await {
         Ok(handed) => handed,
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
         Err(error) => {
@@ -125,7 +153,7 @@ async fn hand_over_locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
-    mut place: Place,
+    under_way: &mut UnderWay,
 ) -> MapiResult<Handed> {
     let message = shared.store.open_message(entry).await?;
     let props = message.props().await?;
@@ -136,14 +164,20 @@ async fn hand_over_locked(
     let mut deferred_to: Option<String> = None;
     // Targets that had their turn keep their rows out of the next round.
     let mut given: BTreeSet<u32> = BTreeSet::new();
+    // What the host itself gives up, for one report (OB-12).
+    let mut given_up: Vec<RecipientReport> = Vec::new();
 
     if let Some(slot) = deferred_by {
         let recipients = message.recipients().await?;
         let rows: BTreeSet<u32> = recipients.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
-        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut place).await {
-            Answer::Sent => keep_outcomes(&message).await?,
+        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, under_way).await {
+            Answer::Sent => {
+                shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
+                keep_outcomes(&message).await?;
+            }
             Answer::Deferred => return Ok(Handed::Deferred),
+            Answer::Unwanted => return Ok(Handed::Later(LATER)),
             Answer::Cancelled => {
                 let index = slots.iter().position(|other| Arc::ptr_eq(other, slot));
                 let rows = index.map(|index| rows_of(&targets, &props, &recipients, index));
@@ -156,7 +190,10 @@ async fn hand_over_locked(
                 shared.store.set_deferred(entry, None).await?;
                 return Ok(Handed::Deferred);
             }
-            Answer::Error(error) | Answer::Refused(error) => return Err(error),
+            Answer::Error(error) | Answer::Refused(error) => {
+                slot.show_panic(&shared.table);
+                return Err(error);
+            }
             Answer::Later(after) => return Ok(Handed::Later(after)),
             Answer::Unavailable | Answer::NotMe => return Ok(Handed::Later(LATER)),
         }
@@ -181,23 +218,18 @@ async fn hand_over_locked(
                 // A transport that is not logged on may be the one that takes them.
                 worst = worse(worst, Handed::Unavailable);
             } else if !nobody.is_empty() {
-                fail(
-                    shared,
-                    &message,
-                    &nobody,
-                    "5.3.3",
-                    "no transport of this profile takes this type of address",
-                )
-                .await?;
+                let words = "no transport of this profile takes this type of address";
+                given_up.extend(failures(shared, &nobody, "5.3.3", words));
             }
             break;
         }
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
             let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
-            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut place).await;
+            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), under_way).await;
             match answer {
                 Answer::Sent => {
+                    shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
                     keep_outcomes(&message).await?;
                     let left = message.recipients().await?;
                     let left = open_rows(&left).filter(|row| rows.contains(row));
@@ -208,13 +240,23 @@ async fn hand_over_locked(
                     deferred_to.get_or_insert_with(|| slot.name.clone());
                     given.extend(rows);
                 }
+                Answer::Unwanted => return Ok(Handed::Later(LATER)),
                 Answer::Cancelled => {
                     if !cancel_rows(&message, &rows, shared.clock.now()).await? {
                         return remove_cancelled(shared, entry).await;
                     }
                 }
+                // A transport that cannot read it may be right about it, or about our disk.
+                Answer::Refused(error)
+                    if error.code() == MapiCode::CORRUPT_DATA
+                        && shared.store.set_aside_if_damaged(entry).await? =>
+                {
+                    tracing::error!(%entry, %error, "A stored message is damaged and set aside");
+                    return Ok(Handed::Unavailable);
+                }
                 Answer::Refused(error) => {
-                    fail(shared, &message, &rows, "5.6.0", &error.to_string()).await?;
+                    given_up.extend(failures(shared, &rows, "5.6.0", &error.to_string()));
+                    given.extend(rows);
                 }
                 Answer::Unavailable => {
                     worst = worse(worst, Handed::Unavailable);
@@ -225,6 +267,7 @@ async fn hand_over_locked(
                     given.extend(rows);
                 }
                 Answer::Error(error) => {
+                    slot.show_panic(&shared.table);
                     tracing::error!(%entry, transport = %slot.name, %error, "SubmitMessage failed");
                     worst = worse(worst, Handed::Error);
                     given.extend(rows);
@@ -233,6 +276,9 @@ async fn hand_over_locked(
         }
     }
 
+    if !given_up.is_empty() {
+        fail(shared, &message, given_up).await?;
+    }
     if worst != Handed::Gone {
         if deferred_by.is_some() {
             // The rest is not with this transport: the submission loop takes it from here.
@@ -326,6 +372,10 @@ pub(crate) async fn note_cancelled(
 /// Gives up a message that waits and has passed its expiry (OB-19): whoever has not got it is
 /// reported, and it leaves the table.
 pub(crate) async fn expire(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
+    guarded(shared, entry, expire_in_turn(shared, entry)).await
+}
+
+async fn expire_in_turn(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
     let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
         Ok(()) => {}
@@ -352,7 +402,7 @@ async fn expire_locked(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<Hand
         // A transport has it by now.
         return Ok(Handed::Later(Duration::ZERO));
     };
-    match abort::abort_deferred(shared, entry).await {
+    match abort::abort_deferred(shared, entry, Vec::new()).await {
         Ok(()) => {}
         // One that is past its final dot, or cannot be asked, has it: its end is heard of.
         Err(_) => return Ok(Handed::Later(LATER)),
@@ -360,7 +410,7 @@ async fn expire_locked(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<Hand
     let message = shared.store.open_message(entry).await?;
     let rows: BTreeSet<u32> = open_rows(&message.recipients().await?).collect();
     let words = format!("not wanted any more after {expires}, and not sent until then");
-    fail(shared, &message, &rows, "5.4.7", &words).await?;
+    fail(shared, &message, failures(shared, &rows, "5.4.7", &words).collect()).await?;
     shared.store.finished_msg(entry).await?;
     shared.sent.fetch_add(1, Ordering::Relaxed);
     shared.ended(entry);
@@ -406,35 +456,50 @@ async fn submit(
     slot: &Slot,
     message: Arc<dyn Message>,
     flags: SubmitMessageFlags,
-    place: &mut Place,
+    under_way: &mut UnderWay,
 ) -> Answer {
+    let UnderWay { place, hold } = under_way;
     let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
+    let Some(entry) = message.entry_id() else {
+        return Answer::Error(MapiError::new(MapiCode::CALL_FAILED, "it has no entry id"));
+    };
+    let may_call = |place: &Place| {
+        // The end of a deferred message is told whatever the gate; it starts no transaction.
+        !slot.stands_still() && (deferred || is_open(shared, slot, place))
+    };
     for _ in 0..RESEND_NOW_LIMIT {
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
-        let cell = MessageRefCell::outbound();
-        if !deferred && !is_open(shared, slot, place) {
+        if !may_call(place) {
             return Answer::Unavailable;
         }
         place.comes().await;
         // Once more: the one before may just have found it closed, and must not be passed.
-        if !deferred && !is_open(shared, slot, place) {
+        if !may_call(place) {
             return Answer::Unavailable;
         }
-        let mut call = logon.submit_message(flags, Arc::clone(&message), &cell);
-        // A call that waits has begun; the next one need not wait for its end.
-        let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-        place.leave();
-        let submitted = match begun {
-            Poll::Ready(submitted) => submitted,
-            Poll::Pending => call.await,
-        };
-        if let Err(error) = submitted {
-            return refusal(error);
+        if !deferred && shared.wishes.is_unwanted(&entry) {
+            return Answer::Unwanted;
         }
-        let end = match logon.end_message(cell.reference()).await {
-            Ok(end) => end,
-            Err(error) => return refusal(error.into()),
+        let listed = slot.submits.begin(&entry);
+        let cell = &listed.call.cell;
+        let work = async {
+            let mut call = logon.submit_message(flags, Arc::clone(&message), cell);
+            // A call that waits has begun; the next one need not wait for its end.
+            let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+            place.leave();
+            match begun {
+                Poll::Ready(submitted) => submitted?,
+                Poll::Pending => {
+                    tokio::join!(call, heed(shared, logon.as_ref(), &listed.call, &entry)).0?;
+                }
+            }
+            Ok(logon.end_message(cell.reference()).await?)
         };
+        let end = match attend(shared, slot, logon.as_ref(), &listed.call, hold, work).await {
+            Ok(end) => end,
+            Err(error) => return refusal(shared, &entry, error),
+        };
+        slot.works(&shared.table);
         if end.contains(EndMessageFlags::RESEND_NOW) {
             continue;
         }
@@ -449,22 +514,38 @@ async fn submit(
     Answer::Later(LATER)
 }
 
-/// Whether a message with this place may be handed to a transport now. The end of a deferred
-/// message is told whatever the gate; it starts no transaction.
+/// Whether a message with this place may be handed to a transport now.
 fn is_open(shared: &Shared, slot: &Slot, place: &Place) -> bool {
     let code = shared.table.status_code(slot.row_id).unwrap_or_default();
     code.contains(StatusCode::OUTBOUND_ENABLED)
         && place.may_use(slot.row_id, slot.outbound_opening())
 }
 
+/// Cancels a call whose message became unwanted before it had a reference (TN-15).
+async fn heed(shared: &Shared, logon: &dyn XpLogon, call: &OpenCall, entry: &EntryId) {
+    let reference = call.cell.reference();
+    if reference == MessageRef::OUTBOUND_UNSET || !shared.wishes.is_unwanted(entry) {
+        return;
+    }
+    let cancel = TransportNotify::CANCEL_MESSAGE;
+    if let Err(error) = logon.transport_notify(cancel, NotifyData::Reference(reference)).await {
+        tracing::warn!(%entry, %error, "A call could not be cancelled");
+    }
+}
+
 /// What an error of SubmitMessage or EndMessage means (SP-3).
-fn refusal(error: SubmitError) -> Answer {
+fn refusal(shared: &Shared, entry: &EntryId, error: SubmitError) -> Answer {
     let after = error.retry_after.unwrap_or(LATER);
+    let unwanted = shared.wishes.is_unwanted(entry);
     match error.error.code() {
         MapiCode::NOT_ME => Answer::NotMe,
         MapiCode::BUSY => Answer::Later(LATER),
         MapiCode::WAIT | MapiCode::NETWORK_ERROR | MapiCode::TIMEOUT => Answer::Later(after),
-        MapiCode::CANCEL | MapiCode::USER_CANCEL => Answer::Cancelled,
+        MapiCode::CANCEL | MapiCode::USER_CANCEL if unwanted => Answer::Unwanted,
+        // A call that is cut short by the end of the session, by the transport or by our own
+        // SpoolerYield, is no reason to give a message up: the next session asks again (SP-1).
+        MapiCode::CANCEL if !shared.ending.is_cancelled() => Answer::Cancelled,
+        MapiCode::CANCEL | MapiCode::USER_CANCEL => Answer::Later(LATER),
         MapiCode::END_OF_SESSION | MapiCode::NOT_INITIALIZED => Answer::Unavailable,
         MapiCode::INVALID_PARAMETER
         | MapiCode::TOO_BIG
@@ -475,25 +556,31 @@ fn refusal(error: SubmitError) -> Answer {
     }
 }
 
+/// Rows that the host itself gives up.
+fn failures(
+    shared: &Shared,
+    rows: &BTreeSet<u32>,
+    status: &str,
+    words: &str,
+) -> impl Iterator<Item = RecipientReport> {
+    let time = shared.clock.now();
+    rows.iter().map(move |row| RecipientReport {
+        row: *row,
+        kind: ReportKind::Failure,
+        status: status.to_owned(),
+        diagnostic: words.to_owned(),
+        remote_mta: String::new(),
+        time,
+    })
+}
+
 /// Reports rows as failed by the host itself and takes responsibility for them.
 async fn fail(
     shared: &Shared,
     message: &Arc<dyn Message>,
-    rows: &BTreeSet<u32>,
-    status: &str,
-    words: &str,
+    reports: Vec<RecipientReport>,
 ) -> MapiResult<()> {
-    let reports: Vec<RecipientReport> = rows
-        .iter()
-        .map(|row| RecipientReport {
-            row: *row,
-            kind: ReportKind::Failure,
-            status: status.to_owned(),
-            diagnostic: words.to_owned(),
-            remote_mta: String::new(),
-            time: shared.clock.now(),
-        })
-        .collect();
+    let rows: BTreeSet<u32> = reports.iter().map(|report| report.row).collect();
     reports::deliver(shared.store.as_ref(), message.as_ref(), 0, reports).await?;
     let mut recipients = message.recipients().await?;
     recipients.retain(|recipient| rows.contains(&recipient.row));

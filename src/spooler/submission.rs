@@ -11,12 +11,23 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Shared;
 use super::attempt::{self, Handed};
+use super::attendance::UnderWay;
 use super::calling_order::{CallingOrder, Handling, Openings};
+use super::slot::Slot;
 use crate::mapi::{EntryId, MapiCode, StatusCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
 
-/// How the handling of a message ended, for the loop.
-type Report = mpsc::UnboundedSender<(EntryId, Arc<Handling>, Handed)>;
+/// What becomes of a message that is being handled, for the loop.
+type Report = mpsc::UnboundedSender<(EntryId, Arc<Handling>, Progress)>;
+
+/// See [`Report`].
+#[derive(Clone, Copy, Debug)]
+enum Progress {
+    /// Its call has come to a standstill; nobody is to wait for it.
+    StandsStill,
+    /// It ended.
+    Ended(Handed),
+}
 
 /// Rows read at a time.
 const PAGE: usize = 256;
@@ -30,6 +41,8 @@ const AFTER_ERROR: Duration = Duration::from_secs(30);
 struct Memory {
     /// Messages being handed over.
     busy: BTreeMap<EntryId, Arc<Handling>>,
+    /// Those of them whose calls have come to a standstill.
+    standing: BTreeSet<EntryId>,
     /// Those of them that something happened to meanwhile: to be looked at once more.
     again: BTreeSet<EntryId>,
     /// Messages that are given up at a time unless a transport has them by then.
@@ -72,7 +85,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
             Look::All => look_at_all(&shared, &mut memory, &report).await,
             Look::These(entries) => look_at(&shared, &mut memory, &report, entries).await,
         }
-        waiting = still_waiting(waiting, &memory.busy);
+        waiting = still_waiting(waiting, &memory);
         tokio::select! {
             () = shared.ending.cancelled() => return,
             heard = added.recv() => match heard {
@@ -91,14 +104,14 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
             Some(asked) = barriers.recv() => {
                 // All of it, because what made messages possible may not have been heard yet.
                 look_at_all(&shared, &mut memory, &report).await;
-                waiting.push(Barrier { left: memory.busy.keys().cloned().collect(), asked });
+                waiting.push(Barrier { left: memory.moving().cloned().collect(), asked });
             }
             Some(first) = reports.recv() => {
                 let mut entries = BTreeSet::new();
                 let mut next = Some(first);
-                while let Some((entry, handling, handed)) = next {
+                while let Some((entry, handling, progress)) = next {
                     let now = shared.clock.now();
-                    if memory.handed(entry.clone(), &handling, handed, now) {
+                    if memory.heard(&entry, &handling, progress, now) {
                         entries.insert(entry);
                     }
                     next = reports.try_recv().ok();
@@ -110,11 +123,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
 }
 
 /// Answers those who need not wait any more: nothing they wait for is being handed over.
-fn still_waiting(
-    mut barriers: Vec<Barrier>,
-    busy: &BTreeMap<EntryId, Arc<Handling>>,
-) -> Vec<Barrier> {
-    barriers.iter_mut().for_each(|barrier| barrier.left.retain(|entry| busy.contains_key(entry)));
+fn still_waiting(mut barriers: Vec<Barrier>, memory: &Memory) -> Vec<Barrier> {
+    for barrier in &mut barriers {
+        barrier.left.retain(|entry| memory.is_moving(entry));
+    }
     let (left, through): (Vec<_>, Vec<_>) =
         barriers.into_iter().partition(|barrier| !barrier.left.is_empty());
     for Barrier { asked, .. } in through {
@@ -149,6 +161,44 @@ async fn wait_until(shared: &Shared, time: Option<SysTime>) {
 }
 
 impl Memory {
+    /// Messages that are being handed over and not at a standstill.
+    fn moving(&self) -> impl Iterator<Item = &EntryId> {
+        self.busy.keys().filter(|entry| !self.standing.contains(*entry))
+    }
+
+    fn is_moving(&self, entry: &EntryId) -> bool {
+        self.busy.contains_key(entry) && !self.standing.contains(entry)
+    }
+
+    /// Notes that a message is being handled from now on.
+    fn begin(&mut self, entry: &EntryId) -> Arc<Handling> {
+        let handling = Arc::new(Handling::default());
+        self.busy.insert(entry.clone(), Arc::clone(&handling));
+        self.standing.remove(entry);
+        handling
+    }
+
+    /// Takes up what became of a message; `true` when it is to be looked at once more. Of a
+    /// handling that another one has followed nothing is of interest any more.
+    fn heard(
+        &mut self,
+        entry: &EntryId,
+        handling: &Arc<Handling>,
+        progress: Progress,
+        now: SysTime,
+    ) -> bool {
+        if self.busy.get(entry).is_none_or(|newest| !Arc::ptr_eq(newest, handling)) {
+            return false;
+        }
+        match progress {
+            Progress::StandsStill => {
+                self.standing.insert(entry.clone());
+                false
+            }
+            Progress::Ended(handed) => self.handed(entry.clone(), handed, now),
+        }
+    }
+
     fn next_time(&self) -> Option<SysTime> {
         self.later.values().chain(self.expiries.values()).copied().chain(self.unread).min()
     }
@@ -164,17 +214,9 @@ impl Memory {
     }
 
     /// Notes how the handling of a message ended; `true` when it is to be looked at once more.
-    fn handed(
-        &mut self,
-        entry: EntryId,
-        handling: &Arc<Handling>,
-        handed: Handed,
-        now: SysTime,
-    ) -> bool {
-        if self.busy.get(&entry).is_some_and(|newer| !Arc::ptr_eq(newer, handling)) {
-            return false;
-        }
+    fn handed(&mut self, entry: EntryId, handed: Handed, now: SysTime) -> bool {
         self.busy.remove(&entry);
+        self.standing.remove(&entry);
         let again = self.again.remove(&entry);
         match handed {
             Handed::Gone | Handed::Deferred => {
@@ -200,12 +242,13 @@ async fn look_at_all(shared: &Arc<Shared>, memory: &mut Memory, report: &Report)
     memory.unread = None;
     let slots = shared.slots();
     // The number first: an opening that comes between the two is left to the look it causes.
-    let numbers = slots.iter().map(|slot| (slot.row_id, slot.outbound_opening()));
-    let is_open = |row: &u32| {
-        let code = shared.table.status_code(*row).unwrap_or_default();
-        code.contains(StatusCode::OUTBOUND_ENABLED)
+    let numbers = slots.iter().map(|slot| (slot, slot.outbound_opening()));
+    let is_open = |slot: &Slot| {
+        let code = shared.table.status_code(slot.row_id).unwrap_or_default();
+        code.contains(StatusCode::OUTBOUND_ENABLED) && !slot.stands_still()
     };
-    memory.open = numbers.filter(|(row, _)| is_open(row)).collect();
+    let open = numbers.filter(|(slot, _)| is_open(slot));
+    memory.open = open.map(|(slot, number)| (slot.row_id, number)).collect();
     let mut after = None;
     loop {
         let rows = match shared.store.outgoing_queue(after.as_ref(), PAGE).await {
@@ -259,15 +302,14 @@ async fn give_up(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ent
         () = shared.ending.cancelled() => return,
     };
     let Ok(permit) = permit else { return };
-    let handling = Arc::new(Handling::default());
-    memory.busy.insert(entry.clone(), Arc::clone(&handling));
+    let handling = memory.begin(&entry);
     let (task_shared, report) = (Arc::clone(shared), report.clone());
-    shared.tasks.spawn(async move {
+    shared.spawn(async move {
         let handed = attempt::expire(&task_shared, &entry).await;
         let _none = handling.next(false);
         drop(permit);
         // An error means that the loop has ended with the session.
-        let _ = report.send((entry, handling, handed));
+        let _ = report.send((entry, handling, Progress::Ended(handed)));
     });
 }
 
@@ -312,20 +354,24 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
         () = shared.ending.cancelled() => return,
     };
     let Ok(permit) = permit else { return };
-    let handling = Arc::new(Handling::default());
-    memory.busy.insert(entry.clone(), Arc::clone(&handling));
-    let mut place = memory.order.next(memory.open.clone()).of(&handling);
+    let handling = memory.begin(&entry);
+    let place = memory.order.next(memory.open.clone()).of(&handling);
+    let standstill = {
+        let (report, entry, handling) = (report.clone(), entry.clone(), Arc::clone(&handling));
+        move || drop(report.send((entry, handling, Progress::StandsStill)))
+    };
+    let mut under_way = UnderWay::new(place, permit, standstill);
     let (task_shared, report) = (Arc::clone(shared), report.clone());
-    shared.tasks.spawn(async move {
+    shared.spawn(async move {
         let handed = loop {
-            let handed = attempt::hand_over(&task_shared, &entry, place).await;
+            let handed = attempt::hand_over(&task_shared, &entry, &mut under_way).await;
             match handling.next(handed == Handed::Unavailable) {
-                Some(again) => place = again.of(&handling),
+                Some(again) => under_way.place = again.of(&handling),
                 None => break handed,
             }
         };
-        drop(permit);
+        drop(under_way);
         // An error means that the loop has ended with the session.
-        let _ = report.send((entry, handling, handed));
+        let _ = report.send((entry, handling, Progress::Ended(handed)));
     });
 }

@@ -9,7 +9,7 @@ use crate::mapi::{
     SysTime, tags,
 };
 use crate::mime::check_message;
-use crate::spool::{Durable, OutboxRecord};
+use crate::spool::{Durable, OutboxRecord, Trace};
 
 impl LocalStore {
     /// Submits a message object. On `Ok` it is in the Outbox, durably (SP-1); on an error nothing
@@ -41,6 +41,8 @@ impl LocalStore {
             object: staged.as_ref().map(|body| body.id()),
             content: None,
             size,
+            trace: Trace::default(),
+            reports: Vec::new(),
         };
         let entry = place.entry().clone();
         let durable = self.outbox.add(place, record, staged).await?;

@@ -13,6 +13,7 @@ use super::lane::is_closed;
 use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};
+use crate::transport::events::Trouble;
 
 /// What a StartMessage found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +112,12 @@ async fn hand_over(
     let _ended = claim.end(Ending::Delivered(digest));
     if let Err(error) = mailbox.commit().await {
         // It is in the store; the next step of the cursor, or the next run, finds that out.
+        let lost = Trouble::spool_lost(&error);
         let error = MapiError::from(error);
+        if lost.is_some() {
+            account.trouble(Place::Storage, lost);
+            return Err(error);
+        }
         let pause = account.settings.tuning.storage_pause;
         account.storage_fault(format!("the spool takes no cursor: {error}"), pause);
         put_off(account);

@@ -16,7 +16,6 @@ use super::queue::{Body, Fetched};
 use super::responses::Listed;
 use super::session::{Access, Opened};
 use super::work::{Look, Work};
-use crate::mapi::MapiError;
 use crate::net::{ImapReply, ReplyStatus};
 use crate::spool::SpoolError;
 use crate::transport::inbound::lane::is_closed;
@@ -24,7 +23,10 @@ use crate::transport::settings::AfterFetch;
 
 impl From<SpoolError> for LaneFault {
     fn from(error: SpoolError) -> Self {
-        LaneFault::Storage(MapiError::from(error))
+        match &error {
+            SpoolError::Unknown(_) => LaneFault::SpoolLost(error.into()),
+            _ => LaneFault::Storage(error.into()),
+        }
     }
 }
 

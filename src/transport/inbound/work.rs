@@ -34,6 +34,8 @@ pub(super) struct Work {
     /// Looks in a row that were asked for by IDLE and found nothing.
     empty_wakes: u32,
     idle_refused: bool,
+    /// An answer of the server was given up half way.
+    forsaken: bool,
     /// When the last round over all mailboxes ended.
     round_at: SysTime,
 }
@@ -74,12 +76,24 @@ impl Work {
             after_failed: BTreeSet::new(),
             empty_wakes: 0,
             idle_refused: false,
+            forsaken: false,
             round_at: SysTime::EPOCH,
         }
     }
 
     pub(super) fn into_session(self) -> ImapSession {
         self.session
+    }
+
+    /// Gives up the connection amid an answer that nobody wants any more.
+    pub(super) fn forsake(&mut self) -> LaneFault {
+        self.forsaken = true;
+        LaneFault::Lost("what it was sending is not wanted any more".into())
+    }
+
+    /// Whether the connection was given up by us: that is no trouble.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.forsaken
     }
 
     pub(super) fn closed(&self) -> bool {

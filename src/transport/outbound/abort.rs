@@ -7,12 +7,13 @@ use super::expiry;
 use super::flight::Flight;
 use super::herald::News;
 use super::progress::Stage;
+use super::recovery::left_behind;
 use super::reply::own_reply;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::{
     Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, RecipientState,
-    SpoolError,
+    SpoolError, Step, StepKind,
 };
 
 /// How a deferred message is taken from us.
@@ -39,6 +40,11 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
                 result => return result.map_err(MapiError::from)?,
             }
         };
+        // A message on its way into the queue has its first claim before it has its row. Nobody was
+        // told of it yet, and stopping the claim would only put the message off.
+        if shared.spool.queue(entry).await?.is_none() {
+            return Err(not_found(shared, entry));
+        }
         match flight.progress.stop() {
             Ok(()) => {
                 // Nobody else touches the row any more, but the claim itself may be on its way.
@@ -53,6 +59,8 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
                 return result.map_err(MapiError::from)?;
             }
             Err(Stage::DotOut) => return Err(too_late(entry)),
+            // Decided, though not on disk yet: no need to wait for that.
+            Err(Stage::Over) if flight.record().is_conclusive() => return Err(too_late(entry)),
             Err(Stage::Over | Stage::Stopped | Stage::Stoppable) => {
                 let landed = tokio::time::timeout(RECORDER_PATIENCE, flight.landed());
                 if landed.await.is_err() {
@@ -75,11 +83,13 @@ async fn abort_row(
     stopped: Option<&Flight>,
 ) -> Result<MapiResult<()>, SpoolError> {
     let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
-        return Ok(Err(MapiError::new(
-            MapiCode::NOT_FOUND,
-            format!("{entry} is not deferred by {}", shared.settings.transport),
-        )));
+        return Ok(Err(not_found(shared, entry)));
     };
+    if stopped.is_none()
+        && let Some(left) = left_behind(shared, &row)
+    {
+        row = left;
+    }
     if let Some(stopped) = stopped {
         let record = stopped.record();
         row.envelope = record.envelope.clone();
@@ -90,15 +100,12 @@ async fn abort_row(
     if row.state == QueueState::Done {
         return Ok(Err(too_late(entry)));
     }
-    let expect = Expect::Revision(row.revision);
-    let in_doubt = matches!(row.state, QueueState::InDoubt { .. });
+    let (expect, now) = (Expect::Revision(row.revision), shared.clock.now());
+    let in_doubt = row.state.is_in_doubt();
     let batch = match how {
-        Abort::Cancel => Batch::new().with(Op::DeleteQueue { entry: entry.clone(), expect }).with(
-            Op::PutHistory {
-                entry: entry.clone(),
-                record: Box::new(cancelled(&row, shared.clock.now())),
-            },
-        ),
+        Abort::Cancel => Batch::new()
+            .with(Op::DeleteQueue { entry: entry.clone(), expect })
+            .with(Op::PutHistory { entry: entry.clone(), record: Box::new(cancelled(&row, now)) }),
         Abort::Park => {
             match row.state {
                 QueueState::Due | QueueState::Claimed(_) => row.state = QueueState::Parked,
@@ -110,6 +117,7 @@ async fn abort_row(
                 | QueueState::Parked
                 | QueueState::Done => return Ok(Ok(())),
             }
+            row.trace.push(Step { at: now, what: StepKind::GivenBack });
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
         Abort::Hold => {
@@ -117,6 +125,7 @@ async fn abort_row(
                 return Ok(Ok(()));
             }
             row.state = QueueState::Held;
+            row.trace.push(Step { at: now, what: StepKind::Held });
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
     };
@@ -143,7 +152,7 @@ pub(crate) fn perhaps_delivered(entry: &EntryId) -> MapiError {
 /// kept as such.
 pub(crate) fn cancelled(row: &QueueRecord, now: SysTime) -> HistoryRecord {
     let mut history = history(row, HistoryEnd::Cancelled, now);
-    if matches!(row.state, QueueState::InDoubt { .. }) {
+    if row.state.is_in_doubt() {
         let open = history.envelope.recipients.iter_mut();
         for recipient in open.filter(|recipient| !recipient.state.is_conclusive()) {
             let words = format!("in doubt when it was cancelled; {}", row.last_error);
@@ -155,6 +164,11 @@ pub(crate) fn cancelled(row: &QueueRecord, now: SysTime) -> HistoryRecord {
 
 fn is_ours(shared: &Shared, row: &QueueRecord) -> bool {
     row.transport == shared.settings.transport
+}
+
+fn not_found(shared: &Shared, entry: &EntryId) -> MapiError {
+    let why = format!("{entry} is not deferred by {}", shared.settings.transport);
+    MapiError::new(MapiCode::NOT_FOUND, why)
 }
 
 fn too_late(entry: &EntryId) -> MapiError {
@@ -174,6 +188,7 @@ pub(super) fn history(row: &QueueRecord, end: HistoryEnd, now: SysTime) -> Histo
         subject: row.subject.clone(),
         message_id: row.message_id.clone(),
         size: row.size,
+        trace: row.trace.clone(),
     }
 }
 
@@ -203,6 +218,7 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
             let why = format!("{entry} is not in the queue of {}", shared.settings.transport);
             return Err(MapiError::new(MapiCode::NOT_IN_QUEUE, why));
         };
+        let row = left_behind(shared, &row).unwrap_or(row);
         let Some(changed) = granted(&row, wish, shared.clock.now()) else {
             return Ok(false);
         };
@@ -231,7 +247,13 @@ fn granted(row: &QueueRecord, wish: Wish, now: SysTime) -> Option<QueueRecord> {
         }
         _ => return None,
     };
-    Some(QueueRecord { state, due: now, ..row.clone() })
+    let what = match wish {
+        Wish::Release => StepKind::Released,
+        Wish::Retry => StepKind::Hurried,
+    };
+    let mut changed = QueueRecord { state, due: now, ..row.clone() };
+    changed.trace.push(Step { at: now, what });
+    Some(changed)
 }
 
 /// Rows looked at, and written, at once.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::herald::News;
+use super::recovery::left_behind;
 use super::schedule;
 use super::shared::Shared;
 use crate::mapi::{EntryId, SysTime};
@@ -105,13 +106,14 @@ async fn give_up(shared: &Arc<Shared>, entry: &EntryId) -> Result<(), SpoolError
         if let Some(flight) = shared.flights.of(entry) {
             // Its attempt began in time, or is about to find that it did not.
             let (shared_then, entry) = (Arc::clone(shared), entry.clone());
-            shared.spawn(async move {
+            shared.spawn_aside(async move {
                 flight.landed().await;
                 shared_then.expiries.add(SysTime::EPOCH, entry);
             });
             return Ok(());
         }
-        let Some(mut record) = shared.spool.queue(entry).await? else { return Ok(()) };
+        let Some(row) = shared.spool.queue(entry).await? else { return Ok(()) };
+        let mut record = left_behind(shared, &row).unwrap_or(row);
         let unwanted = schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now());
         if record.transport != shared.settings.transport || !unwanted || !may_end(&record.state) {
             return Ok(());

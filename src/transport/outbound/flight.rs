@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::attempt_notes::AttemptNotes;
 use super::progress::Progress;
 use super::schedule::Before;
 use crate::mapi::EntryId;
@@ -28,6 +29,7 @@ pub(super) struct Flight {
     returning: AtomicBool,
     /// Its claim is durable and it stands in line.
     lined_up: AtomicBool,
+    notes: Mutex<AttemptNotes>,
     landed: CancellationToken,
 }
 
@@ -41,6 +43,7 @@ impl Flight {
             record: Mutex::new(record),
             returning: AtomicBool::new(false),
             lined_up: AtomicBool::new(false),
+            notes: Mutex::default(),
             landed: CancellationToken::new(),
         })
     }
@@ -59,6 +62,11 @@ impl Flight {
     /// Notes that it goes back to its old place.
     pub(super) fn returns(&self) {
         self.returning.store(true, Ordering::SeqCst);
+    }
+
+    /// What the attempt met with so far.
+    pub(super) fn notes(&self) -> MutexGuard<'_, AttemptNotes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the outcome is durable or the claim is gone. Cancel-safe.
