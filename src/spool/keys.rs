@@ -263,9 +263,9 @@ pub(super) fn parse_overflow(key: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// All tables.
-pub(super) const TABLES: [u8; 18] = [
+pub(super) const TABLES: [u8; 20] = [
     BODY, CURSOR, DUE, DEFERRED, DONE, GONE, HISTORY, INLINE, META, OUTBOX, QUEUE, DELIVERED,
-    STILL, ENDED, UNSETTLED, WAITING, OVERFLOW, QUARANTINE,
+    STILL, ENDED, CLAIMED, MESSAGE_ID, UNSETTLED, WAITING, OVERFLOW, QUARANTINE,
 ];
 
 /// All keys of one table.

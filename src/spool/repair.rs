@@ -216,8 +216,18 @@ pub(super) fn indexed_entry(table: u8, key: &[u8]) -> Option<EntryId> {
         keys::WAITING | keys::DEFERRED | keys::UNSETTLED => keys::parse_entry(key),
         keys::DUE => keys::parse_due(key).map(|(_, entry)| entry),
         keys::DONE | keys::CLAIMED | keys::STILL => keys::parse_of_account(key),
+        keys::MESSAGE_ID => keys::parse_message_id(key),
         _ => keys::parse_ended(key).map(|(_, entry)| entry),
     }
+}
+
+/// The entries of the indexes that this history has to have.
+pub(super) fn history_keys(
+    entry: &EntryId,
+    record: &HistoryRecord,
+) -> impl Iterator<Item = Vec<u8>> {
+    let ended = keys::ended(record.ended, entry);
+    [Some(ended), message_id_key(entry, &record.message_id)].into_iter().flatten()
 }
 
 /// The entries of the indexes that a message with these rows has to have.
@@ -269,8 +279,7 @@ fn count_and_index(mending: &mut Mending<'_>) -> Result<Counters, SpoolError> {
         Ok(())
     })?;
     for_each::<HistoryRecord>(store, keys::HISTORY, |entry, record| {
-        let message_id = message_id_key(entry, &record.message_id);
-        ensure(mending, [Some(keys::ended(record.ended, entry)), message_id].into_iter().flatten())
+        ensure(mending, history_keys(entry, &record))
     })?;
     for row in store.range(keys::table(keys::QUARANTINE)) {
         row?;

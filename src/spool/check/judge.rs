@@ -13,7 +13,7 @@ use crate::mapi::{EntryId, SysTime, tags};
 use crate::spool::bodies::BodyFolder;
 use crate::spool::body_row::{BodyPlace, BodyRow, file_name, parse_file_name};
 use crate::spool::codec::{self, Rows};
-use crate::spool::repair::{self, index_keys, indexed, indexed_entry, readable};
+use crate::spool::repair::{self, history_keys, index_keys, indexed, indexed_entry, readable};
 use crate::spool::writer::Desk;
 use crate::spool::{
     Batch, BodyId, Expect, HistoryRecord, Op, OutboxRecord, OutboxState, QueueRecord, QueueState,
@@ -188,8 +188,8 @@ impl Judge {
 
     fn history(&self, desk: &mut Desk<'_>, entry: &EntryId) -> Result<Option<Finding>, SpoolError> {
         let history = readable::<HistoryRecord>(desk, &keys::history(entry))?;
-        let wanted = history.map(|record| keys::ended(record.ended, entry));
-        self.ensure(desk, wanted.into_iter().collect())
+        let wanted = history.map(|record| history_keys(entry, &record).collect::<Vec<_>>());
+        self.ensure(desk, wanted.unwrap_or_default())
     }
 
     fn ensure(

@@ -16,7 +16,7 @@ use crate::migrations;
 use crate::spool::bodies::{BodyFolder, list};
 use crate::spool::body_row::{BodyPlace, BodyRow, parse_file_name};
 use crate::spool::codec::Rows;
-use crate::spool::repair::{self, INDEXES, RECORDS, index_keys, indexed, readable};
+use crate::spool::repair::{self, INDEXES, RECORDS, history_keys, index_keys, indexed, readable};
 use crate::spool::store::{Range, Store};
 use crate::spool::writer::{Request, Work};
 use crate::spool::{BodyId, HistoryRecord, OutboxRecord, QueueRecord, SledSpool, SpoolError, keys};
@@ -341,12 +341,13 @@ impl<'a> Walk<'a> {
             this.report.histories += 1;
             let Some(entry) = keys::parse_entry(&key) else { return Ok(()) };
             let record = readable::<HistoryRecord>(this.store.as_ref(), &key)?;
-            match record.map(|record| keys::ended(record.ended, &entry)) {
-                Some(ended) if this.store.value(&ended)?.is_none() => {
-                    this.suspect(Suspect::History(entry))
+            let wanted = record.map(|record| history_keys(&entry, &record).collect::<Vec<_>>());
+            for key in wanted.unwrap_or_default() {
+                if this.store.value(&key)?.is_none() {
+                    return this.suspect(Suspect::History(entry));
                 }
-                _ => Ok(()),
             }
+            Ok(())
         })
     }
 
