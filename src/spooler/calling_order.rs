@@ -125,30 +125,40 @@ enum Next {
     /// The call has begun: it need not keep its place.
     Begun,
     /// It is over; the loop has not heard of it yet.
-    Over,
+    Over(Last),
+}
+
+/// How the last try of a message came out, as far as its order is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// It found its transport closed.
+    Closed,
+    /// It came to something, and may have named a time to wait for.
+    Handled,
 }
 
 impl Handling {
-    /// Reserves a place for another try; gives it back when the handling is over.
+    /// Reserves a place for another try; gives it back when the handling is over and had come to
+    /// nothing. What else it came to has to be heard first.
     pub(crate) fn again(&self, place: Place) -> Option<Place> {
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*next {
-            Next::Over => return Some(place),
+            Next::Over(Last::Closed) => return Some(place),
             // In the same line the earlier place is the right one.
             Next::Again(earlier) if earlier.open == place.open => {}
-            Next::Begun => {}
+            Next::Begun | Next::Over(Last::Handled) => {}
             Next::End | Next::Again(_) => *next = Next::Again(place),
         }
         None
     }
 
     /// The place for what comes after a try; another one comes when its transport was closed.
-    pub(crate) fn next(&self, closed: bool) -> Option<Place> {
+    pub(crate) fn next(&self, last: Last) -> Option<Place> {
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::take(&mut *next) {
-            Next::Again(place) if closed => Some(place),
-            Next::End | Next::Again(_) | Next::Begun | Next::Over => {
-                *next = Next::Over;
+            Next::Again(place) if last == Last::Closed => Some(place),
+            Next::End | Next::Again(_) | Next::Begun | Next::Over(_) => {
+                *next = Next::Over(last);
                 None
             }
         }
@@ -182,7 +192,7 @@ mod tests {
         // Looked at once more in the same line: the first place counts.
         assert!(handling.again(order.next(newer.clone())).is_none());
         assert!(younger.comes().now_or_never().is_none());
-        let mut second = handling.next(true).unwrap().of(&handling);
+        let mut second = handling.next(Last::Closed).unwrap().of(&handling);
         second.comes().now_or_never().unwrap();
         assert!(second.may_use(1, 8));
         second.leave();
@@ -191,8 +201,17 @@ mod tests {
         // Its call has begun: nobody waits for it any more, and when it is over the loop is told.
         assert!(handling.again(order.next(newer.clone())).is_none());
         order.next(newer.clone()).comes().now_or_never().unwrap();
-        assert!(handling.next(true).is_none());
+        assert!(handling.next(Last::Closed).is_none());
         assert!(handling.again(order.next(newer)).is_some());
+    }
+
+    /// Proves: SP-3
+    #[test]
+    fn what_a_try_came_to_is_heard_before_the_next_one() {
+        let mut order = CallingOrder::default();
+        let handling = Handling::default();
+        assert!(handling.next(Last::Handled).is_none());
+        assert!(handling.again(order.next(open())).is_none(), "it may have to wait for its time");
     }
 
     /// Proves: OB-14

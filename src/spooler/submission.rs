@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::Shared;
 use super::attempt::{self, Handed};
 use super::attendance::UnderWay;
-use super::calling_order::{CallingOrder, Handling, Openings};
+use super::calling_order::{CallingOrder, Handling, Last, Openings};
 use super::slot::Slot;
 use crate::mapi::{EntryId, MapiCode, StatusCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
@@ -306,7 +306,7 @@ async fn give_up(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ent
     let (task_shared, report) = (Arc::clone(shared), report.clone());
     shared.spawn(async move {
         let handed = attempt::expire(&task_shared, &entry).await;
-        let _none = handling.next(false);
+        let _none = handling.next(Last::Handled);
         drop(permit);
         // An error means that the loop has ended with the session.
         let _ = report.send((entry, handling, Progress::Ended(handed)));
@@ -365,7 +365,11 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
     shared.spawn(async move {
         let handed = loop {
             let handed = attempt::hand_over(&task_shared, &entry, &mut under_way).await;
-            match handling.next(handed == Handed::Unavailable) {
+            let last = match handed {
+                Handed::Unavailable => Last::Closed,
+                Handed::Gone | Handed::Deferred | Handed::Later(_) | Handed::Error => Last::Handled,
+            };
+            match handling.next(last) {
                 Some(again) => under_way.place = again.of(&handling),
                 None => break handed,
             }

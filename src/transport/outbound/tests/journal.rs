@@ -6,6 +6,7 @@ use postoffice::{Action, Fault, PostOffice, SmtpPhase};
 
 use super::faulty_spool::Moment;
 use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
+use crate::mapi::MapiCode;
 use crate::net::TlsMode;
 use crate::spool::SpoolError;
 use crate::spool::{FinalDot, HistoryEnd, QueueRecord, QueueState, RecipientState, Spool};
@@ -244,7 +245,10 @@ async fn a_message_left_in_doubt_can_be_cancelled_and_held() {
     hang.reached(PATIENCE).await.unwrap();
     rig.office.wait_accepted(2, PATIENCE).await.unwrap();
     rig.restart(None).await;
-    rig.outbound.abort(&entries[0], Abort::Cancel).await.unwrap();
+    // It is not sent again, and may have been delivered all the same.
+    let answer = rig.outbound.abort(&entries[0], Abort::Cancel).await.unwrap_err();
+    assert_eq!(answer.code(), MapiCode::UNABLE_TO_ABORT);
+    rig.hears_end_of(&entries[0]).await;
     rig.outbound.hold(&entries[1]).await.unwrap();
     rig.open();
     rig.clock.advance(Duration::from_secs(24 * 3600));
