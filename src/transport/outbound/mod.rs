@@ -4,9 +4,9 @@
 //! `lane` allows and starts `worker`s, one for each connection; a worker connects (`login`), sends
 //! (`delivery`, `transaction`, `connection`) and hands the outcome to the `recorder`, which makes
 //! it durable; `journal` makes durable before a final dot goes out that it may be out, and
-//! `recovery` finds what a process that died had on the wire; `herald` tells the logon. What a reply means is decided in `reply` alone, what
-//! follows for a message in `schedule` alone; `progress` settles who may still stop a message.
-//! `expiry` gives up what is not wanted any more.
+//! `recovery` finds what a process that died had on the wire; `herald` tells the logon. What a
+//! reply means is decided in `reply` alone, what follows for a message in `schedule` alone;
+//! `progress` settles who may still stop a message. `expiry` gives up what is not wanted any more.
 
 mod abort;
 mod attempt_notes;

@@ -248,7 +248,8 @@ async fn a_message_left_in_doubt_can_be_cancelled_and_held() {
     // It is not sent again, and may have been delivered all the same.
     let answer = rig.outbound.abort(&entries[0], Abort::Cancel).await.unwrap_err();
     assert_eq!(answer.code(), MapiCode::UNABLE_TO_ABORT);
-    rig.hears_end_of(&entries[0]).await;
+    let end = Told::SentDeferred(entries[0].clone());
+    rig.hears("the end of a message", |told| told.contains(&end)).await;
     rig.outbound.hold(&entries[1]).await.unwrap();
     rig.open();
     rig.clock.advance(Duration::from_secs(24 * 3600));
