@@ -155,7 +155,7 @@ const DAMAGES: &[Damage] = &[
         "a file is left over",
         |b| {
             let digest = blake3::hash(b"left over").to_hex();
-            let folder = b.dir().join("bodies").join(&digest.as_str()[..2]);
+            let folder = b.dir().join("bodies").join(digest.get(..2).unwrap());
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join(format!("{digest}.{:016x}", 7)), "left over").unwrap();
         },

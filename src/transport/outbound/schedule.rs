@@ -158,7 +158,6 @@ pub(super) fn conclude(
         // can be exported, and the bytes may come back.
         AttemptEnd::Damaged(_) => {
             record.state = QueueState::Held;
-            return;
         }
         AttemptEnd::InDoubt(_) => {
             let resend = rules.queue.in_doubt == InDoubtPolicy::Resend;
