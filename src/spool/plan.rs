@@ -188,6 +188,8 @@ pub(super) struct Touched {
     messages: HashMap<EntryId, Message>,
     histories: HashMap<EntryId, Slot<HistoryRecord>>,
     delivered: HashMap<Vec<u8>, u32>,
+    /// Rows that are put or removed without a look at what was there.
+    plain: HashMap<Vec<u8>, Option<IVec>>,
 }
 
 impl Touched {
@@ -213,12 +215,18 @@ impl Touched {
                     let slot = Slot::load(rows, &keys::history(entry))?;
                     touched.histories.insert(entry.clone(), slot);
                 }
-                Op::AddDelivered { account, mailbox, digest } => {
+                Op::AddDelivered { account, mailbox, digest }
+                | Op::TakeDelivered { account, mailbox, digest } => {
                     let key = keys::delivered(*account, mailbox, digest);
                     let count = codec::load(rows, &key)?.unwrap_or(0);
                     touched.delivered.insert(key, count);
                 }
-                Op::PutCursor { .. } => {}
+                Op::PutCursor { .. }
+                | Op::ForgetDelivered { .. }
+                | Op::PutFetched { .. }
+                | Op::DeleteFetched { .. }
+                | Op::PutDoubtful { .. }
+                | Op::DeleteDoubtful { .. } => {}
             }
         }
         for (entry, outbox) in wanted {
@@ -265,8 +273,9 @@ impl Touched {
             changes.index(ended(slot.before.as_ref()), ended(slot.current()));
         }
         for (key, count) in &self.delivered {
-            changes.record(key, Some(count), 0)?;
+            changes.record(key, Some(count).filter(|count| **count > 0), 0)?;
         }
+        changes.rows.extend(self.plain);
         users::settle(users, batch.bodies, rows, books, &mut changes)?;
         Ok(changes)
     }
@@ -312,6 +321,28 @@ impl Touched {
             Op::AddDelivered { account, mailbox, digest } => {
                 let key = keys::delivered(account, &mailbox, &digest);
                 self.delivered.entry(key).and_modify(|count| *count = count.saturating_add(1));
+            }
+            Op::TakeDelivered { account, mailbox, digest } => {
+                let key = keys::delivered(account, &mailbox, &digest);
+                self.delivered.entry(key).and_modify(|count| *count = count.saturating_sub(1));
+            }
+            Op::ForgetDelivered { account, mailbox, digest } => {
+                let key = keys::delivered(account, &mailbox, &digest);
+                self.delivered.insert(key, 0);
+            }
+            Op::PutFetched { account, mailbox, at, record } => {
+                let value = codec::encode(&record)?;
+                self.plain.insert(keys::fetched(account, &mailbox, at), Some(value.into()));
+            }
+            Op::DeleteFetched { account, mailbox, at } => {
+                self.plain.insert(keys::fetched(account, &mailbox, at), None);
+            }
+            Op::PutDoubtful { account, mailbox, digest, origin } => {
+                let key = keys::doubtful(account, &mailbox, &digest, origin);
+                self.plain.insert(key, Some(IVec::default()));
+            }
+            Op::DeleteDoubtful { account, mailbox, digest, origin } => {
+                self.plain.insert(keys::doubtful(account, &mailbox, &digest, origin), None);
             }
         }
         Ok(())

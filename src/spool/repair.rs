@@ -10,12 +10,21 @@ use super::codec::{self, ReadError, Rows};
 use super::counts::{Counters, class};
 use super::plan::{done_key, due_key, waiting_key};
 use super::store::{QuarantineRow, Store};
-use super::{CursorRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys};
+use super::{
+    CursorRecord, FetchedRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys,
+};
 use crate::mapi::EntryId;
 
 /// Tables whose values are records.
-const RECORDS: [u8; 6] =
-    [keys::OUTBOX, keys::QUEUE, keys::HISTORY, keys::BODY, keys::CURSOR, keys::DELIVERED];
+const RECORDS: [u8; 7] = [
+    keys::OUTBOX,
+    keys::QUEUE,
+    keys::HISTORY,
+    keys::BODY,
+    keys::CURSOR,
+    keys::DELIVERED,
+    keys::FETCHED,
+];
 
 /// Changes after which they are applied, so that memory stays bounded. Each part leaves the spool
 /// in order, so a crash between them costs nothing.
@@ -83,6 +92,7 @@ fn reason(store: &Store, key: &[u8], head: IVec) -> Result<Option<String>, Spool
         Some(keys::BODY) => codec::load_from::<BodyRow>(store, key, head).map(drop),
         Some(keys::CURSOR) => codec::load_from::<CursorRecord>(store, key, head).map(drop),
         Some(keys::DELIVERED) => codec::load_from::<u32>(store, key, head).map(drop),
+        Some(keys::FETCHED) => codec::load_from::<FetchedRecord>(store, key, head).map(drop),
         _ => return Ok(None),
     };
     match found {

@@ -124,6 +124,7 @@ fn full_cursor() -> CursorRecord {
         set_aside: vec![4, 5],
         after_owed: vec![6],
         rematch_until: 7,
+        ..CursorRecord::default()
     }
 }
 
