@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::cursor::Ending;
+use super::key::ContentDigest;
 use super::mailbox::Mailbox;
 use super::responses::Listed;
 use crate::mapi::SysTime;
 use crate::spi::Repetition;
+use crate::spool::{FetchedRecord, Origin};
 
 /// A message to be fetched.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub(super) enum Failed {
 pub(super) struct Claim {
     mailbox: Arc<Mailbox>,
     uid_validity: u32,
+    /// The place its key in the store is made from.
+    origin: Origin,
     wanted: Wanted,
     settled: bool,
 }
@@ -67,15 +71,37 @@ impl std::ops::Deref for Claim {
 
 impl Claim {
     pub(super) fn new(mailbox: Arc<Mailbox>, uid_validity: u32, wanted: Wanted) -> Self {
-        Claim { mailbox, uid_validity, wanted, settled: false }
+        let origin = Origin { uid_validity, uid: wanted.uid };
+        Claim { mailbox, uid_validity, origin, wanted, settled: false }
     }
 
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
     }
 
-    pub(super) fn uid_validity(&self) -> u32 {
-        self.uid_validity
+    /// The place its key in the store is made from.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// It is to be saved under the key of this place. Another place than its own is one under
+    /// which it may have been saved.
+    pub(super) fn save_as(&mut self, origin: Origin) {
+        if origin != self.origin {
+            self.origin = origin;
+            self.may_be_saved();
+        }
+    }
+
+    /// Notes what it is before it is saved; [`Mailbox::commit`] writes it.
+    pub(super) fn note(&self, digest: ContentDigest) {
+        let record = FetchedRecord { digest, origin: self.origin };
+        self.mailbox.note(self.uid_validity, self.wanted.uid, record);
+    }
+
+    /// Whether the disk has that note.
+    pub(super) fn is_noted(&self, digest: ContentDigest) -> bool {
+        self.mailbox.is_noted(self.wanted.uid, FetchedRecord { digest, origin: self.origin })
     }
 
     /// It is to be asked for in this manner; no try is counted.

@@ -13,6 +13,7 @@ use super::lane::is_closed;
 use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};
+use crate::spool::SpoolError;
 
 /// What a StartMessage found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,13 @@ async fn hand_over(
         Ok(digest) => digest,
         Err(undone) => return Err(undo(account, claim, undone).await),
     };
+    if !claim.is_noted(digest) {
+        // Large messages are known only when they have come whole.
+        claim.note(digest);
+        if let Err(error) = mailbox.commit().await {
+            return Err(unwritten(account, claim, error));
+        }
+    }
     // From here on the outcome stands: a save that was begun may have happened.
     let repetition = claim.repetition;
     claim.may_be_saved();
@@ -164,6 +172,16 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
     error
 }
 
+/// The spool does not take what has to be on disk before a message is saved.
+fn unwritten(account: &Account, claim: Claim, error: SpoolError) -> MapiError {
+    let error = MapiError::from(error);
+    let pause = account.settings.tuning.storage_pause;
+    account.storage_fault(format!("the spool takes no cursor: {error}"), pause);
+    claim.back_at(account.clock.now().saturating_add(pause));
+    put_off(account);
+    error
+}
+
 /// While the disk takes nothing, what is waiting would fare no better; it is fetched again.
 fn put_off(account: &Account) {
     let again = account.clock.now().saturating_add(account.settings.tuning.storage_pause);
@@ -192,8 +210,9 @@ async fn fill(
 ) -> Result<ContentDigest, Undone> {
     let object = Undone::Message;
     let mailbox = claim.mailbox();
-    let key =
-        search_key(&account.settings.transport, &mailbox.name, claim.uid_validity(), claim.uid);
+    let origin = claim.origin();
+    let transport = &account.settings.transport;
+    let key = search_key(transport, &mailbox.name, origin.uid_validity, origin.uid);
     let props = PropList::new()
         .with(tags::SEARCH_KEY, key)
         .with(tags::SOURCE_MAILBOX, account.name_for_host(&mailbox.name))

@@ -15,6 +15,7 @@
 mod account;
 mod after;
 mod claim;
+mod copying;
 mod cursor;
 mod door;
 mod fault;
@@ -27,6 +28,7 @@ mod pieces;
 mod plan;
 mod probe;
 mod queue;
+mod rematch;
 mod responses;
 mod session;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::fault::LaneFault;
 use super::key::content_digest;
 use super::mailbox::{Mailbox, Match};
 use super::plan::{Listing, uid_sets};
-use super::queue::{Body, Fetched};
+use super::queue::{Body, Fetched, Held};
 use super::responses::Listed;
 use super::session::{Access, Opened};
 use super::work::{Look, Work};
@@ -34,10 +34,12 @@ impl Work {
     pub(super) async fn pass(&mut self, number: usize, look: Look) -> Result<bool, LaneFault> {
         let Some(mailbox) = self.mailbox(number) else { return Ok(false) };
         let _work = mailbox.work.lock().await;
+        let mut exists = None;
         let uid_next = if look == Look::News && self.selected == Some(number) {
             None
         } else {
             let opened = self.open_mailbox(number, &mailbox).await?;
+            exists = Some(opened.exists);
             self.retry_set_aside(number, &mailbox).await?;
             match opened.uid_next {
                 // Nothing new: no list at all.
@@ -49,10 +51,41 @@ impl Work {
         };
         let found = self.fetch_all(number, &mailbox, uid_next).await?;
         mailbox.commit().await?;
+        mailbox.forget_earlier().await?;
+        if let Some(exists) = exists
+            && mailbox.wants_sweep(exists, self.account.settings.tuning.sweep_least)
+        {
+            self.sweep(&mailbox).await?;
+        }
         if found {
             self.account.events.changed();
         }
         Ok(found)
+    }
+
+    /// Forgets what has gone from the server, so that what is kept of a mailbox is bounded by
+    /// what is in it.
+    async fn sweep(&mut self, mailbox: &Arc<Mailbox>) -> Result<(), LaneFault> {
+        let mut from = Some(1);
+        while let Some(first) = from
+            && !self.closed()
+        {
+            let (uids, next) = mailbox.settled_page(first).await?;
+            from = next;
+            if let [lowest, .., highest] | [lowest @ highest] = uids.as_slice() {
+                // A server that does not answer says nothing about what is there.
+                let Some(mut there) = self.session.search(*lowest, *highest).await? else {
+                    return Ok(());
+                };
+                there.sort_unstable();
+                let gone: Vec<u32> =
+                    uids.iter().copied().filter(|uid| there.binary_search(uid).is_err()).collect();
+                if !gone.is_empty() {
+                    mailbox.vanished(&gone).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Opens a mailbox whose turn it is to be watched.
@@ -203,7 +236,7 @@ impl Work {
         let most = usize::try_from(tuning.window).unwrap_or(usize::MAX);
         let (listed, more) = self.session.list(from, to, most).await?;
         if let (true, Some(to)) = (listed.is_empty(), to)
-            && !self.session.search(from, to).await?.is_empty()
+            && self.session.search(from, to).await?.is_some_and(|there| !there.is_empty())
         {
             // OK without a list is no empty list: the cursor would pass over what is there.
             let words = "it answers UID FETCH with OK and lists nothing of what is there";
@@ -271,14 +304,12 @@ impl Work {
                 got.insert(uid, Bytes::copy_from_slice(bytes));
             }
         };
-        // Nothing may be handed over before the disk knows that it is (IB-6).
         let set = uid_sets(&uids).join(",");
-        let (announced, fetched) =
-            tokio::join!(mailbox.commit(), self.session.fetch(&set, largest, total, &mut on));
-        announced?;
+        let fetched = self.session.fetch(&set, largest, total, &mut on).await;
         let mut missing: Vec<Claim> = Vec::new();
+        let mut ready: Vec<(Claim, Held)> = Vec::new();
         let together = if uids.len() == 1 { Manner::Alone } else { Manner::Together };
-        for claim in batch {
+        for mut claim in batch {
             let complete = got
                 .remove(&claim.uid)
                 .filter(|bytes| bytes.len() >= usize::try_from(claim.size).unwrap_or(usize::MAX));
@@ -292,15 +323,24 @@ impl Work {
                 continue;
             }
             let held = self.account.budget.hold(bytes, &mut permit);
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(held.bytes());
+            let digest = content_digest(&hasher);
             if rematched {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(held.bytes());
-                let digest = content_digest(&hasher);
-                if mailbox.decide(claim.uid, digest).await? == Match::Known {
-                    claim.end(Ending::Known(digest));
-                    continue;
+                match mailbox.decide(claim.uid, digest).await? {
+                    Match::Known => {
+                        claim.end(Ending::Known(digest));
+                        continue;
+                    }
+                    Match::New(origin) => claim.save_as(origin),
                 }
             }
+            claim.note(digest);
+            ready.push((claim, held));
+        }
+        // Nothing may be handed over before the disk knows that it is, and what it is (IB-6).
+        mailbox.commit().await?;
+        for (claim, held) in ready {
             self.hand_on(claim, Body::Whole(held));
         }
         self.missing(missing, together, fetched).await

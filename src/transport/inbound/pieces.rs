@@ -153,7 +153,7 @@ impl Work {
     async fn matched(
         &mut self,
         mailbox: &Arc<Mailbox>,
-        claim: Claim,
+        mut claim: Claim,
     ) -> Result<Option<Claim>, LaneFault> {
         let _moving = self.account.moving();
         let mut pieces = Pieces::new(claim.size, self.account.settings.tuning.piece);
@@ -181,7 +181,10 @@ impl Work {
         }
         let digest = content_digest(&hasher);
         match mailbox.decide(claim.uid, digest).await? {
-            Match::New => Ok(Some(claim)),
+            Match::New(origin) => {
+                claim.save_as(origin);
+                Ok(Some(claim))
+            }
             Match::Known => {
                 claim.end(Ending::Known(digest));
                 Ok(None)

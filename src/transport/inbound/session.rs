@@ -6,7 +6,7 @@
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status};
+use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status, StatusAttribute};
 use bytes::Bytes;
 use secrecy::SecretString;
 
@@ -220,11 +220,14 @@ impl ImapSession {
 
     /// Which of these messages are there still.
     pub(super) async fn still_there(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
+        Ok(self.sizes(set).await?.into_iter().map(|found| found.uid).collect())
+    }
+
+    /// How large these messages are; those that are gone are left out.
+    pub(super) async fn sizes(&mut self, set: &str) -> Result<Vec<Listed>, LaneFault> {
         let mut there = Vec::new();
         let command = format!("UID FETCH {set} (UID RFC822.SIZE)");
-        let reply = self
-            .run(&command, &mut |response| there.extend(listed(response).map(|found| found.uid)))
-            .await?;
+        let reply = self.run(&command, &mut |response| there.extend(listed(response))).await?;
         expect_ok("UID FETCH", reply)?;
         Ok(there)
     }
@@ -293,27 +296,74 @@ impl ImapSession {
         }
     }
 
-    /// UIDs flagged `\Deleted`.
-    pub(super) async fn deleted(&mut self) -> Result<Vec<u32>, LaneFault> {
+    /// UIDs flagged `\Deleted`; `None` when the server says OK and nothing else.
+    pub(super) async fn deleted(&mut self) -> Result<Option<Vec<u32>>, LaneFault> {
         self.find("UID SEARCH DELETED").await
     }
 
-    /// Which of these UIDs are flagged `\Deleted`.
-    pub(super) async fn deleted_among(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
-        self.find(&format!("UID SEARCH UID {set} DELETED")).await
+    /// UIDVALIDITY and UIDNEXT of a mailbox that is not open; `None` when there is no such one. A
+    /// number that is not told is 0.
+    pub(super) async fn status(
+        &mut self,
+        wire_name: &str,
+    ) -> Result<Option<(u32, u32)>, LaneFault> {
+        let command = format!("STATUS {} (UIDVALIDITY UIDNEXT)", quoted(wire_name));
+        let (mut uid_validity, mut uid_next) = (0, 0);
+        let reply = self
+            .run(&command, &mut |response| {
+                let Response::MailboxData(MailboxDatum::Status { status, .. }) = response else {
+                    return;
+                };
+                for attribute in status {
+                    match attribute {
+                        StatusAttribute::UidValidity(number) => uid_validity = *number,
+                        StatusAttribute::UidNext(number) => uid_next = *number,
+                        _ => {}
+                    }
+                }
+            })
+            .await?;
+        match reply.status {
+            ReplyStatus::Ok => Ok(Some((uid_validity, uid_next))),
+            _ if reply.throttle().is_some() => Err(LaneFault::refused("STATUS", reply)),
+            _ => Ok(None),
+        }
     }
 
-    /// UIDs between these two, both included.
-    pub(super) async fn search(&mut self, from: u32, to: u32) -> Result<Vec<u32>, LaneFault> {
+    /// Shows `on` the first octets of each of these messages, at most `most`.
+    pub(super) async fn heads(
+        &mut self,
+        set: &str,
+        most: u32,
+        on: &mut (dyn FnMut(u32, &[u8]) + Send),
+    ) -> Result<(), LaneFault> {
+        let command = format!("UID FETCH {set} (UID BODY.PEEK[]<0.{most}>)");
+        let patience = self.tuning.patience(500 * u64::from(most));
+        let reply = self
+            .run_within(&command, u64::from(most), patience, &mut |response| {
+                if let Some((uid, _, Some(head))) = body(response) {
+                    on(uid, head);
+                }
+            })
+            .await?;
+        expect_ok("UID FETCH", reply)
+    }
+
+    /// UIDs between these two, both included; `None` when the server says OK and nothing else.
+    pub(super) async fn search(
+        &mut self,
+        from: u32,
+        to: u32,
+    ) -> Result<Option<Vec<u32>>, LaneFault> {
         self.find(&format!("UID SEARCH UID {from}:{to}")).await
     }
 
-    async fn find(&mut self, command: &str) -> Result<Vec<u32>, LaneFault> {
-        let mut found = Vec::new();
+    async fn find(&mut self, command: &str) -> Result<Option<Vec<u32>>, LaneFault> {
+        let mut found: Option<Vec<u32>> = None;
         let reply = self
             .run(command, &mut |response| {
                 if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
-                    found.extend_from_slice(uids);
+                    found.get_or_insert_default().extend_from_slice(uids);
                 }
             })
             .await?;

@@ -43,6 +43,9 @@ pub(crate) struct Tuning {
     pub(crate) storage_pause: Duration,
     /// Tries before a message is set aside (default 3).
     pub(crate) tries: u32,
+    /// How many fetched messages must have gone from the server before their rows are looked for
+    /// (default 64; always an eighth of all, so that each row that goes costs a few that stay).
+    pub(crate) sweep_least: u32,
     /// How many owed `after` actions are worth a command while messages still come (default 100).
     pub(crate) after_batch: usize,
 }
@@ -70,6 +73,7 @@ impl Default for Tuning {
             retry_pause: seconds(5),
             storage_pause: seconds(30),
             tries: 3,
+            sweep_least: 64,
             after_batch: 100,
         }
     }
