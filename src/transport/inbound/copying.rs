@@ -152,7 +152,10 @@ impl Work {
         for set in uid_sets(uids) {
             let mut heads: BTreeMap<u32, [u8; 32]> = BTreeMap::new();
             let mut on = |uid: u32, head: &[u8]| {
-                heads.insert(uid, *blake3::hash(head).as_bytes());
+                // Only what was asked for, so that no server fills our memory.
+                if uids.contains(&uid) {
+                    heads.insert(uid, *blake3::hash(head).as_bytes());
+                }
             };
             self.session.heads(&set, HEAD, &mut on).await?;
             for listed in self.session.sizes(&set).await? {

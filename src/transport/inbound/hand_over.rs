@@ -194,6 +194,7 @@ fn is_about_storage(code: MapiCode) -> bool {
     matches!(
         code,
         MapiCode::NOT_ENOUGH_DISK
+            | MapiCode::NO_ACCESS
             | MapiCode::DISK_ERROR
             | MapiCode::BUSY
             | MapiCode::NOT_ENOUGH_MEMORY

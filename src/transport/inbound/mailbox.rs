@@ -85,8 +85,11 @@ pub struct MailboxState {
     pub last_uid: u32,
     /// Messages known to wait.
     pub pending: u64,
-    /// Messages set aside because they could not be handled.
-    pub set_aside: u64,
+    /// UIDs of messages that were set aside because they could not be handled. They are tried
+    /// again now and then, with each new connection, and in a flush.
+    pub set_aside: Vec<u32>,
+    /// Why the last of them was; empty when that is not known.
+    pub set_aside_why: String,
 }
 
 impl Mailbox {
@@ -423,7 +426,8 @@ impl Mailbox {
             mode: state.mode,
             last_uid: progress.map_or(0, Progress::last_uid),
             pending: count(progress.map_or(0, Progress::pending)),
-            set_aside: count(progress.map_or(0, |progress| progress.set_aside().len())),
+            set_aside: progress.map_or(Vec::new(), Progress::all_set_aside),
+            set_aside_why: state.set_aside_words.clone(),
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{Claim, Failed, Manner};
 use super::cursor::Ending;
-use super::fault::LaneFault;
+use super::fault::{LaneFault, asks_for_patience};
 use super::key::content_digest;
 use super::mailbox::{Mailbox, Match};
 use super::plan::{Listing, uid_sets};
@@ -21,6 +21,9 @@ use crate::net::{ImapReply, ReplyStatus};
 use crate::spool::SpoolError;
 use crate::transport::inbound::lane::is_closed;
 use crate::transport::settings::AfterFetch;
+
+/// Messages in a row that cannot be listed, after which the others are not asked for.
+const MOST_UNREADABLE: usize = 5;
 
 impl From<SpoolError> for LaneFault {
     fn from(error: SpoolError) -> Self {
@@ -74,7 +77,7 @@ impl Work {
             from = next;
             if let [lowest, .., highest] | [lowest @ highest] = uids.as_slice() {
                 // A server that does not answer says nothing about what is there.
-                let Some(mut there) = self.session.search(*lowest, *highest).await? else {
+                let Some(mut there) = self.session.search(*lowest, Some(*highest)).await? else {
                     return Ok(());
                 };
                 there.sort_unstable();
@@ -158,20 +161,27 @@ impl Work {
         Ok(())
     }
 
-    /// Takes up what was set aside, once over each connection.
+    /// Takes up what was set aside: with each new connection, in a hurry (a flush), and now and
+    /// then.
     async fn retry_set_aside(
         &mut self,
         number: usize,
         mailbox: &Arc<Mailbox>,
     ) -> Result<(), LaneFault> {
         let asked = mailbox.set_aside();
-        if asked.is_empty() || !self.retried.insert(number) {
+        let (now, hurry) = (self.account.clock.now(), self.control.borrow().hurry);
+        let pause = self.account.settings.tuning.set_aside_pause;
+        let due = self.retried.get(&number).is_none_or(|(last, then)| {
+            // A clock that was set back is no reason to wait for it.
+            *then != hurry || now < *last || now >= last.saturating_add(pause)
+        });
+        if asked.is_empty() || !due {
             return Ok(());
         }
+        self.retried.insert(number, (now, hurry));
         let mut found: Vec<Listed> = Vec::new();
         for uid in &asked {
-            let (listed, _) = self.session.list(*uid, Some(*uid), 1).await?;
-            found.extend(listed);
+            found.extend(self.list_one(*uid).await?);
         }
         mailbox.retry(&asked, &found, self.account.settings.tuning.small);
         Ok(())
@@ -234,9 +244,14 @@ impl Work {
     ) -> Result<(usize, bool), LaneFault> {
         let tuning = self.account.settings.tuning;
         let most = usize::try_from(tuning.window).unwrap_or(usize::MAX);
-        let (listed, more) = self.session.list(from, to, most).await?;
+        let (listed, more) = match self.session.list(from, to, most).await {
+            Err(fault @ LaneFault::Refused { .. }) => {
+                self.list_one_by_one(from, to, most, fault).await?
+            }
+            listed => listed?,
+        };
         if let (true, Some(to)) = (listed.is_empty(), to)
-            && self.session.search(from, to).await?.is_some_and(|there| !there.is_empty())
+            && self.session.search(from, Some(to)).await?.is_some_and(|there| !there.is_empty())
         {
             // OK without a list is no empty list: the cursor would pass over what is there.
             let words = "it answers UID FETCH with OK and lists nothing of what is there";
@@ -251,6 +266,49 @@ impl Work {
             mailbox.listed(&listed, covered, tuning.small);
         }
         Ok((listed.len(), to.is_none() && !more))
+    }
+
+    /// A list is refused: perhaps because of one message that the server cannot read. The
+    /// others must not wait for it.
+    async fn list_one_by_one(
+        &mut self,
+        from: u32,
+        to: Option<u32>,
+        most: usize,
+        fault: LaneFault,
+    ) -> Result<(Vec<Listed>, bool), LaneFault> {
+        let mut uids = self.session.search(from, to).await?.unwrap_or_default();
+        uids.retain(|uid| *uid >= from && to.is_none_or(|to| *uid <= to));
+        uids.sort_unstable();
+        uids.dedup();
+        let more = uids.len() > most;
+        uids.truncate(most);
+        let mut listed = Vec::new();
+        let mut unreadable = 0;
+        for (number, uid) in uids.iter().enumerate() {
+            let one = self.list_one(*uid).await?;
+            unreadable += usize::from(one.is_some_and(|one| one.size == 0));
+            listed.extend(one);
+            if unreadable > MOST_UNREADABLE && unreadable > number {
+                break;
+            }
+        }
+        match fault {
+            // It is not about one message.
+            LaneFault::Refused { command, reply } if unreadable >= listed.len() => {
+                Err(LaneFault::refused(command, reply))
+            }
+            _ => Ok((listed, more)),
+        }
+    }
+
+    /// Lists one message; with size 0 when the server refuses to tell, `None` when it is gone.
+    async fn list_one(&mut self, uid: u32) -> Result<Option<Listed>, LaneFault> {
+        match self.session.list(uid, Some(uid), 1).await {
+            Ok((listed, _)) => Ok(listed.into_iter().next()),
+            Err(LaneFault::Refused { .. }) => Ok(Some(Listed { uid, size: 0, date: None })),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Waits until the host has taken something, or the direction is closed.
@@ -296,16 +354,24 @@ impl Work {
         let _moving = self.account.moving();
         let uids: Vec<u32> = batch.iter().map(|claim| claim.uid).collect();
         let mut got: BTreeMap<u32, Bytes> = BTreeMap::new();
+        let mut contradiction = false;
         let mut room = total.saturating_mul(2) + u64::from(self.account.settings.tuning.small);
         let mut on = |uid: u32, bytes: &[u8]| {
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             if uids.binary_search(&uid).is_ok() && length <= room {
                 room -= length;
-                got.insert(uid, Bytes::copy_from_slice(bytes));
+                let other = got.insert(uid, Bytes::copy_from_slice(bytes));
+                contradiction |= other.is_some_and(|other| other != bytes);
             }
         };
         let set = uid_sets(&uids).join(",");
-        let fetched = self.session.fetch(&set, largest, total, &mut on).await;
+        let mut fetched = self.session.fetch(&set, largest, total, &mut on).await;
+        if contradiction {
+            // Which of them is the message, and whose the others are, cannot be known.
+            got.clear();
+            let words = "it sends two different messages under one number";
+            fetched = fetched.and(Err(LaneFault::Protocol(words.into())));
+        }
         let mut missing: Vec<Claim> = Vec::new();
         let mut ready: Vec<(Claim, Held)> = Vec::new();
         let together = if uids.len() == 1 { Manner::Alone } else { Manner::Together };
@@ -418,14 +484,4 @@ impl Work {
 
 fn not_opened(mailbox: &Mailbox, reply: &ImapReply) -> LaneFault {
     LaneFault::Mailbox { mailbox: mailbox.name.clone(), words: reply.words() }
-}
-
-/// Whether a refused FETCH is about the account. A lone `[UNAVAILABLE]` is not: Yahoo answers so
-/// for single messages it cannot read.
-pub(super) fn asks_for_patience(reply: &ImapReply) -> bool {
-    let about_one = reply.has_code("UNAVAILABLE") || reply.has_code("SERVERBUG");
-    match reply.throttle() {
-        Some(throttle) => throttle.pause.is_some() || throttle.connections || !about_one,
-        None => false,
-    }
 }

@@ -7,11 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::claim::Claim;
 use super::cursor::Ending;
-use super::fault::LaneFault;
+use super::fault::{LaneFault, asks_for_patience};
 use super::key::content_digest;
 use super::lane::is_closed;
 use super::mailbox::{Mailbox, Match};
-use super::pass::asks_for_patience;
 use super::plan::{PieceStep, Pieces};
 use super::queue::{Body, Piece};
 use super::work::Work;

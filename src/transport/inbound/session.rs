@@ -10,7 +10,7 @@ use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status, Statu
 use bytes::Bytes;
 use secrecy::SecretString;
 
-use super::fault::LaneFault;
+use super::fault::{LaneFault, asks_for_patience};
 use super::responses::{
     Listed, body, broken, bye, completion, expect_ok, is_news, listed, lost, quoted,
 };
@@ -22,6 +22,10 @@ use crate::net::{
 
 /// Room for what stands beside the body in a FETCH response, and for a size that is a little off.
 const LITERAL_SLACK: u64 = 64 * 1024;
+
+/// Most messages that one answer may name: what is asked for never names as many, and a SEARCH
+/// line of the longest that is taken has fewer.
+const MOST_FOUND: usize = 200_000;
 
 /// A session that is logged in.
 #[derive(Debug)]
@@ -131,7 +135,7 @@ impl ImapSession {
                 match data.parsed() {
                     Response::Done { tag: other, status, outcome } => {
                         if *other != tag {
-                            return Err(LaneFault::Protocol("an answer to another command".into()));
+                            return Err(stray());
                         }
                         return completion(status, outcome);
                     }
@@ -212,6 +216,9 @@ impl ImapSession {
                 }
             })
             .await?;
+        if reply.status != ReplyStatus::Ok && !asks_for_patience(&reply) {
+            return Err(LaneFault::Refused { command: "UID FETCH", reply });
+        }
         expect_ok("UID FETCH", reply)?;
         let mut all = lowest.into_sorted_vec();
         all.dedup_by_key(|listed| listed.uid);
@@ -227,8 +234,15 @@ impl ImapSession {
     pub(super) async fn sizes(&mut self, set: &str) -> Result<Vec<Listed>, LaneFault> {
         let mut there = Vec::new();
         let command = format!("UID FETCH {set} (UID RFC822.SIZE)");
-        let reply = self.run(&command, &mut |response| there.extend(listed(response))).await?;
+        let reply = self
+            .run(&command, &mut |response| {
+                if there.len() <= MOST_FOUND {
+                    there.extend(listed(response));
+                }
+            })
+            .await?;
         expect_ok("UID FETCH", reply)?;
+        bounded(there.len())?;
         Ok(there)
     }
 
@@ -349,12 +363,14 @@ impl ImapSession {
         expect_ok("UID FETCH", reply)
     }
 
-    /// UIDs between these two, both included; `None` when the server says OK and nothing else.
+    /// UIDs between these two, both included (`None`: the last one); nothing when the server says
+    /// OK and nothing else.
     pub(super) async fn search(
         &mut self,
         from: u32,
-        to: u32,
+        to: Option<u32>,
     ) -> Result<Option<Vec<u32>>, LaneFault> {
+        let to = to.map_or("*".to_owned(), |to| to.to_string());
         self.find(&format!("UID SEARCH UID {from}:{to}")).await
     }
 
@@ -363,11 +379,15 @@ impl ImapSession {
         let reply = self
             .run(command, &mut |response| {
                 if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
-                    found.get_or_insert_default().extend_from_slice(uids);
+                    let found = found.get_or_insert_default();
+                    if found.len() <= MOST_FOUND {
+                        found.extend_from_slice(uids);
+                    }
                 }
             })
             .await?;
         expect_ok("UID SEARCH", reply)?;
+        bounded(found.as_ref().map_or(0, Vec::len))?;
         Ok(found)
     }
 
@@ -414,7 +434,8 @@ impl ImapSession {
                 };
                 match data.parsed() {
                     Response::Continue(_) => return Ok(Some(Idling { tag })),
-                    Response::Done { .. } => return Ok(None),
+                    Response::Done { tag: other, .. } if *other == tag => return Ok(None),
+                    Response::Done { .. } => return Err(stray()),
                     response => self.news |= is_news(response)?,
                 }
             }
@@ -431,6 +452,9 @@ impl ImapSession {
             let Some(data) = self.inner.read_response().await.map_err(broken)? else {
                 return Err(LaneFault::Lost("closed by the server during IDLE".into()));
             };
+            if matches!(data.parsed(), Response::Done { .. }) {
+                return Err(LaneFault::Lost("the server ended IDLE".into()));
+            }
             self.news = is_news(data.parsed())?;
         }
         Ok(())
@@ -446,6 +470,7 @@ impl ImapSession {
                 };
                 match data.parsed() {
                     Response::Done { tag, .. } if *tag == idling.tag => return Ok(()),
+                    Response::Done { .. } => return Err(stray()),
                     response => self.news |= is_news(response)?,
                 }
             }
@@ -455,6 +480,17 @@ impl ImapSession {
             Err(_) => Err(LaneFault::Lost("IDLE did not end: the connection is dead".into())),
         }
     }
+}
+
+fn stray() -> LaneFault {
+    LaneFault::Protocol("an answer to another command".into())
+}
+
+fn bounded(found: usize) -> Result<(), LaneFault> {
+    if found <= MOST_FOUND {
+        return Ok(());
+    }
+    Err(LaneFault::Protocol("an answer names more messages than there can be".into()))
 }
 
 /// An IDLE that is open.

@@ -1,6 +1,6 @@
 //! What a lane does with its connection: rounds over its mailboxes, and rest in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use crate::mapi::SysTime;
 /// anything new.
 const LONGEST_CALM: Duration = Duration::from_secs(5);
 
+/// Rounds without one mailbox that could be looked at, after which another connection is tried.
+const MOST_LOST_ROUNDS: u32 = 3;
+
 /// A lane at work.
 pub(super) struct Work {
     pub(super) account: Arc<Account>,
@@ -27,13 +30,15 @@ pub(super) struct Work {
     pub(super) selected: Option<usize>,
     /// Whether it may be changed.
     pub(super) writable: bool,
-    /// Mailboxes whose set aside messages were taken up over this connection.
-    pub(super) retried: BTreeSet<usize>,
+    /// When and in which hurry the set aside messages of a mailbox were taken up last.
+    pub(super) retried: BTreeMap<usize, (SysTime, u64)>,
     /// Mailboxes whose `after` actions failed since the last round.
     pub(super) after_failed: BTreeSet<usize>,
     /// Looks in a row that were asked for by IDLE and found nothing.
     empty_wakes: u32,
     idle_refused: bool,
+    /// Rounds in a row in which no mailbox could be looked at.
+    lost_rounds: u32,
     /// When the last round over all mailboxes ended.
     round_at: SysTime,
 }
@@ -45,6 +50,14 @@ pub(super) enum Look {
     Open,
     /// The mailbox is open and the server says that it has changed.
     News,
+}
+
+/// What a visit to a mailbox brought.
+enum Visit {
+    Found,
+    Nothing,
+    /// The server refused something about this mailbox.
+    Refused(LaneFault),
 }
 
 enum Rest {
@@ -70,10 +83,11 @@ impl Work {
             control,
             selected: None,
             writable: false,
-            retried: BTreeSet::new(),
+            retried: BTreeMap::new(),
             after_failed: BTreeSet::new(),
             empty_wakes: 0,
             idle_refused: false,
+            lost_rounds: 0,
             round_at: SysTime::EPOCH,
         }
     }
@@ -95,11 +109,21 @@ impl Work {
         loop {
             let look = self.control.borrow_and_update().look;
             self.after_failed.clear();
+            let mut refused = None;
+            let mut seen = false;
             for number in self.lane.mailboxes() {
                 if self.closed() {
                     return Ok(());
                 }
-                self.visit(number, Look::Open).await?;
+                match self.visit(number, Look::Open).await? {
+                    Visit::Refused(fault) => refused = Some(fault),
+                    Visit::Found | Visit::Nothing => seen = true,
+                }
+            }
+            self.lost_rounds = if seen { 0 } else { self.lost_rounds.saturating_add(1) };
+            if let Some(fault) = refused.filter(|_| self.lost_rounds >= MOST_LOST_ROUNDS) {
+                // The fault may be with this session.
+                return Err(fault);
             }
             if self.closed() {
                 return Ok(());
@@ -114,29 +138,27 @@ impl Work {
                     Rest::Close => return Ok(()),
                     Rest::News => {
                         let Some(first) = self.lane.mailboxes().first().copied() else { break };
-                        if self.visit(first, Look::News).await? {
-                            self.empty_wakes = 0;
-                        } else {
-                            self.empty_wakes = self.empty_wakes.saturating_add(1);
-                        }
+                        self.empty_wakes = match self.visit(first, Look::News).await? {
+                            Visit::Found => 0,
+                            _ => self.empty_wakes.saturating_add(1),
+                        };
                     }
                 }
             }
         }
     }
 
-    /// Looks at one mailbox; a fault of that mailbox alone is shown and survived. True when
-    /// something was found.
-    async fn visit(&mut self, number: usize, look: Look) -> Result<bool, LaneFault> {
+    /// Looks at one mailbox; a fault of that mailbox alone is shown and survived.
+    async fn visit(&mut self, number: usize, look: Look) -> Result<Visit, LaneFault> {
         match self.pass(number, look).await {
             Ok(found) => {
                 self.account.trouble(Place::Mailbox(number), None);
-                Ok(found)
+                Ok(if found { Visit::Found } else { Visit::Nothing })
             }
             Err(fault) if fault.spares_the_connection() => {
                 self.account.mailbox_fault(number, &fault);
                 self.selected = None;
-                Ok(false)
+                Ok(Visit::Refused(fault))
             }
             Err(fault) => Err(fault),
         }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::section::{label, section, split};
 use super::session::{Session, Spoiled};
 use crate::connection::{End, Flow};
-use crate::faults::{ImapAction, ImapPhase, Moment, Phase};
+use crate::faults::{ImapPhase, Moment, Phase};
 use crate::mailbox::MailboxMessage;
 use crate::sabotage::Outcome;
 

@@ -421,3 +421,36 @@ async fn an_idle_that_is_closed_by_the_server_is_no_loss() {
     assert_eq!(rig.store.repeated.load(Ordering::SeqCst), 0);
     life.inbound.stop(LONG).await;
 }
+
+/// A message of which the server tells nothing at all holds up neither the list nor the others.
+///
+/// Proves: IB-7
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_that_cannot_be_listed_does_not_hold_up_the_others() {
+    let mut rig = Rig::new().await;
+    rig.settings.tuning.set_aside_pause = Duration::from_millis(50);
+    rig.settings.tuning.safety_look = Duration::from_millis(100);
+    let all = messages(8);
+    rig.deliver(all.clone());
+    let words = "[SERVERBUG] Internal error occurred";
+    let broken = Fault::imap(ImapPhase::Message, ImapAction::No(words.into())).matching("UID 4");
+    let broken = rig.office.inject(broken);
+    let life = rig.start();
+    rig.saved(7).await;
+    rig.cursor_when(&life, |cursor| cursor.last_uid == 8 && cursor.set_aside == [4]).await;
+    let trouble = life.trouble(TroubleKind::Message).await;
+    assert!(trouble.words.contains("UID 4") && trouble.words.contains("SERVERBUG"), "{trouble:?}");
+    // It is listed for the user, with the reason.
+    let state = life.inbound.states().remove(0);
+    assert_eq!(state.set_aside, [4]);
+    assert!(state.set_aside_why.contains("SERVERBUG"), "{state:?}");
+    rig.deliver([message(200, 300)]);
+    rig.saved(8).await;
+    // It is tried again over the same connection, and comes when it can.
+    broken.remove();
+    rig.saved(9).await;
+    life.no_trouble().await;
+    assert_eq!(life.inbound.states().remove(0).set_aside, [] as [u32; 0]);
+    life.inbound.stop(LONG).await;
+    rig.assert_same(all.into_iter().chain([message(200, 300)]).collect());
+}

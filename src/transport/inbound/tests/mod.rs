@@ -5,6 +5,7 @@ mod faults;
 mod flow;
 mod frozen;
 mod host;
+mod matrix;
 mod once;
 mod rig;
 mod store;

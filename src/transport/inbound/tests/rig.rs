@@ -39,7 +39,7 @@ pub(super) struct Rig {
     pub(super) password: Arc<Password>,
     pub(super) settings: InboundSettings,
     pub(super) calls: usize,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A life of the transport.
@@ -109,8 +109,13 @@ impl Rig {
             password,
             settings,
             calls: 8,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// A folder that is there as long as this.
+    pub(super) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Puts messages with these bodies into INBOX.
