@@ -332,6 +332,8 @@ impl Touched {
             }
             Op::PutFetched { account, mailbox, at, record } => {
                 let value = codec::encode(&record)?;
+                // Mail that comes in grows the spool: not beyond half of the reserve.
+                changes.raise_need(Need::Progress);
                 self.plain.insert(keys::fetched(account, &mailbox, at), Some(value.into()));
             }
             Op::DeleteFetched { account, mailbox, at } => {

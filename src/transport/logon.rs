@@ -376,6 +376,10 @@ impl XpLogon for Logon {
             ));
         }
         if flags.contains(ValidateFlags::CONFIG_CHANGED) {
+            // What kept a pause going may have been mended.
+            if let Some(inbound) = &self.halves.inbound {
+                inbound.hurry();
+            }
             self.hub.row.notify(SpoolerNotify::CONFIG_CHANGE, None);
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::cursor::Ending;
 use super::key::ContentDigest;
 use super::mailbox::Mailbox;
+use super::moment::Moment;
 use super::responses::Listed;
 use crate::mapi::SysTime;
 use crate::spi::Repetition;
@@ -20,7 +21,7 @@ pub(super) struct Wanted {
     /// How often it failed.
     pub(super) tries: u32,
     /// Not to be tried before.
-    pub(super) not_before: SysTime,
+    pub(super) not_before: Moment,
     /// Not to be asked for together with others, or not whole.
     pub(super) manner: Manner,
 }
@@ -39,8 +40,8 @@ pub(super) enum Manner {
 /// What became of a message that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
-    /// It is tried again at this time.
-    Again(SysTime),
+    /// It is tried again.
+    Again,
     /// It was set aside.
     SetAside,
     /// Its mailbox was rebuilt meanwhile.
@@ -110,7 +111,7 @@ impl Claim {
     }
 
     /// It is to be tried again then; no try is counted.
-    pub(super) fn back_at(mut self, not_before: SysTime) {
+    pub(super) fn back_at(mut self, not_before: Moment) {
         self.wanted.not_before = not_before;
     }
 
@@ -138,11 +139,11 @@ impl Claim {
     }
 
     /// Counts a failed try; after `most` of them it is set aside.
-    pub(super) fn fail(mut self, again: SysTime, most: u32, words: &str) -> Failed {
+    pub(super) fn fail(mut self, again: Moment, most: u32, words: &str) -> Failed {
         self.count(again, most, words)
     }
 
-    fn count(&mut self, again: SysTime, most: u32, words: &str) -> Failed {
+    fn count(&mut self, again: Moment, most: u32, words: &str) -> Failed {
         self.settled = true;
         let mut state = self.mailbox.state();
         if !state.is_current(self.uid_validity) || !state.in_flight.remove(&self.wanted.uid) {
@@ -159,7 +160,7 @@ impl Claim {
         wanted.not_before = again;
         wanted.manner = wanted.manner.max(Manner::Alone);
         state.wanted.insert(wanted.uid, wanted);
-        Failed::Again(again)
+        Failed::Again
     }
 }
 
@@ -189,7 +190,7 @@ impl Drop for Claim {
                 self.wanted.manner = Manner::Alone;
             } else {
                 let words = "the server's answer could not be read";
-                self.count(SysTime::EPOCH, MOST_PANICS, words);
+                self.count(Moment::PAST, MOST_PANICS, words);
                 return;
             }
         }
@@ -218,7 +219,7 @@ impl Wanted {
             date: listed.date,
             repetition,
             tries: 0,
-            not_before: SysTime::EPOCH,
+            not_before: Moment::PAST,
             manner: if listed.size > small { Manner::Pieces } else { Manner::Together },
         }
     }

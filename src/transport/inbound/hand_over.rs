@@ -10,6 +10,7 @@ use super::claim::{Claim, Failed};
 use super::cursor::Ending;
 use super::key::{ContentDigest, content_digest, search_key};
 use super::lane::is_closed;
+use super::moment::Moment;
 use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};
@@ -133,7 +134,7 @@ async fn hand_over(
 /// Sees to a message that was not handed over.
 async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError {
     let tuning = &account.settings.tuning;
-    let now = account.clock.now();
+    let now = Moment::now(&*account.clock);
     let mailbox = Arc::clone(claim.mailbox());
     let (error, failed) = match undone {
         Undone::Cancelled => (MapiCode::CANCEL.into(), None),
@@ -143,7 +144,7 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
                 format!("the store does not take mail: {error}"),
                 tuning.storage_pause,
             );
-            claim.back_at(now.saturating_add(tuning.storage_pause));
+            claim.back_at(now.after(tuning.storage_pause));
             put_off(account);
             return error;
         }
@@ -158,7 +159,7 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
     match failed {
         None => drop(claim),
         Some(words) => {
-            let again = now.saturating_add(tuning.retry_pause);
+            let again = now.after(tuning.retry_pause);
             if claim.fail(again, tuning.tries, &words) == Failed::SetAside {
                 account.show_set_aside(&mailbox);
                 // Those behind it may have waited for this.
@@ -177,14 +178,14 @@ fn unwritten(account: &Account, claim: Claim, error: SpoolError) -> MapiError {
     let error = MapiError::from(error);
     let pause = account.settings.tuning.storage_pause;
     account.storage_fault(format!("the spool takes no cursor: {error}"), pause);
-    claim.back_at(account.clock.now().saturating_add(pause));
+    claim.back_at(Moment::now(&*account.clock).after(pause));
     put_off(account);
     error
 }
 
 /// While the disk takes nothing, what is waiting would fare no better; it is fetched again.
 fn put_off(account: &Account) {
-    let again = account.clock.now().saturating_add(account.settings.tuning.storage_pause);
+    let again = Moment::now(&*account.clock).after(account.settings.tuning.storage_pause);
     account.queue.withdraw_all().into_iter().for_each(|fetched| fetched.claim.back_at(again));
 }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::claim::{Claim, Manner, Wanted};
 use super::cursor::{Ending, Owes, Progress, Step};
 use super::key::ContentDigest;
+use super::moment::Moment;
 use super::responses::{Listed, wire_name};
-use crate::mapi::SysTime;
 use crate::spi::Repetition;
 use crate::spool::{
     AccountKey, Batch, CopyIntent, CursorRecord, FetchedRecord, Op, Origin, Spool, SpoolError,
@@ -221,7 +221,7 @@ impl Mailbox {
 
     /// The messages to ask for next, lowest first: several small ones, or one alone. They are
     /// then in flight.
-    pub(super) fn take(self: &Arc<Self>, now: SysTime, (count, bytes): (usize, u64)) -> Vec<Claim> {
+    pub(super) fn take(self: &Arc<Self>, now: Moment, (count, bytes): (usize, u64)) -> Vec<Claim> {
         let mut state = self.state();
         let Some(progress) = &state.progress else { return Vec::new() };
         let uid_validity = progress.uid_validity();
@@ -229,7 +229,7 @@ impl Mailbox {
         let mut taken: Vec<Wanted> = Vec::new();
         let mut sum = 0;
         for wanted in state.wanted.values() {
-            if wanted.not_before > now {
+            if !wanted.not_before.is_over(now) {
                 if rematching {
                     // Matching goes by number, else a crash could match differently.
                     break;
@@ -258,15 +258,18 @@ impl Mailbox {
     }
 
     /// When the next message that failed is due.
-    pub(super) fn next_retry(&self) -> Option<SysTime> {
-        self.state().wanted.values().map(|wanted| wanted.not_before).min()
+    pub(super) fn next_retry(&self) -> Option<Moment> {
+        self.state().wanted.values().map(|wanted| wanted.not_before).reduce(Moment::first)
     }
 
     /// Whether nothing can be done for it now: what is wanted has to wait, nothing is in flight.
-    pub(super) fn is_drained(&self, now: SysTime) -> bool {
+    pub(super) fn is_drained(&self, now: Moment) -> bool {
         let state = self.state();
         state.in_flight.is_empty()
-            && state.wanted.values().all(|wanted| wanted.not_before > now || wanted.tries > 0)
+            && state
+                .wanted
+                .values()
+                .all(|wanted| !wanted.not_before.is_over(now) || wanted.tries > 0)
     }
 
     /// Whether anything is fetched and not ended.

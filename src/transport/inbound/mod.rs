@@ -23,6 +23,7 @@ mod hand_over;
 mod key;
 mod lane;
 mod mailbox;
+mod moment;
 mod pass;
 mod pieces;
 mod plan;
@@ -165,6 +166,12 @@ impl Inbound {
     /// opens (TN-13).
     pub(crate) fn begin_flush(&self) {
         self.account.begin_flush();
+    }
+
+    /// Looks at the server now, also where a pause after a fault would still last: something has
+    /// changed that may have mended it.
+    pub(crate) fn hurry(&self) {
+        self.account.ask_for_look(true);
     }
 
     /// Leaves flush mode; fetching goes on (TN-11).

@@ -11,6 +11,7 @@ use super::cursor::Ending;
 use super::fault::{LaneFault, asks_for_patience};
 use super::key::content_digest;
 use super::mailbox::{Mailbox, Match};
+use super::moment::Moment;
 use super::plan::{Listing, uid_sets};
 use super::queue::{Body, Fetched, Held};
 use super::responses::Listed;
@@ -169,16 +170,17 @@ impl Work {
         mailbox: &Arc<Mailbox>,
     ) -> Result<(), LaneFault> {
         let asked = mailbox.set_aside();
-        let (now, hurry) = (self.account.clock.now(), self.control.borrow().hurry);
+        let now = Moment::now(&*self.account.clock);
+        let hurry = self.control.borrow().hurry;
         let pause = self.account.settings.tuning.set_aside_pause;
-        let due = self.retried.get(&number).is_none_or(|(last, then)| {
-            // A clock that was set back is no reason to wait for it.
-            *then != hurry || now < *last || now >= last.saturating_add(pause)
-        });
+        let due = self
+            .retried
+            .get(&number)
+            .is_none_or(|(again, then)| *then != hurry || again.is_over(now));
         if asked.is_empty() || !due {
             return Ok(());
         }
-        self.retried.insert(number, (now, hurry));
+        self.retried.insert(number, (now.after(pause), hurry));
         let mut found: Vec<Listed> = Vec::new();
         for uid in &asked {
             found.extend(self.list_one(*uid).await?);
@@ -200,7 +202,7 @@ impl Work {
             if self.closed() {
                 return Ok(found);
             }
-            let batch = mailbox.take(self.account.clock.now(), tuning.batch);
+            let batch = mailbox.take(Moment::now(&*self.account.clock), tuning.batch);
             if batch.is_empty() {
                 let range = mailbox
                     .next_to_list(tuning.spread)
@@ -474,7 +476,7 @@ impl Work {
     /// Counts a failed try that was the server's fault.
     pub(super) fn count_failure(&self, claim: Claim, words: &str) {
         let tuning = &self.account.settings.tuning;
-        let again = self.account.clock.now().saturating_add(tuning.retry_pause);
+        let again = Moment::now(&*self.account.clock).after(tuning.retry_pause);
         let mailbox = Arc::clone(claim.mailbox());
         if claim.fail(again, tuning.tries, words) == Failed::SetAside {
             self.account.show_set_aside(&mailbox);

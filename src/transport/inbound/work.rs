@@ -10,8 +10,8 @@ use super::account::{Account, Control, Place};
 use super::fault::LaneFault;
 use super::lane::{Lane, is_closed};
 use super::mailbox::{Mailbox, Watched};
+use super::moment::Moment;
 use super::session::{Idling, ImapSession};
-use crate::mapi::SysTime;
 
 /// Longest pause between two looks that a server asks for again and again without having
 /// anything new.
@@ -30,8 +30,9 @@ pub(super) struct Work {
     pub(super) selected: Option<usize>,
     /// Whether it may be changed.
     pub(super) writable: bool,
-    /// When and in which hurry the set aside messages of a mailbox were taken up last.
-    pub(super) retried: BTreeMap<usize, (SysTime, u64)>,
+    /// When the set aside messages of a mailbox are taken up again, and the hurry in which they
+    /// were last.
+    pub(super) retried: BTreeMap<usize, (Moment, u64)>,
     /// Mailboxes whose `after` actions failed since the last round.
     pub(super) after_failed: BTreeSet<usize>,
     /// Looks in a row that were asked for by IDLE and found nothing.
@@ -40,7 +41,7 @@ pub(super) struct Work {
     /// Rounds in a row in which no mailbox could be looked at.
     lost_rounds: u32,
     /// When the last round over all mailboxes ended.
-    round_at: SysTime,
+    round_at: Moment,
 }
 
 /// How a look at a mailbox begins.
@@ -88,7 +89,7 @@ impl Work {
             empty_wakes: 0,
             idle_refused: false,
             lost_rounds: 0,
-            round_at: SysTime::EPOCH,
+            round_at: Moment::PAST,
         }
     }
 
@@ -131,7 +132,7 @@ impl Work {
             self.account.door.succeeded();
             self.account.trouble(Place::Lane(self.lane.number), None);
             self.lane.looked(&self.account, look);
-            self.round_at = self.account.clock.now();
+            self.round_at = self.now();
             loop {
                 match self.rest(look).await? {
                     Rest::Round => break,
@@ -171,27 +172,33 @@ impl Work {
     }
 
     /// When the next round is due; sooner once IDLE turns out not to work.
-    fn next_round(&self) -> SysTime {
+    fn next_round(&self) -> Moment {
         let under_push = self.may_idle() && self.lane.mailboxes().len() == 1;
         let pause = if under_push {
             self.account.settings.tuning.safety_look
         } else {
             self.account.settings.imap.poll_interval
         };
-        self.round_at.saturating_add(pause)
+        self.round_at.after(pause)
+    }
+
+    fn now(&self) -> Moment {
+        Moment::now(&*self.account.clock)
     }
 
     /// Waits for something to do.
     async fn rest(&mut self, look: u64) -> Result<Rest, LaneFault> {
-        let mut idling: Option<(Idling, SysTime)> = None;
+        let mut idling: Option<(Idling, Moment)> = None;
         loop {
             let control = *self.control.borrow_and_update();
-            let now = self.account.clock.now();
+            let now = self.now();
             let retry = self.next_retry();
             let next_round = self.next_round();
             let due = if is_closed(&control) {
                 Some(Rest::Close)
-            } else if control.look != look || now >= next_round || retry.is_some_and(|at| at <= now)
+            } else if control.look != look
+                || next_round.is_over(now)
+                || retry.is_some_and(|at| at.is_over(now))
             {
                 Some(Rest::Round)
             } else {
@@ -219,9 +226,9 @@ impl Work {
             let next_round = self.next_round();
             let renew = match &idling {
                 Some((_, renew)) => *renew,
-                None => now.saturating_add(self.account.settings.tuning.idle_renew),
+                None => now.after(self.account.settings.tuning.idle_renew),
             };
-            let until = retry.unwrap_or(SysTime::MAX).min(next_round).min(renew);
+            let until = retry.unwrap_or(Moment::NEVER).first(next_round).first(renew);
             let mut news = false;
             let mut timer = false;
             tokio::select! {
@@ -231,7 +238,7 @@ impl Work {
                     }
                 }
                 () = self.lane.woken() => {}
-                () = self.account.clock.sleep_until(until) => timer = true,
+                () = until.come(&*self.account.clock) => timer = true,
                 heard = wait_idle(&mut self.session, &idling) => {
                     heard?;
                     news = true;
@@ -242,7 +249,7 @@ impl Work {
                 self.end_idle(&mut idling).await?;
                 return Ok(Rest::News);
             }
-            if timer && self.account.clock.now() >= renew {
+            if timer && renew.is_over(self.now()) {
                 match idling {
                     Some(_) => self.end_idle(&mut idling).await?,
                     None => self.session.noop().await?,
@@ -264,7 +271,7 @@ impl Work {
         }
     }
 
-    async fn begin_idle(&mut self, now: SysTime) -> Result<Option<(Idling, SysTime)>, LaneFault> {
+    async fn begin_idle(&mut self, now: Moment) -> Result<Option<(Idling, Moment)>, LaneFault> {
         let mailboxes = self.lane.mailboxes();
         let Some(first) = mailboxes.first().copied() else { return Ok(None) };
         let mut begun = None;
@@ -289,11 +296,11 @@ impl Work {
         if changed {
             self.account.events.changed();
         }
-        let renew = now.saturating_add(self.account.settings.tuning.idle_renew);
+        let renew = now.after(self.account.settings.tuning.idle_renew);
         Ok(begun.map(|idling| (idling, renew)))
     }
 
-    async fn end_idle(&mut self, idling: &mut Option<(Idling, SysTime)>) -> Result<(), LaneFault> {
+    async fn end_idle(&mut self, idling: &mut Option<(Idling, Moment)>) -> Result<(), LaneFault> {
         match idling.take() {
             Some((idling, _)) => self.session.idle_end(idling).await,
             None => Ok(()),
@@ -307,8 +314,8 @@ impl Work {
             .filter_map(|number| self.mailbox(number).map(|mailbox| (number, mailbox)))
     }
 
-    fn next_retry(&self) -> Option<SysTime> {
-        self.all().filter_map(|(_, mailbox)| mailbox.next_retry()).min()
+    fn next_retry(&self) -> Option<Moment> {
+        self.all().filter_map(|(_, mailbox)| mailbox.next_retry()).reduce(Moment::first)
     }
 
     /// A mailbox with owed actions and nothing on its way that would add more.
@@ -324,7 +331,7 @@ impl Work {
             .map(|(number, _)| number)
     }
 
-    fn report_drained(&self, look: u64, now: SysTime) {
+    fn report_drained(&self, look: u64, now: Moment) {
         if self.all().all(|(_, mailbox)| mailbox.is_drained(now)) {
             self.lane.drained(&self.account, look);
         }
@@ -364,7 +371,7 @@ impl Work {
 /// Waits for news; forever when there is no IDLE.
 async fn wait_idle(
     session: &mut ImapSession,
-    idling: &Option<(Idling, SysTime)>,
+    idling: &Option<(Idling, Moment)>,
 ) -> Result<(), LaneFault> {
     match idling {
         Some(_) => session.idle_wait().await,

@@ -454,3 +454,28 @@ async fn one_message_that_cannot_be_listed_does_not_hold_up_the_others() {
     life.inbound.stop(LONG).await;
     rig.assert_same(all.into_iter().chain([message(200, 300)]).collect());
 }
+
+/// The reserve of the spool's disk: what comes in grows the spool and waits, what is in the store
+/// is recorded all the same, and nothing has to be pushed when there is space again.
+///
+/// Proves: IB-6, IB-7
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_without_space_pauses_and_resumes() {
+    let rig = Rig::new().await;
+    rig.deliver(messages(4));
+    let life = rig.start();
+    rig.saved(4).await;
+    rig.cursor_when(&life, |cursor| cursor.last_uid == 4).await;
+    rig.free.store(400, Ordering::SeqCst);
+    rig.deliver([message(50, 300), message(51, 300)]);
+    let trouble = life.trouble(TroubleKind::Storage).await;
+    assert!(trouble.words.contains("MAPI_E_NOT_ENOUGH_DISK"), "{trouble:?}");
+    assert!(trouble.next_attempt.is_some(), "{trouble:?}");
+    assert_eq!(rig.store.len(), 4);
+    assert!(rig.cursor("INBOX").await.set_aside.is_empty());
+    rig.free.store(u64::MAX, Ordering::SeqCst);
+    rig.saved(6).await;
+    life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+    rig.assert_same(messages(4).into_iter().chain([message(50, 300), message(51, 300)]).collect());
+}
