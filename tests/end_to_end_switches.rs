@@ -65,6 +65,7 @@ async fn settled_with(lines: &[&str]) -> (PostOffice, House) {
     (office, house)
 }
 
+/// Proves: TN-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn end_outbound_lets_the_transaction_finish_and_holds_the_rest() {
     let (office, house) = settled_with(&["connections = 2"]).await;
@@ -123,6 +124,7 @@ async fn end_outbound_and_begin_again_amid_a_transaction_doubles_nothing() {
     assert_eq!(office.accepted_count(), 2);
 }
 
+/// Proves: TN-12
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_flush_the_retry_schedule_goes_on() {
     let (office, house) = settled_with(&[]).await;
@@ -156,6 +158,7 @@ async fn a_flush_sends_everything_that_waits_every_time() {
     assert_eq!(messages(&house.maildir(), "Sent").len(), 120);
 }
 
+/// Proves: TN-7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn end_inbound_stops_and_begin_inbound_goes_on() {
     let office = office().await;

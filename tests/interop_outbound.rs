@@ -133,6 +133,7 @@ async fn a_message_that_is_refused_for_now_is_tried_again() {
     }
 }
 
+/// Proves: OB-12
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_recipients_come_back_in_one_report_and_the_others_get_theirs() {
     let provider = Provider::start(&["eve".to_owned()]);
@@ -193,6 +194,7 @@ async fn a_message_that_nobody_may_get_is_reported_once() {
     assert_eq!(provider.postfix.queued().unwrap(), 0);
 }
 
+/// Proves: TN-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn end_outbound_holds_what_has_not_begun() {
     // The reply to DATA takes a second, so that one transaction is certainly on the wire.
@@ -234,6 +236,7 @@ async fn end_outbound_holds_what_has_not_begun() {
     assert_eq!(sink.await_messages(6).unwrap().messages, 6);
 }
 
+/// Proves: FL-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_ends_when_everything_was_tried() {
     let sink = sink(&[], Dump::Nothing);

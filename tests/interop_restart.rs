@@ -87,6 +87,7 @@ async fn an_outgoing_queue_goes_on_where_it_stopped() {
     assert_eq!(subjects(&messages(&house.maildir(), "Sent")), numbered(80));
 }
 
+/// Proves: SP-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_dropped_loses_nothing() {
     let provider = Provider::start(&[]);
@@ -114,6 +115,7 @@ async fn a_session_that_is_dropped_loses_nothing() {
     assert_eq!(subjects(&messages(&house.maildir(), "Sent")), numbered(30));
 }
 
+/// Proves: IB-6
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_inbox_is_fetched_once_however_often_it_is_interrupted() {
     const COUNT: usize = 300;

@@ -79,6 +79,7 @@ async fn mail_of_a_transport_that_left_the_profile_is_sent_by_another() {
     }
 }
 
+/// Proves: SP-1
 #[tokio::test]
 async fn a_queued_message_whose_outbox_row_was_lost_is_shown_and_ends_in_order() {
     let house = House::new().await;
@@ -101,6 +102,7 @@ async fn a_queued_message_whose_outbox_row_was_lost_is_shown_and_ends_in_order()
     session.shutdown(GRACE).await.unwrap();
 }
 
+/// Proves: SP-1
 #[tokio::test]
 async fn a_deferred_message_whose_queue_row_was_lost_is_handed_over_again() {
     let house = House::new().await;
@@ -147,6 +149,7 @@ async fn what_ended_long_ago_is_forgotten_unless_its_message_is_still_there() {
     spool.close().await;
 }
 
+/// Proves: LG-9
 #[tokio::test]
 async fn a_session_that_is_dropped_lets_go_of_everything() {
     let house = House::new().await;

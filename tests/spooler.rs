@@ -79,6 +79,7 @@ fn smtp(sender: &str) -> MessageData {
     message(sender, &[("SMTP", "bob@there")])
 }
 
+/// Proves: LG-1
 #[tokio::test]
 async fn calls_come_in_the_order_of_lg_1() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -116,6 +117,7 @@ async fn calls_come_in_the_order_of_lg_1() {
     assert_eq!(house.spooler.logoff(GRACE).await.unwrap_err().code(), MapiCode::END_OF_SESSION);
 }
 
+/// Proves: OB-11
 #[tokio::test]
 async fn a_deferred_message_ends_with_sentdeferred() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -138,6 +140,7 @@ async fn a_deferred_message_ends_with_sentdeferred() {
     assert_eq!(of_message, ["submit bob@there", "end", "submit_deferred bob@there", "end"]);
 }
 
+/// Proves: OB-7, OB-10, SP-3
 #[tokio::test]
 async fn the_codes_of_submit_message_mean_what_they_say() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -161,6 +164,7 @@ async fn the_codes_of_submit_message_mean_what_they_say() {
     house.store.wait_until("it is finished", |store| !store.finished.is_empty()).await;
 }
 
+/// Proves: OB-7
 #[tokio::test]
 async fn a_message_the_transport_was_told_to_cancel_is_not_submitted_again() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -174,6 +178,7 @@ async fn a_message_the_transport_was_told_to_cancel_is_not_submitted_again() {
     house.store.with(|store| assert!(store.outgoing.is_empty() && store.reports.is_empty()));
 }
 
+/// Proves: AT-3
 #[tokio::test]
 async fn a_recipient_goes_on_to_the_next_match_and_then_to_a_report() {
     let first = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -215,6 +220,7 @@ async fn a_recipient_that_was_sent_stays_sent_while_another_transport_defers() {
     assert!(mail.calls().contains(&again), "only its own is open: {:?}", mail.calls());
 }
 
+/// Proves: SP-3
 #[tokio::test]
 async fn a_message_the_transport_cannot_send_ever_gives_one_report() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -228,6 +234,7 @@ async fn a_message_the_transport_cannot_send_ever_gives_one_report() {
     });
 }
 
+/// Proves: TN-8
 #[tokio::test]
 async fn a_closed_direction_keeps_mail_waiting_and_opening_it_lets_it_go() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -244,6 +251,7 @@ async fn a_closed_direction_keeps_mail_waiting_and_opening_it_lets_it_go() {
     house.store.with(|store| assert!(store.finished.is_sorted()));
 }
 
+/// Proves: LG-8
 #[tokio::test]
 async fn mail_for_a_transport_that_is_not_logged_on_waits() {
     let mut failing = ScriptedTransport::new(&["SMTP"]);
@@ -262,6 +270,7 @@ async fn mail_for_a_transport_that_is_not_logged_on_waits() {
     assert!(rows[0].status_string.contains("smtp.host"), "{}", rows[0].status_string);
 }
 
+/// Proves: SP-2
 #[tokio::test]
 async fn a_critical_error_releases_that_logon_only() {
     let failing = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -282,6 +291,7 @@ async fn a_critical_error_releases_that_logon_only() {
     assert_eq!(failing.calls().len(), before);
 }
 
+/// Proves: IB-4
 #[tokio::test]
 async fn received_mail_is_taken_until_nothing_is_left() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -291,6 +301,7 @@ async fn received_mail_is_taken_until_nothing_is_left() {
     assert_eq!(house.spooler.traffic().1, 50);
 }
 
+/// Proves: IB-1
 #[tokio::test]
 async fn a_transport_that_cannot_push_is_polled() {
     let mut pulled = ScriptedTransport::new(&["SMTP"]);
@@ -311,6 +322,7 @@ async fn a_transport_that_cannot_push_is_polled() {
     transport.wait_for("poll", polls + 1).await;
 }
 
+/// Proves: FL-2, FL-3, FL-4
 #[tokio::test]
 async fn both_flushes_end_when_there_is_nothing_more() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -324,6 +336,7 @@ async fn both_flushes_end_when_there_is_nothing_more() {
     assert!(upload_end < download_end, "upload before download (FL-4): {calls:?}");
 }
 
+/// Proves: TN-18
 #[tokio::test]
 async fn a_message_given_back_waits_for_the_next_session() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -343,6 +356,7 @@ async fn a_message_given_back_waits_for_the_next_session() {
     house.spooler.logoff(GRACE).await.unwrap();
 }
 
+/// Proves: TN-17
 #[tokio::test]
 async fn cancelling_takes_a_deferred_message_from_its_transport() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -359,6 +373,7 @@ async fn cancelling_takes_a_deferred_message_from_its_transport() {
     assert_eq!(house.spooler.cancel(&entry).await.unwrap_err().code(), MapiCode::NOT_IN_QUEUE);
 }
 
+/// Proves: TN-18
 #[tokio::test]
 async fn logging_off_gives_deferred_messages_back() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -387,6 +402,7 @@ async fn logging_off_gives_deferred_messages_back() {
     });
 }
 
+/// Proves: OB-19
 #[tokio::test]
 async fn a_message_for_later_waits_for_its_time() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));
@@ -399,6 +415,7 @@ async fn a_message_for_later_waits_for_its_time() {
     house.store.wait_until("its time has come", |store| store.finished.len() == 2).await;
 }
 
+/// Proves: FL-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_takes_what_waited_while_the_direction_was_closed() {
     // What the loop turns to first, when several things are ready, is left to chance.
@@ -423,6 +440,7 @@ async fn a_flush_takes_what_waited_while_the_direction_was_closed() {
     }
 }
 
+/// Proves: LG-9
 #[tokio::test]
 async fn a_spooler_that_is_dropped_or_logged_off_releases_its_logons() {
     for logs_off in [true, false] {
@@ -457,6 +475,7 @@ async fn a_direction_that_opens_while_messages_are_looked_at_lets_them_all_go() 
     }
 }
 
+/// Proves: OB-11
 #[tokio::test]
 async fn an_end_that_comes_before_endmessage_has_returned_is_taken_up_at_once() {
     let transport = Arc::new(ScriptedTransport::new(&["SMTP"]));

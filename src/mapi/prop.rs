@@ -371,6 +371,7 @@ mod tests {
         assert_eq!(tags::STATUS_CODE.id(), 0x3E04);
     }
 
+    /// Proves: OB-6
     #[test]
     fn internal_properties_do_not_travel() {
         assert!(tags::SUBJECT.is_transmittable());

@@ -97,6 +97,7 @@ mod tests {
         assert!(!row.wants_delivery_report(&message));
     }
 
+    /// Proves: AT-2
     #[test]
     fn address_types_match_without_case() {
         assert!(Recipient::smtp(0, RecipientType::To, "a@b").is_type("smtp"));

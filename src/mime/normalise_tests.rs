@@ -37,6 +37,7 @@ fn what_is_normal_stays_byte_for_byte() {
     assert_eq!(done.facts.body, Octets::SevenBit);
 }
 
+/// Proves: OB-5
 #[test]
 fn adds_what_is_missing_and_drops_bcc() {
     let out = text(

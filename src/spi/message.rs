@@ -142,6 +142,7 @@ pub trait Message: Send + Sync {
 mod tests {
     use super::*;
 
+    /// Proves: TN-15
     #[test]
     fn cells_start_with_the_values_of_tn_15() {
         let cell = MessageRefCell::outbound();

@@ -146,6 +146,7 @@ mod tests {
             .collect()
     }
 
+    /// Proves: AT-3, OB-20
     #[test]
     fn the_senders_transport_comes_first_else_the_first() {
         let targets =
@@ -164,6 +165,7 @@ mod tests {
         }
     }
 
+    /// Proves: AT-3, AT-4
     #[test]
     fn types_decide_and_what_nobody_takes_is_named() {
         let mut any = target("any", &[], &[]);
@@ -181,6 +183,7 @@ mod tests {
         assert_eq!(groups(&routing), [(2, vec![0, 3]), (1, vec![1]), (0, vec![2])]);
     }
 
+    /// Proves: AT-3
     #[test]
     fn a_refusal_goes_on_to_the_next_match() {
         let targets = [target("one", &[], &["SMTP"]), target("two", &[], &["SMTP"])];
@@ -207,6 +210,7 @@ mod tests {
         }
     }
 
+    /// Proves: AT-3
     #[test]
     fn uids_come_before_types() {
         let mut second = target("second", &[], &[]);

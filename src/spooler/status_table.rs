@@ -221,6 +221,7 @@ mod tests {
         StatusColumns { status_code: Some(code), ..StatusColumns::default() }
     }
 
+    /// Proves: ST-5
     #[tokio::test]
     async fn subscribers_see_every_change_in_order() {
         let table = StatusTable::new();
@@ -247,6 +248,7 @@ mod tests {
         assert_eq!(subscription.changed().await, StatusChange::Gone(row));
     }
 
+    /// Proves: ST-5
     #[tokio::test]
     async fn a_slow_subscriber_gets_the_table() {
         let table = StatusTable::new();
@@ -262,6 +264,7 @@ mod tests {
         );
     }
 
+    /// Proves: ST-2
     #[tokio::test]
     async fn without_the_update_flag_the_row_is_made_anew() {
         let table = StatusTable::new();

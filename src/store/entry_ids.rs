@@ -37,6 +37,7 @@ impl EntryIds {
 mod tests {
     use super::*;
 
+    /// Proves: OB-14
     #[test]
     fn ids_ascend_whatever_the_clock_does() {
         let ids = EntryIds::new();

@@ -166,6 +166,7 @@ async fn large_objects_come_back_whole() {
     }
 }
 
+/// Proves: OB-17
 #[tokio::test]
 async fn bad_input_is_refused_and_leaves_nothing() {
     let house = House::with(|options| StoreOptions { size_limit: 10_000, ..options }).await;
@@ -269,6 +270,7 @@ async fn recipients_and_sender_come_from_envelope_and_header() {
     assert!(!sent.contains("eve@") && sent.contains("From: Ann <ann@example.org>\r\n"), "{sent}");
 }
 
+/// Proves: OB-19
 #[tokio::test]
 async fn the_deferred_send_time_is_computed_where_number_and_units_are_given() {
     let house = House::new().await;
@@ -294,6 +296,7 @@ async fn the_deferred_send_time_is_computed_where_number_and_units_are_given() {
     }
 }
 
+/// Proves: OB-14, OB-15
 #[tokio::test]
 async fn locks_guard_against_abort_hold_and_each_other() {
     let house = House::new().await;
@@ -345,6 +348,7 @@ async fn the_deferred_table_is_paged() {
     assert_eq!((first.len(), rest.len()), (3, 1));
 }
 
+/// Proves: OB-4
 #[tokio::test]
 async fn responsibility_is_kept_by_save_changes_only() {
     let house = House::new().await;
@@ -365,6 +369,7 @@ async fn responsibility_is_kept_by_save_changes_only() {
     assert!(stored().await.iter().all(|row| row.responsibility));
 }
 
+/// Proves: OB-16
 #[tokio::test]
 async fn a_finished_message_leaves_one_sent_copy() {
     let house = House::new().await;
@@ -388,6 +393,7 @@ async fn a_finished_message_leaves_one_sent_copy() {
     assert!(house.spool.outbox(&entry).await.unwrap().is_none());
 }
 
+/// Proves: OB-16
 #[tokio::test]
 async fn copies_follow_the_wishes() {
     let cases = [

@@ -181,6 +181,7 @@ mod tests {
         EntryId::from_bytes(&[1; 16]).unwrap()
     }
 
+    /// Proves: OB-2
     #[test]
     fn references_are_unique_and_never_0_or_1() {
         let calls = Calls::default();
@@ -196,6 +197,7 @@ mod tests {
         assert!(calls.lock().open.is_empty());
     }
 
+    /// Proves: TN-15, TN-16
     #[test]
     fn cancel_finds_a_call_by_either_name() {
         let calls = Calls::default();
@@ -214,6 +216,7 @@ mod tests {
         assert!(named.cancel.is_cancelled());
     }
 
+    /// Proves: OB-2, OB-10
     #[test]
     fn a_reference_lives_until_end_message() {
         let calls = Calls::default();

@@ -92,6 +92,7 @@ fn reachable() -> HashSet<NotifyState> {
     seen
 }
 
+/// Proves: TN-1, TN-3, TN-4
 #[test]
 fn every_flag_set_from_every_reachable_state() {
     let entry = entry();
@@ -136,6 +137,7 @@ fn every_flag_set_from_every_reachable_state() {
     }
 }
 
+/// Proves: TN-14
 #[test]
 fn data_must_fit() {
     let state = NotifyState::default();
@@ -163,6 +165,7 @@ fn data_must_fit() {
     }
 }
 
+/// Proves: TN-5
 #[test]
 fn unknown_bits_change_nothing() {
     let flags = TransportNotify::from_bits_retain(0x10) | TransportNotify::BEGIN_INBOUND;
@@ -170,6 +173,7 @@ fn unknown_bits_change_nothing() {
     assert_eq!(error.code(), MapiCode::UNKNOWN_FLAGS);
 }
 
+/// Proves: TN-5
 #[test]
 fn no_bits_are_fine() {
     let step = NotifyState::default().step(TransportNotify::empty(), NotifyData::None).unwrap();
@@ -177,6 +181,7 @@ fn no_bits_are_fine() {
     assert_eq!((step.inbound, step.outbound), Default::default());
 }
 
+/// Proves: TN-13
 #[test]
 fn a_flush_of_a_closed_direction_waits_for_it() {
     let flush = TransportNotify::BEGIN_OUTBOUND_FLUSH;

@@ -346,6 +346,7 @@ mod tests {
         assert_eq!(settings.queue, QueueSettings::default());
     }
 
+    /// Proves: LG-8
     #[test]
     fn errors_name_the_key() {
         let cases: [(&str, SectionValue, &str); 7] = [

@@ -198,6 +198,7 @@ mod tests {
         }
     }
 
+    /// Proves: ST-3
     #[test]
     fn a_quiet_logon_is_available() {
         let situation = Situation::default();
@@ -205,6 +206,7 @@ mod tests {
         assert_eq!(situation.status_string(), "switched off");
     }
 
+    /// Proves: ST-3
     #[test]
     fn a_refused_login_is_a_failure_and_a_dead_network_is_offline() {
         let mut situation = Situation {

@@ -171,6 +171,7 @@ enum Acknowledged {
     Gone,
 }
 
+/// Proves: SP-1
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_by_a_kill() {
     let bench = Bench::new();

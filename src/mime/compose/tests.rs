@@ -47,6 +47,7 @@ fn a_plain_message_is_as_simple_as_can_be() {
     );
 }
 
+/// Proves: OB-6
 #[test]
 fn properties_come_before_defaults_and_internal_ones_stay() {
     let props = PropList::new()
@@ -185,6 +186,7 @@ fn endless_values_are_folded() {
     assert!(!String::from_utf8(bytes).unwrap().contains("In-Reply-To"));
 }
 
+/// Proves: OB-5
 #[test]
 fn blind_copies_only_leave_no_trace() {
     let mut data = message(PropList::new());

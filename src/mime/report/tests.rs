@@ -39,6 +39,7 @@ fn unfold(text: &str) -> String {
     text.replace("\r\n ", " ")
 }
 
+/// Proves: SP-4
 #[test]
 fn has_the_three_parts_of_a_report() {
     let bytes = report(&fields(ReportAction::Failed), Original::Whole(ORIGINAL));
@@ -86,6 +87,7 @@ fn has_the_three_parts_of_a_report() {
     assert!(text.contains("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n"));
 }
 
+/// Proves: SP-4
 #[test]
 fn of_large_originals_only_the_header_is_returned() {
     let mut large = ORIGINAL.to_vec();

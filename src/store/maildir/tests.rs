@@ -67,6 +67,7 @@ fn what_is_there_is_neither_replaced_nor_doubled() {
     assert!(names(&dir.path().join("tmp")).is_empty());
 }
 
+/// Proves: IB-6
 #[test]
 fn a_repeat_finds_what_was_read_moved_or_taken_elsewhere() {
     let dir = tempfile::tempdir().unwrap();

@@ -24,6 +24,7 @@ async fn receive(store: &LocalStore, key: u8, bytes: &[u8], repetition: Repetiti
     message.save_changes(repetition).await.unwrap();
 }
 
+/// Proves: IB-2
 #[tokio::test]
 async fn received_messages_are_saved_once_byte_for_byte() {
     let house = House::new().await;
@@ -42,6 +43,7 @@ async fn received_messages_are_saved_once_byte_for_byte() {
     assert!(names(&house.mail("tmp")).is_empty());
 }
 
+/// Proves: IB-3
 #[tokio::test]
 async fn what_is_not_saved_leaves_nothing() {
     let house = House::new().await;
@@ -187,6 +189,7 @@ async fn reports_of_one_attempt_about_different_recipients_do_not_hide_each_othe
     assert_eq!(names(&house.mail("new")).len(), 2);
 }
 
+/// Proves: OB-12, SP-4
 #[tokio::test]
 async fn a_report_is_put_into_inbox_once_per_attempt() {
     let house = House::new().await;
@@ -210,6 +213,7 @@ async fn a_report_is_put_into_inbox_once_per_attempt() {
     assert_eq!(names(&house.mail("new")).len(), 1);
 }
 
+/// Proves: SP-4
 #[tokio::test]
 async fn reports_heed_wishes_and_never_answer_reports() {
     let house = House::new().await;

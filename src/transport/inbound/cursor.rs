@@ -458,6 +458,7 @@ mod tests {
         use proptest::prelude::*;
 
         proptest! {
+            /// Proves: IB-6
             /// Whatever the order of ends and commits, the cursor never passes what has not ended,
             /// and every message is counted exactly once.
             #[test]

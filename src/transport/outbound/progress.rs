@@ -122,6 +122,7 @@ mod tests {
         assert_eq!(progress.stop(), Err(Stage::Over));
     }
 
+    /// Proves: TN-19
     #[test]
     fn a_race_has_exactly_one_winner() {
         for _ in 0..200 {

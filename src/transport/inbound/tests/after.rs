@@ -85,6 +85,7 @@ async fn move_makes_its_target() {
     }
 }
 
+/// Proves: IB-6
 /// IB-6: the cursor is on disk before the server is touched.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_deleted_before_the_cursor_is_on_disk() {
@@ -103,6 +104,7 @@ async fn nothing_is_deleted_before_the_cursor_is_on_disk() {
     rig.assert_same(messages(3));
 }
 
+/// Proves: IB-6
 #[tokio::test(flavor = "multi_thread")]
 async fn owed_actions_survive_a_crash_and_a_refusal() {
     let mut rig = Rig::new().await;

@@ -156,6 +156,7 @@ async fn a_message_without_a_body_is_set_aside_and_comes_back() {
     }
 }
 
+/// Proves: IB-7
 #[tokio::test(flavor = "multi_thread")]
 async fn one_unreadable_message_does_not_hold_up_the_others() {
     let rig = Rig::new().await;
@@ -183,6 +184,7 @@ async fn one_unreadable_message_does_not_hold_up_the_others() {
     life.inbound.stop(LONG).await;
 }
 
+/// Proves: IB-7
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_the_store_refuses_is_set_aside() {
     let rig = Rig::new().await;
@@ -209,6 +211,7 @@ async fn a_message_the_store_refuses_is_set_aside() {
     rig.assert_same(all);
 }
 
+/// Proves: IB-7
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_everything_and_sets_nothing_aside() {
     let rig = Rig::new().await;

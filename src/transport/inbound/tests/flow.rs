@@ -80,6 +80,7 @@ async fn a_server_without_idle_is_polled() {
     life.inbound.stop(LONG).await;
 }
 
+/// Proves: IB-1
 #[tokio::test(flavor = "multi_thread")]
 async fn poll_looks_at_the_server() {
     let mut rig = Rig::new().await;
@@ -150,6 +151,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// Proves: TN-7
 /// TN-7: the message in process is completed, the others stay where they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_the_gate_completes_what_was_begun() {
@@ -181,6 +183,7 @@ async fn closing_the_gate_completes_what_was_begun() {
     }
 }
 
+/// Proves: TN-14
 /// TN-14: nothing is saved, the message is handed over again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_message_comes_again() {
@@ -214,6 +217,7 @@ async fn a_cancelled_message_comes_again() {
     }
 }
 
+/// Proves: TN-14
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_waits_in_a_flush_can_be_cancelled() {
     let rig = Rig::new().await;
@@ -231,6 +235,7 @@ async fn a_call_that_waits_in_a_flush_can_be_cancelled() {
     life.inbound.stop(LONG).await;
 }
 
+/// Proves: TN-10
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_ends_when_everything_is_there() {
     let rig = Rig::new().await;
@@ -253,6 +258,7 @@ async fn a_flush_ends_when_everything_is_there() {
     life.inbound.stop(LONG).await;
 }
 
+/// Proves: TN-10
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_ends_also_without_a_server() {
     let rig = Rig::new().await;
@@ -366,6 +372,7 @@ async fn a_dropped_transport_lets_go_of_everything() {
     }
 }
 
+/// Proves: IB-1
 #[tokio::test(flavor = "multi_thread")]
 async fn new_mail_is_announced_once_until_somebody_comes() {
     let rig = Rig::new().await;
@@ -382,6 +389,7 @@ async fn new_mail_is_announced_once_until_somebody_comes() {
     life.inbound.stop(LONG).await;
 }
 
+/// Proves: ST-4
 #[tokio::test(flavor = "multi_thread")]
 async fn activity_frames_the_traffic() {
     let rig = Rig::new().await;

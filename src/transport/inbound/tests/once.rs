@@ -61,6 +61,7 @@ async fn die_at_every_commit(rig: &Rig, wanted: &[Vec<u8>]) {
     panic!("it never comes to an end");
 }
 
+/// Proves: IB-6
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_commit_neither_loses_nor_doubles() {
     for first in 0..5 {
@@ -86,6 +87,7 @@ async fn a_crash_at_any_commit_neither_loses_nor_doubles() {
     }
 }
 
+/// Proves: IB-6
 #[tokio::test(flavor = "multi_thread")]
 async fn one_crash_after_the_other_neither_loses_nor_doubles() {
     let mut rig = Rig::new().await;
@@ -99,6 +101,7 @@ async fn one_crash_after_the_other_neither_loses_nor_doubles() {
     assert!(left.iter().all(|message| message.has_flag("\\Seen")));
 }
 
+/// Proves: IB-6
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_at_any_moment_it_neither_loses_nor_doubles() {
     let mut rig = Rig::new().await;

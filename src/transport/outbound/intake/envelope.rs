@@ -123,6 +123,7 @@ mod tests {
         Recipient::smtp(row, RecipientType::To, address)
     }
 
+    /// Proves: OB-3
     #[test]
     fn only_our_recipients_are_taken() {
         let mut fax = to(1, "555");
@@ -157,6 +158,7 @@ mod tests {
         assert_eq!(error.code(), MapiCode::INVALID_PARAMETER);
     }
 
+    /// Proves: OB-13
     #[test]
     fn the_reverse_path_is_the_most_particular_one() {
         let rows = [to(0, "bob@x.org")];
@@ -180,6 +182,7 @@ mod tests {
         assert_eq!(envelope.ret, Some(DsnReturn::Headers));
     }
 
+    /// Proves: OB-13
     #[test]
     fn stamps_fill_what_is_missing_only() {
         let mut props = PropList::new();

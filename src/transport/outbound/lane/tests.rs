@@ -133,6 +133,7 @@ fn a_flush_behind_a_closed_gate_is_not_drained() {
     assert!(lane.drained(NOW, false, true));
 }
 
+/// Proves: ST-4
 #[test]
 fn activity_has_two_edges() {
     let mut lane = open(2);

@@ -17,6 +17,7 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("it waited for the server")
 }
 
+/// Proves: TN-14, TN-17
 #[tokio::test]
 async fn cancel_at_any_phase_before_the_dot_and_the_server_gets_nothing() {
     use SmtpPhase::{Auth, Connect, Data, Ehlo, Greeting, Mail, Rcpt};
@@ -42,6 +43,7 @@ async fn cancel_at_any_phase_before_the_dot_and_the_server_gets_nothing() {
     }
 }
 
+/// Proves: TN-14
 #[tokio::test]
 async fn cancel_in_the_middle_of_a_large_text_and_the_server_gets_nothing() {
     for tls in [TlsMode::Plain, TlsMode::Implicit] {
@@ -61,6 +63,7 @@ async fn cancel_in_the_middle_of_a_large_text_and_the_server_gets_nothing() {
     }
 }
 
+/// Proves: TN-17
 #[tokio::test]
 async fn behind_the_final_dot_it_is_too_late() {
     let rig = Rig::new().await;
@@ -81,6 +84,7 @@ async fn behind_the_final_dot_it_is_too_late() {
     assert_eq!(ended.code(), MapiCode::UNABLE_TO_ABORT);
 }
 
+/// Proves: TN-14
 #[tokio::test]
 async fn a_cancelled_submission_stores_nothing() {
     let rig = Rig::new().await;
@@ -93,6 +97,7 @@ async fn a_cancelled_submission_stores_nothing() {
     assert!(rig.spool.history(&entry(1)).await.unwrap().is_none());
 }
 
+/// Proves: TN-18
 #[tokio::test]
 async fn a_parked_message_waits_for_its_message() {
     let mut rig = Rig::new().await;
@@ -159,6 +164,7 @@ async fn retry_makes_deferred_messages_due_now() {
     rig.hears_end_of(&entry(3)).await;
 }
 
+/// Proves: LG-9
 #[tokio::test]
 async fn a_hurried_end_drops_the_wire_and_loses_nothing() {
     let mut rig = Rig::new().await;
@@ -182,6 +188,7 @@ async fn a_hurried_end_drops_the_wire_and_loses_nothing() {
     assert_eq!(rig.office.accepted_count(), 5);
 }
 
+/// Proves: LG-9
 #[tokio::test]
 async fn an_orderly_end_lets_the_wire_finish() {
     let rig = Rig::new().await;
@@ -201,6 +208,7 @@ async fn an_orderly_end_lets_the_wire_finish() {
     assert_eq!(late.error.code(), MapiCode::END_OF_SESSION);
 }
 
+/// Proves: LG-9
 #[tokio::test]
 async fn an_end_behind_the_final_dot_is_in_doubt() {
     let rig = Rig::new().await;
@@ -213,6 +221,7 @@ async fn an_end_behind_the_final_dot_is_in_doubt() {
     assert!(matches!(row.state, QueueState::InDoubt { resend: true, .. }), "{row:?}");
 }
 
+/// Proves: OB-11
 #[tokio::test]
 async fn after_a_crash_claims_are_due_at_their_stored_time_and_ends_are_told_again() {
     let mut rig = Rig::new().await;
@@ -237,6 +246,7 @@ async fn after_a_crash_claims_are_due_at_their_stored_time_and_ends_are_told_aga
     assert_eq!(rig.office.accepted_count(), 3);
 }
 
+/// Proves: TN-17, TN-19
 #[tokio::test]
 async fn aborts_and_deliveries_race_to_one_end() {
     let rig = Rig::new().await;

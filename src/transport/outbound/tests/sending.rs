@@ -39,6 +39,7 @@ async fn a_message_goes_out_and_is_settled() {
     }
 }
 
+/// Proves: OB-4
 #[tokio::test]
 async fn each_recipient_has_its_outcome_and_failures_are_told_at_once() {
     let rig = Rig::new().await;
@@ -85,6 +86,7 @@ async fn what_was_refused_for_now_is_tried_again_in_time() {
     assert_eq!(rig.office.accepted_count(), 1);
 }
 
+/// Proves: TN-8
 #[tokio::test]
 async fn nothing_starts_behind_a_closed_gate() {
     let rig = Rig::new().await;
@@ -108,6 +110,7 @@ async fn nothing_starts_behind_a_closed_gate() {
     rig.hears_end_of(&three).await;
 }
 
+/// Proves: ST-4
 #[tokio::test]
 async fn activity_is_told_while_a_message_moves() {
     let rig = Rig::new().await;
@@ -152,6 +155,7 @@ async fn a_connection_the_server_closed_meanwhile_costs_nothing() {
     assert!(!rig.told().iter().any(|told| matches!(told, Told::Trouble(_))));
 }
 
+/// Proves: TN-12
 #[tokio::test]
 async fn a_flush_tries_everything_once_and_ends() {
     let rig = Rig::new().await;
@@ -210,6 +214,7 @@ async fn a_flush_counts_no_look_from_before_it_began() {
     }
 }
 
+/// Proves: TN-12
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_ends_behind_the_ends_of_its_messages() {
     let rig = Rig::new().await;
@@ -323,6 +328,7 @@ async fn what_cannot_be_taken_is_refused_and_not_stored() {
     assert!(rig.spool.queue_page(None, 10).await.unwrap().is_empty());
 }
 
+/// Proves: OB-19
 #[tokio::test]
 async fn a_message_past_its_expiry_is_reported_and_not_sent() {
     let rig = Rig::new().await;

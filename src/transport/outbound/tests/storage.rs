@@ -72,6 +72,7 @@ async fn a_claim_that_cannot_be_written_opens_no_connection() {
     assert_eq!((row.state, row.attempts), (QueueState::Done, 1));
 }
 
+/// Proves: OB-7
 #[tokio::test]
 async fn a_full_disk_asks_the_host_to_wait_and_to_come_again() {
     let rig = Rig::new().await;

@@ -384,6 +384,7 @@ impl TextSource for Halting {
     }
 }
 
+/// Proves: TN-14
 #[tokio::test]
 async fn stopped_in_the_middle_of_the_text_the_server_gets_no_message() {
     let (mut connection, heard) = connect(Script::default(), pipelining());
