@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postrider::mapi::{EntryId, Priority, PropList, Recipient, RecipientType, SysTime, tags};
+use postrider::profile::{Environment, Profile};
+use postrider::session::{Logon, Session, SessionOptions};
 use postrider::spool::*;
 
 const ACCOUNT: &str = "smtp";
@@ -38,7 +40,42 @@ fn main() {
     assert!(child.unwrap().success());
 }
 
+/// What a whole session needs to open, with nothing for it to set right.
+async fn open_session(dir: &Path) {
+    let state = dir.parent().unwrap();
+    let text = format!(
+        "[[transport]]\nname = \"{ACCOUNT}\"\nidentity = \"me@example.org\"\n[transport.smtp]\n\
+         host = \"localhost\"\nuser = \"me\"\npassword = \"x\"\n[store]\nmaildir = {:?}\n",
+        state.join("Mail").display().to_string()
+    );
+    let file = state.join("bench.toml");
+    let profile = Profile::parse("bench", &text, &file, &Environment::empty()).unwrap();
+    let options = SessionOptions::new(state).logon(Logon::None);
+    let started = Instant::now();
+    let session = Session::open(&profile, options).await.unwrap();
+    say("open as a session", started, 1);
+    session.shutdown(Duration::ZERO).await.unwrap();
+}
+
+/// What a check of everything costs.
+async fn check(dir: &Path) {
+    let spool = Arc::new(open(dir));
+    let before = memory();
+    let started = Instant::now();
+    let checked = Arc::clone(&spool);
+    let report = tokio::task::spawn_blocking(move || {
+        checked.check(CheckMode::Look, &|_| std::ops::ControlFlow::Continue(()))
+    });
+    let report = report.await.unwrap().unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    say("fsck", started, report.messages);
+    println!("memory: {} MB after fsck, {before} MB before", memory());
+    spool.close().await;
+}
+
 async fn look(dir: &Path, messages: u64) {
+    open_session(dir).await;
+    check(dir).await;
     let empty = memory();
     let started = Instant::now();
     let spool = open(dir);
@@ -131,6 +168,8 @@ fn message(number: u64, body: BodyId) -> [Op; 2] {
         object: None,
         content: Some(body),
         size: 4_096,
+        trace: Trace::default(),
+        reports: Vec::new(),
     };
     let queue = QueueRecord {
         revision: 0,
@@ -156,6 +195,7 @@ fn message(number: u64, body: BodyId) -> [Op; 2] {
         subject: "a subject of the usual length".to_owned(),
         message_id: format!("<{number}@example.org>"),
         last_error: String::new(),
+        trace: Trace::default(),
     };
     let (entry, expect) = (entry(number), Expect::Absent);
     [

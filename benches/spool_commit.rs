@@ -104,6 +104,8 @@ async fn submit(spool: &dyn Spool, submitter: usize, number: usize) {
         object: None,
         content: Some(body.id()),
         size: BODY as u64,
+        trace: Trace::default(),
+        reports: Vec::new(),
     };
     let entry = EntryId::from_ulid(ulid::Ulid::new());
     let op = Op::PutOutbox { entry, record: Box::new(record), expect: Expect::Absent };

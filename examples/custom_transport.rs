@@ -75,17 +75,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
     expect(reports == 1, "there is not one report about the log that cannot be")
 }
 
-/// What makes a transport a part of a session: its provider, and the settings of its logon.
+/// What makes a transport a part of a session: its provider, and the settings of its logon. With
+/// [`TransportService::service`] several transports stand and fall together (LG-8); with
+/// [`TransportService::sender`] an address of the sender chooses this one.
 fn log_service(name: &str, logs: &Path) -> TransportService {
-    TransportService {
-        name: name.to_owned(),
-        provider: Arc::new(LogProvider::default()),
-        provider_name: "log files".to_owned(),
-        section: ProfileSection::new()
-            .with("name", SectionValue::Text(name.to_owned()))
-            .with(FOLDER, SectionValue::Text(logs.display().to_string())),
-        senders: Vec::new(),
-    }
+    let section = ProfileSection::new()
+        .with("name", SectionValue::Text(name.to_owned()))
+        .with(FOLDER, SectionValue::Text(logs.display().to_string()));
+    TransportService::new(name, Arc::new(LogProvider::default()))
+        .provider_name("log files")
+        .section(section)
 }
 
 /// To an internet address, to a log, and to a log with a name that cannot be.

@@ -13,12 +13,16 @@
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod listener;
 pub mod mapi;
 #[path = "../migrations/mod.rs"]
 mod migrations;
 pub mod mime;
 pub mod net;
 pub mod profile;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod properties;
 pub mod session;
 pub mod spi;
 pub mod spool;

@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     missing_docs,
     dead_code
 )]
@@ -338,4 +339,152 @@ async fn fetch_brings_everything_once() {
     local.sort();
     served.sort();
     assert_eq!(local, served);
+}
+
+/// What happened, by the names of the steps.
+fn kinds(trace: &Value) -> Vec<&str> {
+    trace["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect()
+}
+
+fn step<'a>(trace: &'a Value, kind: &str) -> &'a Value {
+    let steps = trace["steps"].as_array().unwrap();
+    steps.iter().find(|step| step["step"] == kind).unwrap_or_else(|| panic!("no {kind}: {trace}"))
+}
+
+async fn await_trace(program: &Program, id: &str, what: &str, kind: &str) -> Value {
+    let waited = realservers::wait::until_async(what, PATIENCE, async || {
+        let trace = program.json(&["trace", id]).await;
+        kinds(&trace).contains(&kind).then_some(trace)
+    });
+    match waited.await {
+        Ok(trace) => trace,
+        Err(error) => panic!("{error}: {}", program.json(&["trace", id]).await),
+    }
+}
+
+/// Proves: IB-8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trace_tells_the_story_of_a_message_also_when_it_is_gone() {
+    let office = office().await;
+    let later = SmtpAction::reply(450, "4.2.1", "later");
+    office.inject(Fault::smtp(SmtpPhase::Rcpt, later).matching("bob@"));
+    let program = Program::new(&office, &[]);
+    let raw =
+        b"From: ann@example.org\r\nTo: bob@example.org, ann@example.org\r\nSubject: story\r\n\
+        Date: Sun, 22 Nov 2026 10:00:00 +0000\r\nMessage-ID: <story+1@example.org>\r\n\r\nx\r\n";
+    let said = program.run_with(&["send", "--raw"], raw).await;
+    let id = said.out.trim_end();
+    let trace = program.json(&["trace", id]).await;
+    assert_eq!(kinds(&trace), ["submitted"]);
+    assert_eq!((&trace["state"], &trace["left_out"]), (&"queued".into(), &0.into()));
+    // Before a transport has it as well.
+    assert_eq!(program.json(&["trace", "story+1@example.org"]).await, trace);
+
+    let daemon = program.daemon().await;
+    await_trace(&program, id, "a delivery", "delivered").await;
+    assert_eq!(program.run(&["hold", id]).await.code, 0);
+    office.remove_faults();
+    assert_eq!(program.run(&["release", id]).await.code, 0);
+    await_trace(&program, id, "the end", "finished").await;
+    let bounce = format!(
+        "From: <mailer-daemon@example.org>\r\nTo: ann@example.org\r\nContent-Type: multipart/report;\r\n \
+         report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry\r\n--b\r\n\
+         Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.example.org\r\n\
+         Original-Envelope-Id: {id}\r\n\r\nFinal-Recipient: rfc822; bob@example.org\r\n\
+         Action: failed\r\nStatus: 5.2.1\r\nDiagnostic-Code: smtp; 550 5.2.1 gone\u{7}\r\n\r\n--b--\r\n"
+    );
+    office.deliver("ann", "INBOX", bounce.clone().into_bytes()).unwrap();
+    let trace = await_trace(&program, id, "the bounce", "status-report").await;
+
+    let first = step(&trace, "attempt");
+    assert_eq!(first["attempt"], 1);
+    assert_eq!((&first["host"], &first["tls"]), (&"localhost".into(), &"TLSv1.3".into()));
+    assert_eq!(first["replies"][0], "450 4.2.1 later");
+    assert!(
+        first["text"].as_str().unwrap().contains("refused at RCPT: 450 4.2.1 later"),
+        "{first}"
+    );
+    let told = kinds(&trace);
+    let at = |kind| told.iter().position(|one| *one == kind).unwrap();
+    assert!(at("submitted") < at("accepted") && at("accepted") < at("attempt"), "{told:?}");
+    assert!(at("attempt") < at("delivered") && at("held") < at("released"), "{told:?}");
+    assert!(at("released") < at("finished") && at("finished") < at("status-report"), "{told:?}");
+    assert_eq!(told.iter().filter(|one| **one == "delivered").count(), 2, "{told:?}");
+    let report = step(&trace, "status-report");
+    assert_eq!(
+        (&report["class"], &report["host"]),
+        (&"REPORT.IPM.Note.NDR".into(), &"mx.example.org".into())
+    );
+    assert_eq!(report["recipients"][0], "bob@example.org");
+    // The word of a stranger changes nothing.
+    assert_eq!(trace["state"], "finished");
+    assert!(trace["recipients"].as_array().unwrap().iter().all(|one| one["state"] == "delivered"));
+    let inbox = await_messages(&program.maildir(), "INBOX", 2).await;
+    assert!(inbox.contains(&bounce.into_bytes()), "kept byte for byte");
+
+    let text = program.run(&["trace", id]).await;
+    assert_eq!(text.code, 0, "{text:?}");
+    for words in
+        ["<story+1@example.org>", "accepted by the transport work", "TLSv1.3", "550 5.2.1 gone"]
+    {
+        assert!(text.out.contains(words), "{words}: {}", text.out);
+    }
+    assert!(!text.out.contains('\u{7}'), "{}", text.out);
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    let beginning = id[..20].to_lowercase();
+    for other in [id, "<story+1@example.org>", beginning.as_str()] {
+        assert_eq!(program.json(&["trace", other]).await, trace, "{other}");
+    }
+    for (unknown, code) in
+        [("01ARZ3NDEKTSV4RRFFQ69G5FAV", 1), ("<none@x>", 1), ("zzzzz", 64), ("a b", 64)]
+    {
+        let said = program.run(&["trace", unknown]).await;
+        assert_eq!(said.code, code, "{unknown}: {said:?}");
+        assert_one_line(&said);
+    }
+}
+
+/// Proves: SP-4, OB-12
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trace_shows_failures_reports_doubt_and_cancels() {
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let refuse = SmtpAction::reply(550, "5.1.1", "no such user");
+    office.inject(Fault::smtp(SmtpPhase::Rcpt, refuse).matching("eve@"));
+    let daemon = program.daemon().await;
+    let failed = program.send("fails", "eve@example.org").await;
+    let trace = await_trace(&program, &failed, "the end", "finished").await;
+    let failure = step(&trace, "failed");
+    assert_eq!((&failure["attempt"], &failure["host"]), (&1.into(), &"localhost".into()));
+    assert_eq!(failure["replies"][0], "550 5.1.1 no such user");
+    let report = step(&trace, "reported");
+    assert_eq!(report["class"], "REPORT.IPM.Note.NDR");
+    assert_eq!(report["recipients"][0], "eve@example.org");
+    await_messages(&program.maildir(), "INBOX", 1).await;
+
+    office.remove_faults();
+    let dropped = Fault::smtp(SmtpPhase::FinalDot, Action::Drop).once();
+    office.inject(dropped);
+    let doubtful = program.send("doubtful", "bob@example.org").await;
+    let trace = await_trace(&program, &doubtful, "the end", "finished").await;
+    let doubt = step(&trace, "in-doubt");
+    assert!(doubt["text"].as_str().unwrap().contains("may have taken it"), "{doubt}");
+
+    office.inject(Fault::smtp(SmtpPhase::Mail, SmtpAction::reply(451, "4.3.0", "not now")));
+    let cancelled = program.send("cancelled", "bob@example.org").await;
+    await_trace(&program, &cancelled, "an attempt", "attempt").await;
+    assert_eq!(program.run(&["hold", &cancelled]).await.code, 0);
+    assert_eq!(program.run(&["cancel", &cancelled]).await.code, 0);
+    let trace = program.json(&["trace", &cancelled]).await;
+    assert_eq!((kinds(&trace).last(), &trace["state"]), (Some(&"cancelled"), &"cancelled".into()));
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+
+    // Before any transport had it.
+    let early = program.send("early", "bob@example.org").await;
+    for verb in ["hold", "release", "hold", "cancel"] {
+        let said = program.run(&[verb, &early]).await;
+        assert_eq!(said.code, 0, "{verb}: {said:?}");
+    }
+    let trace = program.json(&["trace", &early]).await;
+    assert_eq!(kinds(&trace), ["submitted", "held", "released", "held", "cancelled"], "{trace}");
 }

@@ -13,6 +13,8 @@
     unreachable_pub
 )]
 
+#[path = "foreign_host/broken.rs"]
+mod broken;
 #[path = "support/foreign_host.rs"]
 mod foreign_host;
 #[path = "support/foreign_message.rs"]
@@ -29,3 +31,5 @@ mod logoff;
 mod outbound;
 #[path = "foreign_host/status.rs"]
 mod status;
+#[path = "foreign_host/validate.rs"]
+mod validate;

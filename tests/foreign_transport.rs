@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use postrider::mapi::{MapiCode, MessageData, PropList, Recipient, RecipientType, tags};
 use postrider::profile::{Environment, Profile};
-use postrider::session::{Service, Session, SessionOptions, Submission};
-use postrider::spi::ProfileSection;
+use postrider::session::{
+    QueueRowState, RecipientRowState, Service, Session, SessionOptions, Submission, TraceStepKind,
+};
 use postrider::spooler::TransportService;
 use scripted_transport::{ScriptedProvider, ScriptedTransport};
 
@@ -37,13 +38,7 @@ fn profile(folder: &Path) -> Profile {
 }
 
 fn service(name: &str, transport: &Arc<ScriptedTransport>) -> TransportService {
-    TransportService {
-        name: name.to_owned(),
-        provider: Arc::new(ScriptedProvider(Arc::clone(transport))),
-        provider_name: "scripted".to_owned(),
-        section: ProfileSection::new(),
-        senders: Vec::new(),
-    }
+    TransportService::new(name, Arc::new(ScriptedProvider(Arc::clone(transport))))
 }
 
 /// Proves: AT-2, AT-3, LG-1
@@ -63,8 +58,17 @@ async fn a_transport_of_another_provider_gets_the_recipients_of_its_type() {
         recipients: vec![recipient],
         attachments: Vec::new(),
     };
-    session.submit(Submission { message }).await.unwrap();
+    let entry = session.submit(Submission { message }).await.unwrap();
     tokio::time::timeout(PATIENCE, log.wait_for("end", 1)).await.unwrap();
+    let row = session.wait(&entry, Some(PATIENCE)).await.unwrap();
+    assert_eq!((row.state, row.transport.as_str()), (QueueRowState::Finished, "log"));
+    // What is known of it without a queue of ours.
+    let trace = session.trace(&entry.to_string()).await.unwrap();
+    let kinds: Vec<_> = trace.steps.iter().map(|step| step.step).collect();
+    use TraceStepKind::{Delivered, Finished, Submitted};
+    assert_eq!(kinds, [Submitted, Delivered, Finished], "{trace:?}");
+    assert_eq!(trace.recipients[0].state, RecipientRowState::Delivered);
+    assert_eq!(session.trace(&trace.message_id).await.unwrap(), trace);
     session.shutdown(PATIENCE).await.unwrap();
     let calls = log.calls();
     assert!(calls.contains(&"submit audit".to_owned()), "{calls:?}");

@@ -30,9 +30,10 @@ use maildir::{await_messages, contains, messages, one_with};
 use postrider::mapi::{StatusCode, TransportNotify, tags};
 use postrider::session::{
     FlushRequest, Logon, NotifyRequest, QueueRowState, RecipientRowState, Service, Session,
+    TraceStep, TraceStepKind,
 };
-use real::{Provider, await_delivered, on_server};
-use realservers::{Dump, SinkOptions, SmtpSink, wait};
+use real::{Provider, await_delivered, dovecot, on_server};
+use realservers::{Dump, Postfix, PostfixOptions, SinkOptions, SmtpSink, wait};
 
 fn sink(flags: &[&str], dump: Dump) -> SmtpSink {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
@@ -192,6 +193,44 @@ async fn a_message_that_nobody_may_get_is_reported_once() {
     one_with(&reports, "multipart/report");
     session.shutdown(GRACE).await.unwrap();
     assert_eq!(provider.postfix.queued().unwrap(), 0);
+}
+
+/// Postfix takes the message, and the next server refuses the recipient: the bounce comes by
+/// Dovecot.
+///
+/// Proves: IB-8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bounce_that_comes_later_is_tied_to_what_was_sent() {
+    let next = sink(&["-L", "-f", "RCPT"], Dump::Nothing);
+    let dovecot = dovecot(&[]);
+    let relay = format!("lmtp:inet:{}", next.address());
+    let options = PostfixOptions { main: vec![("default_transport".to_owned(), relay)] };
+    let postfix = Postfix::start(&dovecot, options).unwrap();
+    let provider = Provider { postfix, dovecot };
+    let password = provider.dovecot.password_of("ann").unwrap();
+    let account = provider.sender().imap(provider.imaps().login("ann", &password));
+    let house = House::new(&[account]);
+    let session = house.open(Logon::Full).await;
+    let entry = session.submit(letter("far away", &["nobody@far.test"])).await.unwrap();
+    let row = session.wait(&entry, Some(PATIENCE)).await.unwrap();
+    assert_all(&row, RecipientRowState::Delivered);
+    let bounce = await_messages(&house.maildir(), "INBOX", 1).await.remove(0);
+    let waited = wait::until_async("the bounce in the trace", PATIENCE, async || {
+        let trace = session.trace(&entry.to_string()).await.unwrap();
+        let is_one = |step: &TraceStep| step.step == TraceStepKind::StatusReport;
+        trace.steps.iter().find(|step| is_one(step)).cloned().map(|step| (step, trace.clone()))
+    });
+    let (step, trace) = waited.await.unwrap();
+    assert_eq!(step.class.as_deref(), Some("REPORT.IPM.Note.NDR"));
+    assert_eq!(step.recipients, ["nobody@far.test"]);
+    assert_eq!(step.host.as_deref(), Some("mail.example.test"));
+    assert!(step.replies[0].starts_with("smtp; 500"), "{step:?}");
+    // Told and kept; the outcome is what the server said to us.
+    assert!(trace.recipients.iter().all(|one| one.state == RecipientRowState::Delivered));
+    assert_eq!(session.trace(&trace.message_id).await.unwrap(), trace);
+    session.shutdown(GRACE).await.unwrap();
+    assert_eq!(on_server(&provider.dovecot, "ann", "INBOX")[0].bytes, bounce, "byte for byte");
+    assert!(contains(&bounce, b"Subject: far away"));
 }
 
 /// Proves: TN-9

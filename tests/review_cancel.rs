@@ -22,6 +22,17 @@ use postrider::spool::{HistoryEnd, QueueState, Spool};
 use rows::{GRACE, House, PATIENCE, history_of, letter, queued, waits};
 use tokio::io::AsyncWriteExt;
 
+/// How far what is waited with has come when the other thing happens: at its first step, somewhere
+/// amid them, at its end.
+const TURNS: [usize; 6] = [0, 1, 2, 5, 20, 200];
+
+/// Lets the others of this thread go on.
+async fn a_little_later(turns: usize) {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_message_that_a_transport_still_had_is_never_sent() {
     let doubtful = QueueState::InDoubt { since: SysTime::EPOCH, resend: true };
@@ -94,15 +105,17 @@ async fn cancelling_what_was_sent_says_so() {
 async fn what_no_transport_had_is_shown_as_cancelled_and_not_as_sent() {
     let house = House::new().await;
     let session = house.open(Logon::Offline).await;
-    let entry = session.submit(letter("never mind")).await.unwrap();
-    let waiting = session.wait(&entry, Some(PATIENCE));
-    let (waited, cancelled) = tokio::join!(waiting, async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        session.cancel(&entry).await
-    });
-    cancelled.unwrap();
-    assert_eq!(waited.unwrap().state, QueueRowState::Cancelled);
-    assert_eq!(session.queue_row(&entry).await.unwrap().state, QueueRowState::Cancelled);
+    for turns in TURNS {
+        let entry = session.submit(letter("never mind")).await.unwrap();
+        let waiting = session.wait(&entry, Some(PATIENCE));
+        let (waited, cancelled) = tokio::join!(waiting, async {
+            a_little_later(turns).await;
+            session.cancel(&entry).await
+        });
+        cancelled.unwrap();
+        assert_eq!(waited.unwrap().state, QueueRowState::Cancelled, "{turns}");
+        assert_eq!(session.queue_row(&entry).await.unwrap().state, QueueRowState::Cancelled);
+    }
     session.shutdown(GRACE).await.unwrap();
 }
 
@@ -129,15 +142,17 @@ async fn a_message_whose_bytes_come_slowly_is_not_passed_over() {
 #[tokio::test]
 async fn a_wait_ends_with_the_session() {
     let house = House::new().await;
-    let session = house.open(Logon::Closed).await;
-    let entry = session.submit(letter("stays")).await.unwrap();
-    let (waited, _) =
-        tokio::join!(tokio::time::timeout(PATIENCE, session.wait(&entry, None)), async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            session.shutdown(GRACE).await.unwrap();
-        });
-    let answer = waited.expect("the wait goes on after the session").unwrap_err();
-    assert_eq!(answer.code(), MapiCode::END_OF_SESSION);
+    for turns in TURNS {
+        let session = house.open(Logon::Closed).await;
+        let entry = session.submit(letter("stays")).await.unwrap();
+        let (waited, _) =
+            tokio::join!(tokio::time::timeout(PATIENCE, session.wait(&entry, None)), async {
+                a_little_later(turns).await;
+                session.shutdown(GRACE).await.unwrap();
+            });
+        let answer = waited.expect("the wait goes on after the session").unwrap_err();
+        assert_eq!(answer.code(), MapiCode::END_OF_SESSION, "{turns}");
+    }
 }
 
 #[tokio::test]

@@ -15,12 +15,17 @@
 #[path = "support/rows.rs"]
 mod rows;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postrider::mapi::{MapiCode, SysTime};
 use postrider::session::{Logon, QueueRowState, Service};
-use postrider::spool::{HistoryEnd, OutboxState, QueueState, RecipientState, Spool};
-use rows::{GRACE, House, PATIENCE, history_of, queued, waits};
+use postrider::spool::{
+    FaultPoint, HistoryEnd, OutboxState, QueueState, RecipientState, Spool, SpoolOptions,
+};
+use rows::{GRACE, House, PATIENCE, history_of, letter, queued, waits};
 
 #[tokio::test]
 async fn a_message_that_was_settled_and_not_removed_leaves_the_table() {
@@ -164,4 +169,105 @@ async fn a_session_that_is_dropped_lets_go_of_everything() {
     let row = spool.queue(&entry).await.unwrap().unwrap();
     assert!(row.envelope.recipients.iter().all(|one| one.state == RecipientState::Pending));
     spool.close().await;
+}
+
+/// Options of a spool whose commits fail once so many were made; the disk is well again at once.
+fn failing(point: FaultPoint, after: u64) -> (SpoolOptions, Arc<AtomicU64>) {
+    let left = Arc::new(AtomicU64::new(after));
+    let counter = Arc::clone(&left);
+    let fault = move |at| {
+        let take = |left: u64| left.checked_sub(1);
+        match at == point
+            && counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) == Err(0)
+        {
+            true => {
+                counter.store(u64::MAX, Ordering::SeqCst);
+                Err(std::io::Error::from_raw_os_error(5))
+            }
+            false => Ok(()),
+        }
+    };
+    (SpoolOptions { fault: Some(Arc::new(fault)), ..SpoolOptions::default() }, left)
+}
+
+/// How often the server accepted each subject.
+fn accepted(house: &House) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for message in house.office.accepted() {
+        let text = String::from_utf8_lossy(message.bytes().unwrap()).into_owned();
+        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap();
+        *counts.entry(subject.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// The whole way of two messages, with the spool failing at each of its commits in turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_that_stops_at_any_commit_loses_nothing() {
+    let (mut stops, mut windows) = (0, 0);
+    for after in 0.. {
+        let point = if after % 2 == 0 { FaultPoint::Sync } else { FaultPoint::Apply };
+        let house = House::new().await;
+        let (options, left) = failing(point, after);
+        let session = match house.try_open(Logon::Full, options).await {
+            Ok(session) => session,
+            Err(error) => {
+                assert_eq!(error.code(), MapiCode::DISK_ERROR, "{error}");
+                stops += 1;
+                continue;
+            }
+        };
+        let mut promised = Vec::new();
+        for subject in ["one", "two"] {
+            match session.submit(letter(subject)).await {
+                Ok(entry) => promised.push((entry, subject)),
+                Err(error) => assert_eq!(error.code(), MapiCode::DISK_ERROR, "{error}"),
+            }
+        }
+        let settled = waits(async || {
+            let status = session.status().await.unwrap();
+            status.last_error.is_some() || session.queue(None, 9).await.unwrap().is_empty()
+        });
+        assert!(settled.await, "neither sent nor stopped at {after}");
+        let stopped = session.status().await.unwrap().last_error.is_some();
+        if stopped {
+            stops += 1;
+            let words = session.status().await.unwrap().last_error.unwrap();
+            assert!(words.contains("MAPI_E_DISK_ERROR"), "{words}");
+            // The disk is well again, and is not believed.
+            for _ in 0..2 {
+                let error = session.submit(letter("late")).await.unwrap_err();
+                assert_eq!(error.code(), MapiCode::DISK_ERROR, "{error}");
+            }
+        }
+        let before = accepted(&house);
+        let _ = tokio::time::timeout(GRACE, session.shutdown(Duration::ZERO)).await;
+        drop(session);
+        if left.load(Ordering::SeqCst) < u64::MAX / 2 && !stopped {
+            // The scenario was through before the failure came.
+            break;
+        }
+
+        let session = house.open(Logon::Full).await;
+        for (entry, _) in &promised {
+            let row = session.wait(entry, Some(PATIENCE)).await.unwrap();
+            assert_eq!(row.state, QueueRowState::Finished, "stopped at {after}");
+        }
+        assert!(session.queue(None, 9).await.unwrap().len() <= 2 - promised.len());
+        session.shutdown(GRACE).await.unwrap();
+        let counts = accepted(&house);
+        for (_, subject) in &promised {
+            let count = counts.get(*subject).copied().unwrap_or(0);
+            // Twice only where the failed commit was the one that would have told of the first.
+            let window = before.get(*subject).copied().unwrap_or(0);
+            assert!(
+                count == 1 || (count == 2 && window == 1),
+                "{subject} {count} times at {after}"
+            );
+            windows += count - 1;
+        }
+        assert!(!counts.contains_key("late"), "refused, and sent all the same");
+    }
+    println!("{stops} stops, {windows} sent again in the one window");
+    assert!(stops >= 6, "{stops} stops");
 }

@@ -16,16 +16,27 @@ mod memory_store;
 #[path = "support/scripted_transport.rs"]
 mod scripted_transport;
 
+#[path = "spooler/breakdowns.rs"]
+mod breakdowns;
+#[path = "spooler/cancelling.rs"]
+mod cancelling;
+#[path = "spooler/deferral.rs"]
+mod deferral;
+#[path = "spooler/responsibility.rs"]
+mod responsibility;
+#[path = "spooler/services.rs"]
+mod services;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use memory_store::MemoryStore;
 use postrider::clock::{Clock, ManualClock};
 use postrider::mapi::{
-    FlushFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MessageData, PropList, Recipient,
-    RecipientType, SpoolerNotify, StatusCode, SysTime, TransportNotify, tags,
+    EntryId, FlushFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MessageData, PropList,
+    Recipient, RecipientType, SpoolerNotify, StatusCode, SysTime, TransportNotify, tags,
 };
-use postrider::spi::{NotifyData, OutgoingState, ProfileSection};
+use postrider::spi::{NotifyData, OutgoingState, StatusRow};
 use postrider::spooler::{Spooler, SpoolerOptions, TransportService};
 use scripted_transport::{Script, ScriptedProvider, ScriptedTransport};
 
@@ -38,17 +49,16 @@ struct House {
 }
 
 fn service(name: &str, transport: &Arc<ScriptedTransport>) -> TransportService {
-    TransportService {
-        name: name.to_owned(),
-        provider: Arc::new(ScriptedProvider(Arc::clone(transport))),
-        provider_name: "scripted".to_owned(),
-        section: ProfileSection::new(),
-        senders: vec![format!("ann@{name}")],
-    }
+    TransportService::new(name, Arc::new(ScriptedProvider(Arc::clone(transport))))
+        .sender(format!("ann@{name}"))
 }
 
 async fn house(services: Vec<TransportService>) -> House {
-    let store = MemoryStore::new();
+    house_over(MemoryStore::new(), services).await
+}
+
+/// Another session over what the last one left.
+async fn house_over(store: Arc<MemoryStore>, services: Vec<TransportService>) -> House {
     let clock = ManualClock::new(SysTime::from_millis(1_000_000));
     let options = SpoolerOptions {
         logon: LogonFlags::NO_DIALOG,
@@ -58,6 +68,40 @@ async fn house(services: Vec<TransportService>) -> House {
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
     let spooler = Spooler::start(Arc::clone(&store) as _, shared, services, options).await.unwrap();
     House { store, clock, spooler }
+}
+
+impl House {
+    /// Lets the clock run until it comes about.
+    async fn until(&self, what: &str, condition: impl Fn(&memory_store::Contents) -> bool) {
+        for _ in 0..10_000 {
+            if self.store.with(|contents| condition(contents)) {
+                return;
+            }
+            self.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("it did not come about that {what}");
+    }
+
+    fn row(&self, transport: &str) -> StatusRow {
+        let rows = self.spooler.status_table().rows();
+        rows.into_iter().find(|row| row.display_name == transport).unwrap()
+    }
+
+    fn state(&self, entry: &EntryId) -> Option<OutgoingState> {
+        self.store.with(|store| store.outgoing.get(entry).map(|(state, _)| state.clone()))
+    }
+}
+
+/// A message is with a transport, and no call about it runs.
+fn is_deferred(store: &memory_store::Contents) -> bool {
+    let deferred =
+        |(state, _): &(OutgoingState, MessageData)| matches!(state, OutgoingState::Deferred { .. });
+    store.outgoing.values().any(deferred) && store.locked.is_empty()
+}
+
+fn transport(types: &[&str]) -> Arc<ScriptedTransport> {
+    Arc::new(ScriptedTransport::new(types))
 }
 
 fn message(sender: &str, recipients: &[(&str, &str)]) -> MessageData {

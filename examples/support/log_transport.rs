@@ -5,6 +5,8 @@
 //! It sends while SubmitMessage runs and keeps no queue, which is the simplest a transport can
 //! be. The price: a crash between the line and the host's saving of the outcome writes the line
 //! twice. A transport that must not do that answers END_DONT_RESEND from a durable queue.
+//! Nor is its work ever long: one that converts or sends for more than moments calls
+//! `Support::spooler_yield` on the way (OB-18).
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -147,6 +149,17 @@ impl LogLogon {
         cancelled
     }
 
+    /// Why the rest of a message is not to be written any more. At the end of the logon that is
+    /// not MAPI_E_CANCEL, which says that nobody wants the message any more (OB-7).
+    fn stop(&self, reference: MessageRef) -> Option<MapiCode> {
+        let state = lock(&self.state);
+        match state.open.get(&reference.0) {
+            _ if state.ended => Some(MapiCode::END_OF_SESSION),
+            Some(true) => Some(MapiCode::CANCEL),
+            Some(false) | None => None,
+        }
+    }
+
     async fn send(&self, message: &dyn Message, reference: MessageRef) -> MapiResult<()> {
         let entry = message.entry_id().ok_or(MapiCode::INVALID_PARAMETER)?;
         let mut mine = message.recipients().await?;
@@ -159,8 +172,8 @@ impl LogLogon {
         let mut failed = Vec::new();
         let mut outcome = Ok(());
         for mut row in mine {
-            if lock(&self.state).open.get(&reference.0) == Some(&true) {
-                outcome = Err(MapiCode::CANCEL.into());
+            if let Some(why) = self.stop(reference) {
+                outcome = Err(why.into());
                 break;
             }
             match log_file(&self.folder, &row.address) {
@@ -298,8 +311,8 @@ impl XpLogon for LogLogon {
     async fn transport_logoff(&self, flags: LogoffFlags) -> MapiResult<()> {
         known(LogoffFlags::unknown_bits(flags.bits()))?;
         let mut state = self.alive()?;
+        // A message in process stops behind the line it is at.
         state.ended = true;
-        state.open.values_mut().for_each(|cancelled| *cancelled = true);
         Ok(())
     }
 }

@@ -11,7 +11,8 @@ use super::exit::Failure;
 use super::interrupt::Interrupts;
 use crate::control::Client;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::session::{Logon, Service};
+use crate::profile::ListenProfile;
+use crate::session::{FsckReport, FsckRequest, Logon, Service};
 
 /// How long a command waits for another that has the spool.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -38,6 +39,12 @@ pub(crate) trait Opener: Send + Sync {
     /// # Errors
     /// `MAPI_E_BUSY` when another process has it.
     async fn open(&self, logon: Logon, lock_wait: Duration) -> MapiResult<Box<dyn OwnSession>>;
+
+    /// Checks a spool that cannot be opened, for this reason.
+    ///
+    /// # Errors
+    /// As [`fsck_unreadable`](crate::session::fsck_unreadable).
+    async fn fsck_unreadable(&self, why: &str, request: FsckRequest) -> MapiResult<FsckReport>;
 }
 
 /// Where a profile's session can be found.
@@ -46,6 +53,8 @@ pub(crate) struct Place {
     pub(crate) socket: PathBuf,
     /// Opens the spool.
     pub(crate) opener: Box<dyn Opener>,
+    /// Where a daemon takes mail by SMTP.
+    pub(crate) listen: Option<ListenProfile>,
     /// [`LOCK_WAIT`], shorter in tests.
     pub(crate) lock_wait: Duration,
 }
@@ -199,6 +208,10 @@ pub(crate) mod fake {
             let events = Arc::clone(&self.events);
             Ok(Box::new(FakeSession { fake: Arc::clone(&self.fake), events }))
         }
+
+        async fn fsck_unreadable(&self, _: &str, _: FsckRequest) -> MapiResult<FsckReport> {
+            Err(MapiCode::NO_SUPPORT.into())
+        }
     }
 
     /// A place without a daemon, and what happens there.
@@ -220,6 +233,7 @@ pub(crate) mod fake {
         let place = Place {
             socket: temp.path().join("control.sock"),
             opener: Box::new(opener),
+            listen: None,
             lock_wait: Duration::from_millis(300),
         };
         FakePlace { place, fake, events, temp }

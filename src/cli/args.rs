@@ -78,8 +78,12 @@ pub(crate) enum Command {
     Release(Ids),
     /// Try messages now
     Retry(RetryArguments),
+    /// Show what happened to a message, also 30 days after it is gone
+    Trace(TraceArguments),
     /// Write a message of the queue to standard output, as RFC 5322
     Export(Id),
+    /// Check the spool: its rows, indexes, counts and the digest of every body
+    Fsck(FsckArguments),
     /// Call TransportNotify on the running session
     Notify(NotifyArguments),
     /// Write a completion script for a shell to standard output
@@ -238,6 +242,13 @@ pub(crate) struct Id {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct TraceArguments {
+    /// Entry id, the beginning of one, or Message-ID
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Ids {
     /// Entry ids, or beginnings of them
     #[arg(value_name = "ID", required = true)]
@@ -252,6 +263,16 @@ pub(crate) struct RetryArguments {
     /// Every message that waits for its next attempt
     #[arg(long, conflicts_with = "ids")]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FsckArguments {
+    /// Mend what is found; what cannot be read is set aside and never deleted
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Write every message, as far as it can be read, and every record in quarantine to a folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) export: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -12,7 +12,9 @@ use super::exit::{Exit, Failure};
 use super::logging::{self, Talkativeness};
 use super::queue::Verb;
 use super::session_glue::SpoolOpener;
-use super::{flush, notify, papers, profile_commands, queue, run, send, status};
+use super::{
+    flush, fsck, harden, notify, papers, profile_commands, queue, run, send, status, trace,
+};
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
 /// The program `postrider`: reads the arguments of the process, does what they say and answers
@@ -34,6 +36,10 @@ pub fn main() -> ExitCode {
         Command::Run => Talkativeness::Daemon,
         _ => Talkativeness::Command,
     };
+    if !matches!(arguments.command, Command::Man(_)) {
+        harden::keep_files_private();
+    }
+    harden::keep_memory_private();
     logging::start(talkativeness, arguments.globals.verbose);
     let mut console = Console::new(&mut out, &mut err, arguments.globals.json);
     console.look_at_streams(&environment);
@@ -104,8 +110,10 @@ impl Context {
             Ok(_) => dirs.make_state_folder(name)?,
             Err(_) => dirs.state_folder(name),
         };
+        let listen = profile.as_ref().ok().and_then(|profile| profile.listen.clone());
         Ok(Place {
             socket: dirs.socket(name),
+            listen,
             opener: Box::new(SpoolOpener { profile, state_folder }),
             lock_wait: LOCK_WAIT,
         })
@@ -154,7 +162,9 @@ async fn dispatch(
             queue::each(&context.place()?, console, Verb::Release, &ids.ids).await
         }
         Command::Retry(arguments) => queue::retry(&context.place()?, console, &arguments).await,
+        Command::Trace(arguments) => trace::trace(&context.place()?, console, &arguments.id).await,
         Command::Export(id) => queue::export(&context.place()?, console, &id.id).await,
+        Command::Fsck(arguments) => fsck::fsck(&context.place()?, console, &arguments).await,
         Command::Notify(arguments) => notify::notify(&context.place()?, console, &arguments).await,
         Command::Completions(arguments) => papers::completions(console, arguments.shell),
         Command::Man(arguments) => papers::manual(&arguments.folder),

@@ -10,8 +10,11 @@ mod console;
 mod dispatch;
 mod exit;
 mod flush;
+mod fsck;
+mod harden;
 mod ids;
 mod interrupt;
+mod listening;
 mod logging;
 mod media_type;
 mod notify;
@@ -27,6 +30,7 @@ mod session_glue;
 mod status;
 mod table;
 mod text;
+mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,17 @@ pub(crate) struct ProfileView {
     transport: Vec<TransportView>,
     store: StoreView,
     queue: QueueView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<ListenView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListenView {
+    smtp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<PasswordView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,6 +139,11 @@ impl From<&Profile> for ProfileView {
                     max: duration(queue.retry_max),
                 },
             },
+            listen: profile.listen.as_ref().map(|listen| ListenView {
+                smtp: listen.smtp.to_string(),
+                user: listen.login.as_ref().map(|login| login.user.clone()),
+                password: listen.login.as_ref().map(|login| password(&login.password)),
+            }),
         }
     }
 }

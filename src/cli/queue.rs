@@ -196,7 +196,7 @@ pub(crate) async fn export(
     result
 }
 
-fn state_name(state: QueueRowState) -> &'static str {
+pub(crate) fn state_name(state: QueueRowState) -> &'static str {
     match state {
         QueueRowState::Queued => "queued",
         QueueRowState::Sending => "sending",

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::access::{OwnSession, Place};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::interrupt::{Interrupts, listen};
+use super::listening::Listening;
 use crate::control::{ControlSocket, serve};
 use crate::mapi::{MapiCode, MapiError, MapiResult};
 use crate::session::Logon;
@@ -60,12 +62,26 @@ pub(crate) async fn run(
             return Err(socket_failure(&place, &error));
         }
     };
+    let mut listening = Listening::default();
+    if let Err(failure) = listening.change(place.listen.as_ref(), console).await {
+        session.shutdown().await;
+        return Err(failure);
+    }
     let mut place = place;
     loop {
         console.note(format_args!("ready: profile {profile}, pid {}", std::process::id()));
         let mut pause = Pause::Stop;
-        serve(&socket, session.service(), async { pause = signals.next().await }).await;
+        let pausing = CancellationToken::new();
+        let paused = async {
+            pause = signals.next().await;
+            pausing.cancel();
+        };
+        tokio::join!(
+            serve(&socket, session.service(), paused),
+            listening.serve(session.service(), pausing.cancelled()),
+        );
         if pause == Pause::Stop {
+            drop(listening);
             // First the socket, then the spool: who finds no socket waits for the spool's lock.
             drop(socket);
             tracing::info!("stopping");
@@ -81,6 +97,9 @@ pub(crate) async fn run(
                 session.shutdown().await;
                 session = reopen(&fresh, &place, console).await?;
                 place = fresh;
+                if let Err(failure) = listening.change(place.listen.as_ref(), console).await {
+                    console.complain(&failure);
+                }
             }
         }
     }

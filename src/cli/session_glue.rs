@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::access::{Opener, OwnSession};
+use super::access::{LOCK_WAIT, Opener, OwnSession};
 use crate::mapi::{MapiError, MapiResult};
 use crate::profile::{Profile, ProfileError};
-use crate::session::{Logon, Service, Session, SessionOptions};
+use crate::session::{
+    FsckReport, FsckRequest, Logon, Service, Session, SessionOptions, fsck_unreadable,
+};
 
 /// How long a message on the wire may take when a command or the daemon ends.
 const GRACE: Duration = Duration::from_secs(10);
@@ -29,6 +31,10 @@ impl Opener for SpoolOpener {
         let profile = self.profile.as_ref().map_err(|error| MapiError::from(error.clone()))?;
         let session = Session::open(profile, options).await?;
         Ok(Box::new(Opened(Arc::new(session))))
+    }
+
+    async fn fsck_unreadable(&self, why: &str, request: FsckRequest) -> MapiResult<FsckReport> {
+        fsck_unreadable(&self.state_folder, why, request, LOCK_WAIT).await
     }
 }
 

@@ -13,7 +13,7 @@ use super::args::{
 use super::console::{Console, Terminal};
 use super::exit::{Exit, Failure};
 use super::queue::Verb;
-use super::{flush, queue, run, send, status};
+use super::{flush, queue, run, send, status, trace};
 use crate::control::fake::{FakeService, entry, row};
 use crate::control::{Client, ControlSocket, serve};
 use crate::mapi::{MapiCode, MapiError, tags};
@@ -127,6 +127,27 @@ async fn the_queue_is_a_table_or_an_array() {
     let empty = place(FakeService::default(), 0);
     let (_, out, _) = said!(true, |c| queue::queue(&empty.place, c, None));
     assert_eq!(out, "[]\n");
+}
+
+#[tokio::test]
+async fn a_trace_is_told_line_by_line_and_steers_no_terminal() {
+    let at = place(FakeService::with_rows(vec![row(1, QueueRowState::Deferred)]), 0);
+    let id = entry(1).to_string();
+    let (_, out, err) = said!(false, |c| trace::trace(&at.place, c, &id));
+    for line in [
+        "message id:   <1@example.org>\n",
+        "to:           bob@example.net (deferred)\n",
+        "2026-01-02T03:04:05Z  submitted?\n",
+        "2026-01-02T03:05:05Z  next attempt (",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+    assert!(err.contains("3 steps in the middle are not kept"), "{err}");
+    let (_, out, _) = said!(true, |c| trace::trace(&at.place, c, &id));
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&told["steps"][0]["step"], &told["left_out"]), (&"submitted".into(), &3.into()));
+    let (answer, _, _) = said!(false, |c| trace::trace(&at.place, c, "<none@x>"));
+    assert_eq!(answer.unwrap_err().exit, Exit::Negative);
 }
 
 #[tokio::test]

@@ -21,13 +21,15 @@ use tokio::net::UnixStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 
+use super::socket::is_allowed;
 use super::wire::{
-    Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, WireError, WireSubmission,
+    Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, TraceQuery, WireError,
+    WireEvent, WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
-    CheckReport, FlushRequest, FlushSummary, NotifyRequest, QueueRow, RawEnvelope, Service,
-    StatusReport, Submission,
+    CheckReport, FlushRequest, FlushSummary, FsckEvents, FsckRequest, NotifyRequest, QueueRow,
+    RawEnvelope, Service, StatusReport, Submission, TraceReport,
 };
 
 /// How long connecting may take.
@@ -183,6 +185,10 @@ async fn dial(path: &Path) -> MapiResult<UnixStream> {
     let shown = path.display();
     let connected = tokio::time::timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await;
     match connected {
+        Ok(Ok(stream)) if !is_allowed(&stream) => Err(MapiError::new(
+            MapiCode::NO_ACCESS,
+            format!("who listens at {shown} is another user; nothing was said to them"),
+        )),
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(MapiError::new(MapiCode::NO_ACCESS, format!("{shown}: {error}")))
@@ -293,6 +299,13 @@ impl Service for Client {
         self.ask(Method::GET, &format!("/v1/queue/{entry}")).await
     }
 
+    async fn trace(&self, id: &str) -> MapiResult<TraceReport> {
+        let body = json_body(&TraceQuery { id: id.to_owned() })?;
+        let request = request(Method::POST, "/v1/trace", body)?;
+        let answer = self.call(request, Repetition::Harmless, Patience::Usual).await?;
+        self.json(answer).await
+    }
+
     async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow> {
         let path = match limit {
             Some(limit) => format!("/v1/queue/{entry}/wait?limit_ms={}", limit.as_millis()),
@@ -345,5 +358,17 @@ impl Service for Client {
         let request = request(Method::POST, "/v1/check", Body::empty())?;
         let answer = self.call(request, Repetition::Harmless, Patience::Endless).await?;
         self.json(answer).await
+    }
+
+    async fn fsck(&self, fsck: FsckRequest) -> MapiResult<FsckEvents> {
+        let request = request(Method::POST, "/v1/fsck", json_body(&fsck)?)?;
+        let answer = self.call(request, Repetition::Harmless, Patience::Usual).await?;
+        Ok(Box::pin(stream::unfold(body_reader(answer), |mut reader| async move {
+            let limit = u64::try_from(LARGEST_ANSWER).unwrap_or(u64::MAX);
+            let mut line = Vec::new();
+            (&mut reader).take(limit).read_until(b'\n', &mut line).await.ok()?;
+            let event: WireEvent = serde_json::from_slice(&line).ok()?;
+            Some((event.into(), reader))
+        })))
     }
 }

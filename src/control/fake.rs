@@ -12,11 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::{
-    CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
-    QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
-    Service, StatusReport, StatusRowView, Submission,
+    CheckReport, Direction, FlushRequest, FlushSummary, FsckEvent, FsckEvents, FsckReport,
+    FsckRequest, InboundMode, InboundState, NotifyRequest, QueueCountsView, QueueRow,
+    QueueRowState, RawEnvelope, RecipientRow, RecipientRowState, Service, StatusReport,
+    StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
 use crate::spi::StatusRowKind;
+use crate::spool::{CheckPhase, CheckProgress, Finding, FindingKind, Remedy};
 
 /// The n-th entry id of the tests.
 pub(crate) fn entry(n: u64) -> EntryId {
@@ -55,6 +57,8 @@ pub(crate) struct FakeService {
     pub(crate) fault: Option<MapiError>,
     /// Waits for ever in `wait`.
     pub(crate) waits_for_ever: bool,
+    /// Whether a check finds something.
+    pub(crate) damaged: bool,
 }
 
 impl FakeService {
@@ -148,6 +152,36 @@ impl Service for FakeService {
         found.cloned().ok_or_else(|| MapiError::new(MapiCode::NOT_FOUND, format!("no {entry}")))
     }
 
+    async fn trace(&self, id: &str) -> MapiResult<TraceReport> {
+        self.called(format!("trace {id}"))?;
+        let found = self.rows.iter().find(|row| row.id == id).cloned();
+        let row = found.ok_or_else(|| MapiError::new(MapiCode::NOT_FOUND, format!("no {id}")))?;
+        Ok(TraceReport {
+            id: row.id,
+            message_id: "<1@example.org>".into(),
+            state: row.state,
+            transport: row.transport,
+            from: row.from,
+            subject: row.subject,
+            size: row.size,
+            submitted: row.submitted.clone(),
+            next_attempt: row.next_attempt,
+            recipients: row.recipients,
+            steps: vec![TraceStep {
+                time: row.submitted,
+                step: TraceStepKind::Submitted,
+                text: "submitted\u{1b}".into(),
+                attempt: None,
+                host: None,
+                tls: None,
+                class: None,
+                replies: Vec::new(),
+                recipients: vec!["bob@example.net".into()],
+            }],
+            left_out: 3,
+        })
+    }
+
     async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow> {
         self.called(format!("wait {entry} {limit:?}"))?;
         if self.waits_for_ever {
@@ -193,6 +227,22 @@ impl Service for FakeService {
     async fn flush(&self, request: FlushRequest) -> MapiResult<FlushSummary> {
         self.called(format!("flush up={} down={}", request.upload, request.download))?;
         Ok(FlushSummary { sent: 3, received: 4, left: 0, troubles: Vec::new() })
+    }
+
+    async fn fsck(&self, request: FsckRequest) -> MapiResult<FsckEvents> {
+        let export = request.export.unwrap_or_default();
+        self.called(format!("fsck {:?} {}", request.mode, export.display()))?;
+        let progress = CheckProgress { phase: CheckPhase::Bodies, done: 7 };
+        let mut report = FsckReport::default();
+        report.check.messages = 5;
+        if self.damaged {
+            let kind = FindingKind::MissingIndex;
+            let (what, detail) = ("waiting/X".to_owned(), "missing".to_owned());
+            report.check.kinds.insert(kind, 1);
+            report.check.findings.push(Finding { kind, what, detail, remedy: Remedy::Repairable });
+        }
+        let report = FsckEvent::Report(Box::new(report));
+        Ok(Box::pin(stream::iter([Ok(FsckEvent::Progress(progress)), Ok(report)])))
     }
 
     async fn check(&self) -> MapiResult<Vec<CheckReport>> {

@@ -1,10 +1,13 @@
 //! Reading the bodies of requests within limits, and what is left of them after a refusal.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::oneshot;
@@ -14,6 +17,12 @@ use tokio::sync::oneshot;
 /// whether the message was taken.
 const MOST_DRAINED: u64 = 1024 * 1024 * 1024;
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long the body of a JSON request may take as a whole.
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long nothing may come of a raw message: a program, or a person, may be writing it.
+const RAW_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// Why a body was not read.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +34,12 @@ pub(super) enum Unread {
 }
 
 /// A body whole, when it has at most `limit` bytes.
-pub(super) async fn read_whole(mut body: Body, limit: usize) -> Result<Vec<u8>, Unread> {
+pub(super) async fn read_whole(body: Body, limit: usize) -> Result<Vec<u8>, Unread> {
+    let read = tokio::time::timeout(BODY_DEADLINE, read_frames(body, limit)).await;
+    read.unwrap_or_else(|_| Err(Unread::Broken("it did not end in time".into())))
+}
+
+async fn read_frames(mut body: Body, limit: usize) -> Result<Vec<u8>, Unread> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Unread::Broken(error.to_string()))?;
@@ -39,11 +53,24 @@ pub(super) async fn read_whole(mut body: Body, limit: usize) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-async fn drain_body(mut body: Body) {
+/// The bytes of a raw message as they come; an error once nothing came for long.
+pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
+    Box::pin(stream::unfold(body.into_data_stream(), |mut rest| async move {
+        let item = match tokio::time::timeout(RAW_DEADLINE, rest.next()).await {
+            Ok(None) => return None,
+            Ok(Some(item)) => item.map_err(io::Error::other),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came for too long")),
+        };
+        Some((item, rest))
+    }))
+}
+
+/// Reads a refused body to its end.
+pub(super) async fn drain_body(mut body: Body) {
     let drained = async {
         let mut left = MOST_DRAINED;
         while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+            let length = frame.data_ref().map_or(0, Bytes::len);
             left = left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX));
             if left == 0 {
                 return;
@@ -70,7 +97,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Lent<R> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    ) -> Poll<io::Result<()>> {
         match &mut self.reader {
             Some(reader) => Pin::new(reader).poll_read(context, buffer),
             None => Poll::Ready(Ok(())),

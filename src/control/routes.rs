@@ -6,23 +6,54 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+use tokio::sync::Semaphore;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::request_body::{Unread, drain, lend, read_whole};
+use super::request_body::{Unread, drain, drain_body, lend, patient, read_whole};
 use super::wire::{
-    Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, WaitQuery,
-    WireError, WireSubmission,
+    Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, TraceQuery,
+    WaitQuery, WireError, WireEvent, WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError};
-use crate::session::{FlushRequest, NotifyRequest, RawEnvelope, Service};
+use crate::session::{FlushRequest, FsckRequest, NotifyRequest, RawEnvelope, Service};
+
+/// Most message objects in memory at the same time; further ones wait unread.
+const MOST_SUBMISSIONS: usize = 4;
+
+/// How long they wait. Together with the draining of what is refused it is less than a client
+/// waits for its answer.
+const PLACE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Daemon {
+    service: Arc<dyn Service>,
+    room: Room,
+}
+
+/// Room for message objects.
+#[derive(Clone)]
+struct Room(Arc<Semaphore>);
+
+impl FromRef<Daemon> for Arc<dyn Service> {
+    fn from_ref(daemon: &Daemon) -> Self {
+        Arc::clone(&daemon.service)
+    }
+}
+
+impl FromRef<Daemon> for Room {
+    fn from_ref(daemon: &Daemon) -> Self {
+        daemon.room.clone()
+    }
+}
 
 type Shared = State<Arc<dyn Service>>;
 type Answer = Result<Response, Refusal>;
@@ -80,15 +111,17 @@ pub(super) fn router(service: Arc<dyn Service>) -> Router {
         .route("/v1/queue/{id}/release", post(release))
         .route("/v1/queue/{id}/retry", post(retry))
         .route("/v1/queue/{id}/content", get(export))
+        .route("/v1/trace", post(trace))
         .route("/v1/retry", post(retry_all))
         .route("/v1/notify", post(notify))
         .route("/v1/flush", post(flush))
         .route("/v1/check", post(check))
+        .route("/v1/fsck", post(fsck))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_path)
         // Each handler reads its body with a limit of its own.
         .layer(DefaultBodyLimit::disable())
-        .with_state(service)
+        .with_state(Daemon { service, room: Room(Arc::new(Semaphore::new(MOST_SUBMISSIONS))) })
 }
 
 async fn no_such_path() -> Refusal {
@@ -113,7 +146,12 @@ async fn watch_status(State(service): Shared) -> Answer {
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
-async fn submit(State(service): Shared, body: Body) -> Answer {
+async fn submit(State(service): Shared, State(room): State<Room>, body: Body) -> Answer {
+    let Ok(_place) = tokio::time::timeout(PLACE_DEADLINE, room.0.acquire()).await else {
+        drain_body(body).await;
+        let words = "too many messages are being handed over at once; try again";
+        return Err(MapiError::new(MapiCode::BUSY, words).into());
+    };
     let submission: WireSubmission = read_json(body, LARGEST_SUBMISSION).await?;
     let entry = service.submit(submission.into()).await?;
     json(&Accepted { id: entry.to_string() })
@@ -121,7 +159,7 @@ async fn submit(State(service): Shared, body: Body) -> Answer {
 
 /// The body is one line of JSON, the envelope, and behind it the message as it is.
 async fn submit_raw(State(service): Shared, body: Body) -> Answer {
-    let mut reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    let mut reader = StreamReader::new(patient(body));
     let limit = u64::try_from(LARGEST_REQUEST).unwrap_or(u64::MAX);
     let mut line = Vec::new();
     let read = (&mut reader).take(limit).read_until(b'\n', &mut line).await;
@@ -190,6 +228,12 @@ async fn export(State(service): Shared, Path(id): Path<String>) -> Answer {
     Ok((kind, Body::from_stream(ReaderStream::new(content))).into_response())
 }
 
+/// A POST, because a `Message-ID` may hold any character.
+async fn trace(State(service): Shared, body: Body) -> Answer {
+    let TraceQuery { id } = read_json(body, LARGEST_REQUEST).await?;
+    json(&service.trace(&id).await?)
+}
+
 async fn notify(State(service): Shared, body: Body) -> Answer {
     let request: NotifyRequest = read_json(body, LARGEST_REQUEST).await?;
     service.notify(request).await?;
@@ -203,6 +247,18 @@ async fn flush(State(service): Shared, body: Body) -> Answer {
 
 async fn check(State(service): Shared) -> Answer {
     json(&service.check().await?)
+}
+
+/// One line of JSON for each event; an error is the last.
+async fn fsck(State(service): Shared, body: Body) -> Answer {
+    let request: FsckRequest = read_json(body, LARGEST_REQUEST).await?;
+    let lines = service.fsck(request).await?.map(|event| {
+        let mut line = serde_json::to_vec(&WireEvent::from(event))?;
+        line.push(b'\n');
+        Ok::<_, serde_json::Error>(line)
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((kind, Body::from_stream(lines)).into_response())
 }
 
 fn done() -> Answer {

@@ -25,6 +25,9 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// The largest head of a request, in bytes.
 const LARGEST_HEAD: usize = 64 * 1024;
 
+/// Most header fields of a request; ours have three.
+const MOST_FIELDS: usize = 32;
+
 /// How long requests in progress may go on once the end has been asked for.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -65,11 +68,16 @@ pub async fn serve(
     }
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, ending: CancellationToken) {
+pub(super) async fn serve_connection(
+    stream: UnixStream,
+    router: Router,
+    ending: CancellationToken,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)
         .max_buf_size(LARGEST_HEAD)
+        .max_headers(MOST_FIELDS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

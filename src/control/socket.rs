@@ -1,7 +1,7 @@
 //! The control socket as a file: who may enter, who made it, who removes it.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +29,9 @@ impl ControlSocket {
         if let Some(folder) = path.parent() {
             make_private_folder(folder)?;
         }
-        if is_answered(path).await {
+        // A link is removed below and never followed.
+        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+        if is_socket && is_answered(path).await {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 "another daemon listens there already",
@@ -74,7 +76,8 @@ impl Drop for ControlSocket {
     }
 }
 
-fn is_allowed(stream: &UnixStream) -> bool {
+/// Whether the process at the other end is of the same user or of root.
+pub(super) fn is_allowed(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| may_enter(peer.uid(), own))
 }
@@ -121,6 +124,20 @@ mod tests {
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
         drop(socket);
+    }
+
+    #[tokio::test]
+    async fn a_link_in_its_place_is_removed_and_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, other) = (temp.path().join("control.sock"), temp.path().join("other"));
+        let elsewhere = std::os::unix::net::UnixListener::bind(&other).unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let socket = ControlSocket::bind(&path).await.unwrap();
+        assert!(std::fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+        assert_eq!(elsewhere.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(socket);
+        assert!(other.exists());
     }
 
     #[tokio::test]

@@ -85,6 +85,10 @@ async fn every_method_reaches_the_service() {
     assert_eq!(client.queue_row(&entry(2)).await.unwrap(), rows[1]);
     assert_eq!(client.wait(&entry(3), None).await.unwrap(), rows[2]);
     client.wait(&entry(3), Some(Duration::from_millis(1500))).await.unwrap();
+    let traced = client.trace(&entry(3).to_string()).await.unwrap();
+    assert_eq!((traced.state, traced.left_out), (QueueRowState::Held, 3));
+    let odd = "<a b/%\u{e9}?&@x>";
+    assert_eq!(client.trace(odd).await.unwrap_err().code(), MapiCode::NOT_FOUND);
     client.cancel(&entry(1)).await.unwrap();
     client.hold(&entry(1)).await.unwrap();
     client.release(&entry(1)).await.unwrap();
@@ -119,6 +123,8 @@ async fn every_method_reaches_the_service() {
             format!("queue_row {third}"),
             format!("wait {third} Some(1.5s)"),
             format!("queue_row {third}"),
+            format!("trace {third}"),
+            format!("trace {odd}"),
             format!("cancel {id}"),
             format!("hold {id}"),
             format!("release {id}"),
@@ -282,6 +288,63 @@ async fn oversized_requests_are_cut_off() {
     let answer = daemon.raw(large.as_bytes()).await;
     assert!(answer.contains("413") && answer.contains("MAPI_E_TOO_BIG"), "{answer}");
     assert!(daemon.fake.calls().is_empty());
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn too_many_fields_are_refused() {
+    let daemon = Daemon::start(FakeService::default()).await;
+    let fields: String = (0..40).map(|number| format!("x{number}: y\r\n")).collect();
+    let answer = daemon.raw(format!("GET /v1/status HTTP/1.1\r\n{fields}\r\n").as_bytes()).await;
+    assert!(answer.contains("431"), "{answer}");
+    assert!(daemon.fake.calls().is_empty());
+    daemon.end().await;
+}
+
+/// The time stands still while anything moves and jumps to the next deadline when nothing does.
+#[tokio::test(start_paused = true)]
+async fn who_is_slow_is_cut_off() {
+    let daemon = Daemon::start(FakeService::default()).await;
+    let begin = |path: &str, part: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 99\r\n\r\n{part}"
+        )
+    };
+    for (request, told) in [
+        ("GET /v1/status HTTP/1.1\r\nhost:".to_owned(), ""),
+        (begin("/v1/notify", "{"), "did not end in time"),
+        (begin("/v1/messages", "{"), "did not end in time"),
+        (begin("/v1/messages/raw", "{"), "nothing came"),
+    ] {
+        let mut stream = UnixStream::connect(daemon.path()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let hour = Duration::from_secs(3600);
+        let read = tokio::time::timeout(hour, stream.read_to_string(&mut answer)).await;
+        read.expect("an end").unwrap();
+        assert!(answer.contains(told), "{request}: {answer}");
+    }
+    assert!(daemon.fake.calls().is_empty(), "{:?}", daemon.fake.calls());
+    daemon.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_messages_wait_for_their_turn_and_nothing_else_does() {
+    let daemon = Daemon::start(FakeService::default()).await;
+    let head = "POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{";
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut stream = UnixStream::connect(daemon.path()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    // All four are being read once a question that came behind them is answered.
+    daemon.client().await.status().await.unwrap();
+    let refused = daemon.client().await.submit(Submission::default()).await.unwrap_err();
+    assert_eq!(refused.code(), MapiCode::BUSY);
+    daemon.client().await.status().await.unwrap();
+    drop(slow);
+    daemon.client().await.submit(Submission::default()).await.unwrap();
     daemon.end().await;
 }
 

@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::mapi::{Attachment, MapiCode, MapiError, MessageData, PropList, Recipient};
-use crate::session::Submission;
+use crate::mapi::{Attachment, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient};
+use crate::session::{FsckEvent, Submission};
 
 /// The largest message object, in bytes of JSON. Attachments are base64 in it.
 pub(super) const LARGEST_SUBMISSION: usize = 128 * 1024 * 1024;
@@ -43,6 +43,32 @@ impl From<WireError> for MapiError {
     }
 }
 
+/// A line of the answer to `fsck`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum WireEvent {
+    Event(FsckEvent),
+    Error(WireError),
+}
+
+impl From<MapiResult<FsckEvent>> for WireEvent {
+    fn from(event: MapiResult<FsckEvent>) -> Self {
+        match event {
+            Ok(event) => WireEvent::Event(event),
+            Err(error) => WireEvent::Error(WireError::from(&error)),
+        }
+    }
+}
+
+impl From<WireEvent> for MapiResult<FsckEvent> {
+    fn from(event: WireEvent) -> Self {
+        match event {
+            WireEvent::Event(event) => Ok(event),
+            WireEvent::Error(error) => Err(error.into()),
+        }
+    }
+}
+
 /// The answer to a submission.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Accepted {
@@ -53,6 +79,13 @@ pub(super) struct Accepted {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Retried {
     pub(super) count: u64,
+}
+
+/// Whose story `POST /v1/trace` asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TraceQuery {
+    /// An entry id, the beginning of one, or a `Message-ID`.
+    pub(super) id: String,
 }
 
 /// The query of `GET /v1/queue`.

@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntryId(Arc<[u8]>);
 
+/// The provider UID of one-off addresses.
+const ONE_OFF_UID: [u8; 16] = [
+    0x81, 0x2B, 0x1F, 0xA4, 0xBE, 0xA3, 0x10, 0x19, 0x9D, 0x6E, 0x00, 0xDD, 0x01, 0x0F, 0x54, 0x02,
+];
+
 impl EntryId {
     /// The longest entry id that is taken, in bytes.
     pub const MAX_LEN: usize = 512;
@@ -31,6 +36,23 @@ impl EntryId {
     /// The entry id of a message of this crate's store.
     pub fn from_ulid(ulid: ulid::Ulid) -> Self {
         EntryId(Arc::from(ulid.to_bytes().as_slice()))
+    }
+
+    /// The entry id of a one-off address: of somebody who is in no address book. Four bytes of
+    /// flags, the UID of one-off addresses, and in UTF-16 the name, the address type and the
+    /// address, each with a zero behind it, as the public documents lay it out.
+    ///
+    /// # Errors
+    /// [`InvalidEntryId`] when it would be longer than [`EntryId::MAX_LEN`].
+    pub fn one_off(name: &str, addr_type: &str, address: &str) -> Result<Self, InvalidEntryId> {
+        // MAPI_ONE_OFF_NO_RICH_INFO and MAPI_ONE_OFF_UNICODE, behind a version of zero.
+        let mut bytes = vec![0, 0, 0, 0];
+        bytes.extend_from_slice(&ONE_OFF_UID);
+        bytes.extend_from_slice(&[0, 0, 0x01, 0x80]);
+        for text in [name, addr_type, address] {
+            bytes.extend(text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+        }
+        Self::from_bytes(&bytes)
     }
 
     /// The bytes.
@@ -132,6 +154,17 @@ mod tests {
             assert_eq!(text.parse::<EntryId>(), Err(InvalidEntryId), "{text}");
         }
         assert_eq!(EntryId::from_bytes(&[1; 513]), Err(InvalidEntryId));
+    }
+
+    #[test]
+    fn one_off_ids_are_laid_out_as_documented() {
+        let id = EntryId::one_off("A", "SMTP", "a@b").unwrap();
+        let bytes = id.as_bytes();
+        assert_eq!(bytes.get(4..20), Some(ONE_OFF_UID.as_slice()));
+        // Version, flags, then "A", "SMTP" and "a@b" in UTF-16, little end first.
+        assert_eq!(bytes.get(20..28), Some([0, 0, 1, 0x80, b'A', 0, 0, 0].as_slice()));
+        assert_eq!(bytes.len(), 24 + 2 * (2 + 5 + 4));
+        assert_eq!(EntryId::one_off(&"x".repeat(300), "SMTP", "a@b"), Err(InvalidEntryId));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod flags;
 mod message;
 mod prop;
 mod recipient;
+mod report;
 mod time;
 
 pub use code::{MapiCode, MapiError, MapiResult};
@@ -22,6 +23,7 @@ pub use flags::{
 pub use message::{Attachment, Importance, MessageData, Priority};
 pub use prop::{PropList, PropTag, PropType, PropValue, tags};
 pub use recipient::{Recipient, RecipientType};
+pub use report::ReportOutcome;
 pub use time::SysTime;
 
 /// The version of the transport provider interface that this crate speaks (LG-2).

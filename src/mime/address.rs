@@ -99,6 +99,10 @@ pub fn check(what: &str, address: &str) -> Result<(), MimeError> {
             false => Err(bad(what, address, "the part behind the @ is no IP address")),
         };
     }
+    // An IP address without its brackets, or what a header would take for a group.
+    if domain.contains([':', '[', ']']) {
+        return Err(bad(what, address, "the part behind the @ is no host name"));
+    }
     check_parts(what, address, address)
 }
 

@@ -84,6 +84,17 @@ fn identities_are_one_mailbox() {
     assert!("Ann".parse::<Mailbox>().is_err());
 }
 
+/// They would pass for an envelope and vanish from the header, where they begin a group.
+#[test]
+fn an_ip_address_needs_its_brackets() {
+    for wrong in ["c@::", "c@::1", "c@2001:db8::1", "c@[::1]", "c@x]", "c@h:25"] {
+        assert!(check("to", wrong).is_err(), "{wrong}");
+    }
+    for right in ["c@[IPv6:::1]", "c@[10.0.0.1]", "c@h"] {
+        check("to", right).unwrap();
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_shown_is_read_back(name in "[ -~äöü€]{0,40}", local in "[a-z0-9.+]{1,20}") {

@@ -2,6 +2,7 @@
 
 use super::address::{AddressList, parse_list};
 use super::encode::decode_text;
+use super::status_report::announces_report;
 use super::{MAX_HEADER, Mailbox, MimeError};
 
 /// One field with its continuation lines.
@@ -227,6 +228,8 @@ pub struct HeaderFacts {
     pub message_id: Option<String>,
     /// Whether there is a `Date`.
     pub has_date: bool,
+    /// Whether it announces a delivery status notification (RFC 3464).
+    pub status_report: bool,
 }
 
 impl HeaderFacts {
@@ -238,6 +241,7 @@ impl HeaderFacts {
             facts.field(&field);
             resent.field(&field, &mut facts.malformed);
         }
+        facts.status_report = announces_report(block);
         facts.resent_from = resent.from;
         facts.resent_recipients = resent.state.seen().then_some(resent.recipients);
         facts

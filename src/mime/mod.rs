@@ -10,20 +10,25 @@ mod error;
 mod header;
 mod normalise;
 mod parse;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod recode;
 pub mod report;
 mod scan;
+mod status_report;
 mod walk;
 
 pub use address::Mailbox;
 pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
+pub(crate) use normalise::date;
 pub use normalise::{Defaults, Normalised, Normaliser};
 pub use parse::{IncomingHeader, ParsedHeader};
 pub use recode::{Accepts, Recoder, Survey, Surveyed, recode, to_seven_bit, to_short_lines};
 pub use report::report;
 pub use scan::{Facts, Octets, Scanner};
+pub use status_report::{StatusAction, StatusOfRecipient, StatusReport, StatusReportReader};
 
 /// The largest header block that is taken, in octets.
 pub const MAX_HEADER: usize = 1024 * 1024;

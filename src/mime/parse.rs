@@ -40,6 +40,16 @@ impl IncomingHeader {
             || new.windows(4).any(|four| four == b"\r\n\r\n");
     }
 
+    /// Whether the header is complete, or too large to be kept whole.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The header block as far as it was kept, and what came with its end.
+    pub fn kept(&self) -> &[u8] {
+        &self.kept
+    }
+
     /// What the header says; never an error, whatever it is made of.
     pub fn parse(&self) -> ParsedHeader {
         ParsedHeader::of(&self.kept)

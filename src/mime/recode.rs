@@ -150,7 +150,7 @@ impl Visitor for Surveyor {
         let parent = entity.parent.and_then(|parent| u32::try_from(parent).ok());
         self.entities.push(Nature { signed: entity.signed, parent, ..Nature::default() });
         self.header.eight_bit |= !block.is_ascii();
-        self.header.impossible |= fields::has_long_line(block);
+        self.header.impossible |= fields::is_unsendable(block);
         self.line = 0;
     }
 
@@ -166,7 +166,8 @@ impl Visitor for Surveyor {
         self.line = 0;
     }
 
-    fn boundary(&mut self, _line: &[u8]) {
+    fn boundary(&mut self, line: &[u8]) {
+        self.between.impossible |= fields::is_unsendable(line);
         self.line = 0;
     }
 
@@ -252,6 +253,12 @@ impl Visitor for Rewriter {
         rewrite.mime_version = entity.message && action != Action::Keep;
         if self.changed {
             rewrite.write(block, &mut self.out);
+            fields::blank_bare_crs(self.out.get_mut(start..).unwrap_or_default());
+            // Fields that were taken as they are may still have lines that are too long.
+            if self.out.get(start..).is_some_and(fields::has_long_line) {
+                let long = self.out.split_off(start);
+                fields::refold(&long, &mut self.out);
+            }
         } else {
             self.out.extend_from_slice(block);
         }
@@ -279,7 +286,15 @@ impl Visitor for Rewriter {
     }
 
     fn boundary(&mut self, line: &[u8]) {
-        self.out.extend_from_slice(line);
+        if fields::is_unsendable(line) {
+            // Behind a boundary there is nothing but space (RFC 2046 section 5.1.1).
+            self.out.extend_from_slice(line.trim_ascii_end());
+            if line.ends_with(b"\n") {
+                self.out.extend_from_slice(b"\r\n");
+            }
+        } else {
+            self.out.extend_from_slice(line);
+        }
         self.column = 0;
     }
 

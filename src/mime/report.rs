@@ -145,14 +145,17 @@ fn words(fields: &ReportFields, original: Original<'_>) -> String {
         ),
     };
     for recipient in &fields.recipients {
-        text.push_str(&format!("\n  {}\n", recipient.mailbox));
+        text.push_str(&format!("\n  {}\n", flat(&recipient.mailbox.to_string())));
         let said = flat(&recipient.diagnostic);
-        let line = match (recipient.remote_mta.is_empty(), said.is_empty()) {
+        let mut line = match (recipient.remote_mta.is_empty(), said.is_empty()) {
             (false, false) => format!("The server {} said: {said}", flat(&recipient.remote_mta)),
             (true, false) => said,
             (false, true) => format!("The server was {}.", flat(&recipient.remote_mta)),
             (true, true) => String::new(),
         };
+        if fields.action == ReportAction::Delivered {
+            line = format!("On {}. {line}", date(recipient.time));
+        }
         for line in wrapped(&line) {
             text.push_str(&format!("    {line}\n"));
         }
@@ -160,6 +163,12 @@ fn words(fields: &ReportFields, original: Original<'_>) -> String {
         if let Some(meaning) = meaning(&status) {
             text.push_str(&format!("    ({status}: {meaning})\n"));
         }
+    }
+    if fields.action == ReportAction::Failed {
+        text.push_str(
+            "\nIf it still matters, see what can be done about the reason, and send the\n\
+             message again.\n",
+        );
     }
     text.push_str(match original {
         Original::Missing => "\nThe message itself is no longer available.\n",
@@ -219,7 +228,8 @@ fn status_part(fields: &ReportFields) -> SinglePart {
             out.field("Remote-MTA", &format!("dns; {}", recipient.remote_mta));
         }
         if !recipient.diagnostic.is_empty() {
-            out.field("Diagnostic-Code", &format!("smtp; {}", recipient.diagnostic));
+            let kind = diagnostic_type(&recipient.diagnostic);
+            out.field("Diagnostic-Code", &format!("{kind}; {}", recipient.diagnostic));
         }
         out.field("Last-Attempt-Date", &date(recipient.time));
     }
@@ -244,6 +254,20 @@ impl Fields {
     }
 }
 
+/// A server's reply begins with its code; what does not is in our own words (RFC 3464 section
+/// 2.3.6).
+fn diagnostic_type(diagnostic: &str) -> &'static str {
+    let mut bytes = diagnostic.bytes();
+    let mut digit = |range: std::ops::RangeInclusive<u8>| {
+        bytes.next().is_some_and(|byte| range.contains(&byte))
+    };
+    let code = digit(b'2'..=b'5') && digit(b'0'..=b'9') && digit(b'0'..=b'9');
+    match code && bytes.next().is_none_or(|byte| matches!(byte, b' ' | b'-')) {
+        true => "smtp",
+        false => "x-postrider",
+    }
+}
+
 /// An address with its type (RFC 3464 section 2.1.2, RFC 6533 section 3).
 fn typed_address(address: &str) -> String {
     if address.is_ascii() {
@@ -251,9 +275,9 @@ fn typed_address(address: &str) -> String {
     }
     let escaped: String = address
         .chars()
-        .map(|c| match c.is_ascii() {
-            true => c.to_string(),
-            false => format!("\\x{{{:X}}}", u32::from(c)),
+        .map(|c| match c {
+            '!'..='~' if !matches!(c, '+' | '=' | '\\') => c.to_string(),
+            _ => format!("\\x{{{:X}}}", u32::from(c)),
         })
         .collect();
     format!("utf-8; {escaped}")
@@ -302,12 +326,23 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
+/// The original, or its header. Those with octets above 127 in the header are of the types of
+/// RFC 6533.
 fn returned_part(original: Original<'_>) -> Option<SinglePart> {
     let (media_type, bytes) = match original {
         Original::Missing => return None,
-        Original::Whole(bytes) if bytes.len() <= MAX_RETURNED => ("message/rfc822", bytes),
+        Original::Whole(bytes) if bytes.len() <= MAX_RETURNED => {
+            match split_header(bytes).is_ascii() {
+                true => ("message/rfc822", bytes),
+                false => ("message/global", bytes),
+            }
+        }
         Original::Whole(bytes) | Original::Beginning(bytes) => {
-            ("text/rfc822-headers", split_header(bytes))
+            let header = split_header(bytes);
+            match header.is_ascii() {
+                true => ("text/rfc822-headers", header),
+                false => ("message/global-headers", header),
+            }
         }
     };
     let encoding = match if bytes.is_ascii() { Octets::SevenBit } else { Octets::EightBit } {

@@ -12,6 +12,7 @@ use super::imap::{Capabilities, Said, told_capabilities};
 use super::imap_reply::{ImapReply, ReplyStatus, Throttle, throttle};
 use super::{
     Channel, Connector, ImapOpened, Mechanism, NetError, NetErrorKind, Phase, SaslError, Stream,
+    conceal,
 };
 
 /// Most questions a server may ask during one AUTHENTICATE.
@@ -58,6 +59,25 @@ pub(crate) enum LoginError {
         /// What it said.
         words: String,
     },
+}
+
+impl LoginError {
+    /// The same without the secret, where the server repeats it.
+    fn concealing(self, user: &str, secret: &SecretString) -> Self {
+        let clean = |words: String| conceal(&words, user, secret);
+        match self {
+            LoginError::Net(error) => {
+                LoginError::Net(NetError { detail: clean(error.detail), ..error })
+            }
+            LoginError::Settings { server, error } => LoginError::Settings { server, error },
+            LoginError::Throttled { server, words, throttle } => {
+                LoginError::Throttled { server, words: clean(words), throttle }
+            }
+            LoginError::Refused { server, words } => {
+                LoginError::Refused { server, words: clean(words) }
+            }
+        }
+    }
 }
 
 /// Which way of logging in worked last, so that a server is not asked twice each time.
@@ -108,7 +128,8 @@ impl Connector {
         let methods = methods(&opened.capabilities, wanted, opened.channel, memory)
             .map_err(|error| LoginError::Settings { server: self.name.clone(), error })?;
         let work = async { Ok(opened.log_in(&methods, user, secret, memory).await) };
-        let told = self.deadlines.bound(Phase::Login, &self.name, work).await??;
+        let told = self.deadlines.bound(Phase::Login, &self.name, work).await?;
+        let told = told.map_err(|error| error.concealing(user, secret))?;
         let capabilities = match told {
             Some(told) => told,
             None => {

@@ -12,6 +12,8 @@ mod imap;
 mod imap_login;
 mod imap_reply;
 mod line;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod sasl;
 mod server;
 mod smtp;
@@ -31,6 +33,6 @@ pub(crate) use imap_login::{LoginError, LoginMemory};
 pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
 pub(crate) use line::for_people;
 pub use sasl::Cleartext;
-pub(crate) use sasl::{Channel, Mechanism, SaslError};
+pub(crate) use sasl::{Channel, Mechanism, SaslError, conceal};
 pub use server::{Fingerprint, Server, TlsMode, Trust};
 pub(crate) use stream::Stream;

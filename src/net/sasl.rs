@@ -145,6 +145,31 @@ impl Mechanism {
     }
 }
 
+/// A server's words without the secret, where it repeats what it was told; some do that in a
+/// refusal, and a refusal goes into logs, status lines and errors.
+pub(crate) fn conceal(words: &str, user: &str, secret: &SecretString) -> String {
+    let plain = secret.expose_secret();
+    let mechanisms =
+        [Mechanism::Plain, Mechanism::Login, Mechanism::XOauth2, Mechanism::OauthBearer];
+    let encoded = mechanisms
+        .into_iter()
+        .flat_map(|mechanism| [0, 1].map(|number| mechanism.response_base64(number, user, secret)))
+        // The user's name alone is no secret, and the empty answer is everywhere.
+        .filter(|form| form.len() > 4 && **form != STANDARD.encode(user));
+    let mut forms: Vec<Zeroizing<String>> = encoded.collect();
+    forms.push(Zeroizing::new(plain.to_owned()));
+    let mut words = words.to_owned();
+    for form in forms {
+        let bare = form.trim_end_matches('=');
+        for form in [form.as_str(), bare].into_iter().filter(|form| !form.is_empty()) {
+            if words.contains(form) {
+                words = words.replace(form, "***");
+            }
+        }
+    }
+    words
+}
+
 fn join(parts: &[&str]) -> Zeroizing<Vec<u8>> {
     // Sized first: a vector that grows leaves copies of the secret behind.
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
@@ -182,6 +207,24 @@ mod tests {
             choose(&["PLAIN"], Some("kerberos"), Encrypted),
             Err(SaslError::Unknown(_))
         ));
+    }
+
+    #[test]
+    fn a_repeated_secret_is_concealed_and_the_rest_is_not() {
+        let secret = SecretString::from("hunter2");
+        let plain = STANDARD.encode("\0ann\0hunter2");
+        for (words, shown) in [
+            ("5.7.8 ann: wrong password", "5.7.8 ann: wrong password"),
+            ("5.7.8 \"hunter2\" is wrong", "5.7.8 \"***\" is wrong"),
+            (&format!("bad response {plain}"), "bad response ***"),
+            (&format!("bad {}", STANDARD.encode("hunter2")), "bad ***"),
+            (&format!("bad {}", STANDARD.encode("hunter2").trim_end_matches('=')), "bad ***"),
+            (&format!("who is {}?", STANDARD.encode("ann")), "who is YW5u?"),
+        ] {
+            assert_eq!(conceal(words, "ann", &secret), shown);
+        }
+        // What stands for the user stays, also where both are the same.
+        assert!(!conceal("hunter2 hunter2", "hunter2", &secret).contains("hunter2"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! From a connection to an SMTP server that is ready for EHLO (RFC 5321, RFC 3207, RFC 8314).
 
 use super::line::{LineStream, for_people};
-use super::{Connector, NetError, NetErrorKind, Phase, Stream, TlsMode};
+use super::{Connector, NetError, NetErrorKind, Phase, Stream, TlsMode, TlsReason};
 
 /// Most lines of one reply.
 const MOST_LINES: usize = 100;
@@ -47,16 +47,32 @@ impl Connector {
         let command = format!("EHLO {helo}\r\n");
         let work = ask(&mut lines, &command);
         let ehlo = self.deadlines.bound(Phase::Handshake, &self.name, work).await?;
-        let offered = ehlo.code == 250
-            && ehlo.lines.iter().skip(1).any(|line| line.trim().eq_ignore_ascii_case("STARTTLS"));
-        if !offered {
+        let offered =
+            ehlo.lines.iter().skip(1).any(|line| line.trim().eq_ignore_ascii_case("STARTTLS"));
+        let refusal = match ehlo.code {
+            250 if offered => None,
+            250 => Some(NetErrorKind::StartTlsNotOffered),
+            // It does not know EHLO, so it does not know STARTTLS.
+            500..=504 => Some(NetErrorKind::StartTlsNotOffered),
+            400..=499 => Some(NetErrorKind::Unavailable),
+            505..=599 => Some(NetErrorKind::Rejected),
+            _ => Some(NetErrorKind::Protocol),
+        };
+        if let Some(kind) = refusal {
             let detail = if ehlo.code == 250 { String::new() } else { ehlo.text() };
-            return Err(NetError::new(NetErrorKind::StartTlsNotOffered, &self.name, detail));
+            return Err(NetError::new(kind, &self.name, detail));
         }
         let work = ask(&mut lines, "STARTTLS\r\n");
         let answer = self.deadlines.bound(Phase::Handshake, &self.name, work).await?;
-        if answer.code != 220 {
-            return Err(NetError::new(NetErrorKind::StartTlsRefused, &self.name, answer.text()));
+        let refusal = match answer.code {
+            220 => None,
+            421 => Some(NetErrorKind::Unavailable),
+            // RFC 3207 section 4: not available for a temporary reason.
+            400..=499 => Some(NetErrorKind::Tls(TlsReason::Other)),
+            _ => Some(NetErrorKind::StartTlsRefused),
+        };
+        if let Some(kind) = refusal {
+            return Err(NetError::new(kind, &self.name, answer.text()));
         }
         let stream = self.upgrade(lines.into_stream(&[])).await?;
         Ok(SmtpOpened { stream: stream.with_ahead(replay.into()), greeting: greeting.lines })

@@ -91,7 +91,10 @@ fn classify(server: &str, error: &io::Error) -> NetError {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 TlsReason::WrongName
             }
-            CertificateError::UnknownIssuer => TlsReason::UnknownIssuer,
+            // An authority of the same name and another key has not signed it either.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                TlsReason::UnknownIssuer
+            }
             CertificateError::Other(other) if other.0.is::<FingerprintMismatch>() => {
                 TlsReason::Fingerprint
             }

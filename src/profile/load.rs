@@ -1,17 +1,20 @@
 //! From the text of a profile to what it says.
 
+use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use super::listen_table::read_listen;
+use super::private::{check_above, is_own};
 use super::reader::{Found, Problem, TableReader};
 use super::transport_table::read_transport;
 use super::{
-    Dirs, Environment, InDoubtProfile, Profile, ProfileError, ProfileName, QueueProfile,
-    StoreProfile,
+    Dirs, Environment, InDoubtProfile, ListenProfile, Profile, ProfileError, ProfileName,
+    QueueProfile, StoreProfile,
 };
 
 /// The largest profile that is read, in bytes.
@@ -29,7 +32,8 @@ impl Profile {
     ///
     /// # Errors
     /// File, line and key of what is missing, not known or impossible; also when others can read
-    /// a file with a password in it.
+    /// a file with a password in it, and when everybody can change or exchange the file, which
+    /// names commands that are run.
     pub fn load(
         dirs: &Dirs,
         name: &ProfileName,
@@ -37,6 +41,7 @@ impl Profile {
     ) -> Result<Self, ProfileError> {
         let file = dirs.profile_file(name);
         let (text, mode) = read_profile_file(&file)?;
+        check_above(&file).map_err(|error| ProfileError::of_file(&file, error.to_string()))?;
         let profile = Self::parse(name.as_str(), &text, &file, environment)?;
         if mode & 0o044 != 0 && profile.has_text_password() {
             return Err(ProfileError::of_file(
@@ -69,6 +74,7 @@ impl Profile {
                 transports: read.transports,
                 store: read.store,
                 queue: read.queue,
+                listen: read.listen,
             })
             .map_err(|problem| ProfileError {
                 file: file.to_owned(),
@@ -90,7 +96,9 @@ pub(super) fn read_profile_file(file: &Path) -> Result<(Zeroizing<String>, u32),
         std::io::ErrorKind::InvalidData => ProfileError::of_file(file, "it is not UTF-8 text"),
         _ => ProfileError::of_file(file, error.to_string()),
     };
-    let opened = std::fs::File::open(file).map_err(failed)?;
+    // A pipe in its place must not keep us waiting.
+    let opened =
+        OpenOptions::new().read(true).custom_flags(no_wait()).open(file).map_err(failed)?;
     let metadata = opened.metadata().map_err(failed)?;
     if !metadata.is_file() || metadata.len() > LARGEST_PROFILE {
         return Err(ProfileError::of_file(file, "it is no file or too large to be a profile"));
@@ -98,7 +106,20 @@ pub(super) fn read_profile_file(file: &Path) -> Result<(Zeroizing<String>, u32),
     let capacity = usize::try_from(metadata.len()).unwrap_or_default();
     let mut text = Zeroizing::new(String::with_capacity(capacity.saturating_add(1)));
     opened.take(LARGEST_PROFILE).read_to_string(&mut text).map_err(failed)?;
+    if metadata.mode() & 0o002 != 0 {
+        let why =
+            "everybody can change it, and it says which commands are run; chmod 600 mends that";
+        return Err(ProfileError::of_file(file, why));
+    }
+    if !is_own(metadata.uid()) && metadata.uid() != 0 {
+        return Err(ProfileError::of_file(file, "it belongs to another user"));
+    }
     Ok((text, metadata.mode()))
+}
+
+/// Opens without waiting for a writer, where a pipe lies in the place of a file.
+pub(super) fn no_wait() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0)
 }
 
 /// Line of a byte, counted from 1.
@@ -112,6 +133,7 @@ struct ReadProfile {
     transports: Vec<super::TransportProfile>,
     store: StoreProfile,
     queue: QueueProfile,
+    listen: Option<ListenProfile>,
 }
 
 fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> {
@@ -129,8 +151,10 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
         None => return Err(root.missing("store", "write [store] and in it maildir = \"~/Mail\"")),
     };
     let queue = root.table("queue")?.map(read_queue).transpose()?.unwrap_or_default();
+    let listen = root.table("listen")?.map(|listen| read_listen(listen, surroundings));
+    let listen = listen.transpose()?;
     root.finish()?;
-    Ok(ReadProfile { default, transports, store, queue })
+    Ok(ReadProfile { default, transports, store, queue, listen })
 }
 
 fn read_transports(

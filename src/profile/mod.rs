@@ -7,9 +7,13 @@ mod address;
 mod catalog;
 mod environment;
 mod error;
+mod listen_table;
 mod load;
 mod model;
 mod paths;
+mod private;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod reader;
 mod secret;
 mod sections;
@@ -23,11 +27,11 @@ pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, Profile, QueueProfile,
-    SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
+    QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
 };
-pub(crate) use paths::make_private_folder;
 pub use paths::{Dirs, ProfileName};
+pub(crate) use private::make_private_folder;
 pub use secret::Password;
 pub use sections::sections;
 pub use server_url::{Protocol, ServerUrl};

@@ -1,5 +1,6 @@
 //! What a profile says, once it is read and found to make sense.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Profile {
     pub store: StoreProfile,
     /// How long and how often sending is tried.
     pub queue: QueueProfile,
+    /// Where mail may be handed over by SMTP; `None` for nowhere.
+    pub listen: Option<ListenProfile>,
 }
 
 /// One transport of a profile.
@@ -114,6 +117,15 @@ pub struct StoreProfile {
     pub sent: bool,
 }
 
+/// Where programs may hand over mail by SMTP.
+#[derive(Clone, Debug)]
+pub struct ListenProfile {
+    /// The port; on a loopback address unless the profile insists.
+    pub smtp: SocketAddr,
+    /// The login that is asked for; `None` lets everybody submit who reaches the port.
+    pub login: Option<Login>,
+}
+
 /// How long and how often sending is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueueProfile {
@@ -157,11 +169,25 @@ impl Profile {
     }
 
     fn text_passwords(&self) -> impl Iterator<Item = &SecretString> {
-        let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
-        let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
-        smtp.chain(imap).filter_map(|login| match &login.password {
+        self.passwords().filter_map(|password| match password {
             Password::Text(text) => Some(text),
             _ => None,
         })
+    }
+
+    /// The environment variables that hold passwords, which no command needs to see.
+    pub(super) fn password_variables(&self) -> Vec<String> {
+        let variable = |password: &Password| match password {
+            Password::Env(name) => Some(name.clone()),
+            _ => None,
+        };
+        self.passwords().filter_map(variable).collect()
+    }
+
+    fn passwords(&self) -> impl Iterator<Item = &Password> {
+        let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
+        let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
+        let listen = self.listen.iter().filter_map(|listen| listen.login.as_ref());
+        smtp.chain(imap).chain(listen).map(|login| &login.password)
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::private::make_private_folder;
 use super::{Environment, ProfileError};
 
 /// The name of a profile. It names a file and a folder, so it is made of letters, digits, `-`,
@@ -103,25 +104,14 @@ impl Dirs {
     /// Makes the state folder of a profile, which only its owner can enter (0700).
     ///
     /// # Errors
-    /// I/O errors, naming the folder.
+    /// When it belongs to another user, or others can write to it or exchange it; I/O errors. The
+    /// folder is named.
     pub fn make_state_folder(&self, name: &ProfileName) -> Result<PathBuf, ProfileError> {
         let folder = self.state_folder(name);
         make_private_folder(&folder)
             .map_err(|error| ProfileError::of_file(&folder, error.to_string()))?;
         Ok(folder)
     }
-}
-
-/// Makes a folder with mode 0700, and those above it, where they are missing; takes away what
-/// others may do in one that is there.
-pub(crate) fn make_private_folder(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let metadata = std::fs::metadata(folder)?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

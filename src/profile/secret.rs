@@ -1,20 +1,22 @@
 //! Where passwords come from: the profile, the environment, a file, a command.
 
 use std::fmt;
+use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use zeroize::Zeroizing;
 
+use super::load::no_wait;
 use crate::spi::{SecretError, SecretSource};
 
 /// The longest secret that is taken, in bytes; OAuth2 tokens reach a few thousand.
@@ -41,6 +43,13 @@ pub enum Password {
 impl Password {
     /// A source that can be asked for each login.
     pub fn source(&self) -> Arc<dyn SecretSource> {
+        self.source_hiding(&[])
+    }
+
+    /// The same, where a command does not see these environment variables: the passwords of
+    /// other logins.
+    pub(super) fn source_hiding(&self, hidden: &[String]) -> Arc<dyn SecretSource> {
+        let hidden = hidden.to_vec();
         match self {
             Password::Text(text) => Arc::new(TextSource(text.clone())),
             Password::Env(name) => Arc::new(EnvSource(name.clone())),
@@ -48,9 +57,10 @@ impl Password {
             Password::Shell(line) => Arc::new(CommandSource::new(
                 vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()],
                 line.clone(),
+                hidden,
             )),
             Password::Program(words) => {
-                Arc::new(CommandSource::new(words.clone(), words.join(" ")))
+                Arc::new(CommandSource::new(words.clone(), words.join(" "), hidden))
             }
         }
     }
@@ -114,7 +124,9 @@ impl SecretSource for FileSource {
 fn read_password_file(path: &Path) -> Result<SecretString, SecretError> {
     let fault = |why: String| SecretError(format!("the password file {}: {why}", path.display()));
     let failed = |error: std::io::Error| fault(error.to_string());
-    let file = std::fs::File::open(path).map_err(failed)?;
+    // A pipe in its place must not keep us waiting.
+    let flags = no_wait();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(fault("it is not a file".into()));
@@ -145,12 +157,14 @@ fn first_line(bytes: &[u8]) -> Result<SecretString, &'static str> {
 struct CommandSource {
     words: Vec<String>,
     shown: String,
+    /// Environment variables it does not see.
+    hidden: Vec<String>,
     deadline: Duration,
 }
 
 impl CommandSource {
-    fn new(words: Vec<String>, shown: String) -> Self {
-        CommandSource { words, shown, deadline: COMMAND_DEADLINE }
+    fn new(words: Vec<String>, shown: String, hidden: Vec<String>) -> Self {
+        CommandSource { words, shown, hidden, deadline: COMMAND_DEADLINE }
     }
 
     fn fault(&self, why: impl fmt::Display) -> SecretError {
@@ -160,12 +174,12 @@ impl CommandSource {
     fn start(&self) -> Result<Child, SecretError> {
         let (program, arguments) =
             self.words.split_first().ok_or_else(|| self.fault("is empty"))?;
-        Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            // What a failing command says may contain what it was to keep.
-            .stderr(Stdio::null())
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.hidden.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -173,6 +187,7 @@ impl CommandSource {
     }
 
     async fn output(&self, child: &mut Child) -> Result<SecretString, SecretError> {
+        let complaint = Complaint::listen(child.stderr.take());
         let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
         if let Some(stdout) = child.stdout.take() {
             let limit = u64::try_from(LONGEST_SECRET).unwrap_or(u64::MAX).saturating_add(1);
@@ -182,7 +197,8 @@ impl CommandSource {
         let status = child.wait().await;
         let status = status.map_err(|error| self.fault(format_args!("was lost: {error}")))?;
         if !status.success() {
-            return Err(self.fault(format_args!("failed ({status}); run it by hand to see why")));
+            let said = complaint.words(&bytes).await;
+            return Err(self.fault(format_args!("failed ({status}){said}")));
         }
         first_line(&bytes).map_err(|why| self.fault(format_args!("was of no use: {why}")))
     }
@@ -206,6 +222,69 @@ impl SecretSource for CommandSource {
                 self.deadline.as_secs_f32()
             ))),
         }
+    }
+}
+
+/// How much of a command's standard error is kept, in bytes.
+const LONGEST_COMPLAINT: usize = 1000;
+
+/// How long the rest of it is waited for once the command has ended: what it left running in the
+/// background may keep the pipe open for ever.
+const COMPLAINT_DEADLINE: Duration = Duration::from_millis(200);
+
+/// What a command says on standard error.
+struct Complaint {
+    kept: Arc<Mutex<Zeroizing<Vec<u8>>>>,
+    reading: tokio::task::JoinHandle<()>,
+}
+
+impl Complaint {
+    fn listen(stderr: Option<ChildStderr>) -> Self {
+        let kept = Arc::new(Mutex::new(Zeroizing::new(Vec::with_capacity(LONGEST_COMPLAINT))));
+        let keeping = Arc::clone(&kept);
+        let reading = tokio::spawn(async move {
+            let Some(mut stderr) = stderr else { return };
+            let mut chunk = Zeroizing::new([0; 512]);
+            while let Ok(read @ 1..) = stderr.read(&mut *chunk).await {
+                let mut kept = keeping.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = LONGEST_COMPLAINT.saturating_sub(kept.len());
+                let part = chunk.get(..read.min(room)).unwrap_or_default();
+                kept.extend_from_slice(part);
+            }
+        });
+        Complaint { kept, reading }
+    }
+
+    /// What was said, fit for the end of an error; without what the command printed on standard
+    /// output, which may be a password.
+    async fn words(mut self, printed: &[u8]) -> String {
+        let _still_open = tokio::time::timeout(COMPLAINT_DEADLINE, &mut self.reading).await;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = Zeroizing::new(String::from_utf8_lossy(&kept).into_owned());
+        for line in String::from_utf8_lossy(printed).lines().map(str::trim) {
+            if !line.is_empty() {
+                text = Zeroizing::new(text.replace(line, "***"));
+            }
+        }
+        let clean: String = text.trim().chars().map(visible).collect();
+        match clean.as_str() {
+            "" => "; run it by hand to see why".to_owned(),
+            words => format!(": {words}"),
+        }
+    }
+}
+
+impl Drop for Complaint {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+fn visible(sign: char) -> char {
+    match sign {
+        '\n' | '\t' => ' ',
+        sign if sign.is_control() => '\u{fffd}',
+        sign => sign,
     }
 }
 
@@ -298,6 +377,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_failing_command_is_quoted_without_what_it_printed() {
+        let ask = |line: &str| ask(Password::Shell(line.into()));
+        let why =
+            ask("echo s3cret; echo 'no key for s3cret\tfound' >&2; exit 2").await.unwrap_err();
+        assert!(why.ends_with("failed (exit status: 2): no key for *** found"), "{why}");
+        let why = ask("yes complaint | head -c 1000000 >&2; exit 1").await.unwrap_err();
+        assert!(why.len() < 1500, "{}", why.len());
+        let why = ask("exit 1").await.unwrap_err();
+        assert!(why.ends_with("run it by hand to see why"), "{why}");
+        // Something that stays behind with the pipe in its hand does not hold anybody up.
+        let began = Instant::now();
+        let why = ask("echo gone >&2; sleep 600 >/dev/null & exit 1").await.unwrap_err();
+        assert!(why.ends_with(": gone") && began.elapsed() < Duration::from_secs(30), "{why}");
+        assert_eq!(ask("echo s3cret; echo careful >&2").await.unwrap(), "s3cret");
+    }
+
+    #[tokio::test]
+    async fn only_the_exit_code_and_the_first_line_count() {
+        let ask = |line: &str| ask(Password::Shell(line.into()));
+        assert_eq!(ask("printf 'one\r\ntwo\n'").await.unwrap(), "one");
+        assert!(ask("echo s3cret; exit 1").await.is_err());
+        assert!(ask("echo s3cret; kill -9 $$").await.unwrap_err().contains("signal"));
+        let words = ["printf", "%s|", "a b", "$(id)", "; id"].map(str::to_owned).to_vec();
+        let program = Password::Program(words).source().secret().await.unwrap();
+        assert_eq!(program.expose_secret(), "a b|$(id)|; id|");
+    }
+
+    #[tokio::test]
+    async fn a_command_does_not_see_the_passwords_of_others() {
+        let name = "CARGO_PKG_NAME".to_owned();
+        let command = Password::Shell("printf %s \"${CARGO_PKG_NAME-hidden}\"".into());
+        let told = command.source_hiding(&[name]).secret().await.unwrap();
+        assert_eq!(told.expose_secret(), "hidden");
+        assert_eq!(ask(command).await.unwrap(), "postrider");
+    }
+
+    #[tokio::test]
     async fn a_hanging_command_is_killed_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
@@ -305,6 +421,7 @@ mod tests {
         let source = CommandSource {
             words: vec!["/bin/sh".into(), "-c".into(), line],
             shown: "pass".into(),
+            hidden: Vec::new(),
             deadline: Duration::from_millis(500),
         };
         let begun = Instant::now();

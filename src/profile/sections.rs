@@ -10,10 +10,16 @@ use crate::spi::{ProfileSection, SectionValue};
 /// One section for each transport of the profile, in transport order, with the keys
 /// `TransportSettings` reads.
 pub fn sections(profile: &Profile) -> Vec<ProfileSection> {
-    profile.transports.iter().map(|transport| section(transport, &profile.queue)).collect()
+    let hidden = profile.password_variables();
+    let section = |transport| section(transport, &profile.queue, &hidden);
+    profile.transports.iter().map(section).collect()
 }
 
-fn section(transport: &TransportProfile, queue: &QueueProfile) -> ProfileSection {
+fn section(
+    transport: &TransportProfile,
+    queue: &QueueProfile,
+    hidden: &[String],
+) -> ProfileSection {
     let mut section = ProfileSection::new();
     section.set("name", text(&transport.name));
     section.set("identity.address", text(&transport.identity.address));
@@ -21,23 +27,25 @@ fn section(transport: &TransportProfile, queue: &QueueProfile) -> ProfileSection
         section.set("identity.name", text(&transport.identity.name));
     }
     if let Some(smtp) = &transport.smtp {
-        set_smtp(&mut section, smtp);
+        set_smtp(&mut section, smtp, hidden);
     }
     if let Some(imap) = &transport.imap {
-        set_imap(&mut section, imap);
+        set_imap(&mut section, imap, hidden);
     }
     set_queue(&mut section, queue);
     section
 }
 
-fn set_smtp(section: &mut ProfileSection, smtp: &SmtpProfile) {
+fn set_smtp(section: &mut ProfileSection, smtp: &SmtpProfile, hidden: &[String]) {
     set_server(section, "smtp", &smtp.server);
-    set_common(section, "smtp", smtp.login.as_ref(), smtp.auth.as_deref(), smtp.connections);
+    set_login(section, "smtp", smtp.login.as_ref(), hidden);
+    set_limits(section, "smtp", smtp.auth.as_deref(), smtp.connections);
 }
 
-fn set_imap(section: &mut ProfileSection, imap: &ImapProfile) {
+fn set_imap(section: &mut ProfileSection, imap: &ImapProfile, hidden: &[String]) {
     set_server(section, "imap", &imap.server);
-    set_common(section, "imap", Some(&imap.login), imap.auth.as_deref(), imap.connections);
+    set_login(section, "imap", Some(&imap.login), hidden);
+    set_limits(section, "imap", imap.auth.as_deref(), imap.connections);
     section.set("imap.mailboxes", SectionValue::List(imap.mailboxes.clone()));
     section.set("imap.push", SectionValue::Switch(imap.push));
     section.set("imap.poll_interval", duration(imap.poll_interval));
@@ -73,17 +81,20 @@ fn set_server(section: &mut ProfileSection, part: &str, server: &Server) {
     }
 }
 
-fn set_common(
+fn set_login(section: &mut ProfileSection, part: &str, login: Option<&Login>, hidden: &[String]) {
+    if let Some(login) = login {
+        section.set(&format!("{part}.user"), text(&login.user));
+        let source = login.password.source_hiding(hidden);
+        section.set(&format!("{part}.password"), SectionValue::Secret(source));
+    }
+}
+
+fn set_limits(
     section: &mut ProfileSection,
     part: &str,
-    login: Option<&Login>,
     auth: Option<&str>,
     connections: Option<u64>,
 ) {
-    if let Some(login) = login {
-        section.set(&format!("{part}.user"), text(&login.user));
-        section.set(&format!("{part}.password"), SectionValue::Secret(login.password.source()));
-    }
     if let Some(mechanism) = auth {
         section.set(&format!("{part}.auth"), text(mechanism));
     }

@@ -5,21 +5,26 @@
 //! of a session is the trait [`Service`], which the control socket's client implements as well.
 
 mod check;
+mod fsck;
 mod options;
 mod queue_view;
 mod service;
 mod status_view;
 mod submit;
+mod trace_lookup;
+mod trace_view;
 mod upkeep;
 
 pub use check::check_profile;
+pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_unreadable};
 pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
     QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
-    Service, StatusReport, StatusRowView, Submission,
+    Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +39,8 @@ use crate::clock::Clock;
 use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
 };
-use crate::profile::{Profile, sections};
-use crate::spi::{MessageStore, NotifyData, ProfileSection};
+use crate::profile::{Profile, make_private_folder, sections};
+use crate::spi::{MessageStore, NotifyData, ProfileSection, ServiceEntry};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
@@ -57,7 +62,11 @@ pub struct Session {
     clock: Arc<dyn Clock>,
     /// Transports of other providers.
     transports: Vec<TransportService>,
+    /// Called for what a transport of the profile lacks (LG-8).
+    configuration: Option<Arc<dyn ServiceEntry>>,
     spool: Arc<dyn Spool>,
+    /// The same, for what only the spool on sled can do.
+    sled: Arc<SledSpool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
     /// Cancelled when the session ends or is dropped.
@@ -77,6 +86,7 @@ impl Session {
     ///
     /// # Errors
     /// `MAPI_E_BUSY` when another process has the spool for longer than the wait allows,
+    /// `MAPI_E_NO_ACCESS` when the state folder belongs to another user or others can change it,
     /// `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`, `MAPI_E_VERSION` for a spool of a newer
     /// version, `MAPI_E_INVALID_PARAMETER` for two transports of one name. A transport that cannot
     /// be logged on is no error: its status row says why.
@@ -84,12 +94,17 @@ impl Session {
         check_names(profile, &options.transports)?;
         let runtime = tokio::runtime::Handle::current();
         let (folder, wait) = (options.state_folder.join("spool"), options.lock_wait);
-        let spool_options = SpoolOptions { lock_wait: wait, ..SpoolOptions::default() };
-        let opened =
-            tokio::task::spawn_blocking(move || SledSpool::open(&folder, spool_options)).await;
-        let spool: Arc<dyn Spool> = Arc::new(
+        let spool_options = SpoolOptions { lock_wait: wait, ..options.spool };
+        let state_folder = options.state_folder.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            make_private_folder(&state_folder).map_err(|error| unusable(&state_folder, &error))?;
+            SledSpool::open(&folder, spool_options).map_err(MapiError::from)
+        });
+        let opened = opened.await;
+        let sled = Arc::new(
             opened.map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))??,
         );
+        let spool = Arc::clone(&sled) as Arc<dyn Spool>;
         let store_options = StoreOptions {
             maildir: profile.store.maildir.clone(),
             sent: profile.store.sent,
@@ -102,7 +117,7 @@ impl Session {
             runtime.clone(),
         )
         .await?;
-        upkeep::reconcile(spool.as_ref(), profile).await?;
+        upkeep::reconcile(spool.as_ref(), profile, options.clock.now()).await?;
         let ending = CancellationToken::new();
         let forget = upkeep::forget(Arc::clone(&spool), Arc::clone(&options.clock), ending.clone());
         drop(runtime.spawn(forget));
@@ -112,7 +127,9 @@ impl Session {
             logon: options.logon,
             clock: options.clock,
             transports: options.transports,
+            configuration: options.configuration,
             spool,
+            sled,
             store,
             running: None,
             _ends_with_us: ending.clone().drop_guard(),
@@ -133,13 +150,13 @@ impl Session {
             .iter()
             .zip(&self.sections)
             .map(|(transport, section)| TransportService {
-                name: transport.name.clone(),
-                provider: Arc::clone(&provider) as _,
                 provider_name: "SMTP/IMAP".to_owned(),
                 section: section.clone(),
                 senders: std::iter::once(transport.identity.address.clone())
                     .chain(transport.aliases.iter().cloned())
                     .collect(),
+                configuration: self.configuration.clone(),
+                ..TransportService::new(&transport.name, Arc::clone(&provider) as _)
             })
             .chain(self.transports.iter().cloned())
             .collect();
@@ -278,6 +295,16 @@ impl Session {
     }
 }
 
+/// Why the state folder cannot be used.
+fn unusable(folder: &Path, error: &std::io::Error) -> MapiError {
+    let code = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => MapiCode::NO_ACCESS,
+        std::io::ErrorKind::StorageFull => MapiCode::NOT_ENOUGH_DISK,
+        _ => MapiCode::DISK_ERROR,
+    };
+    MapiError::new(code, format!("the state folder {}: {error}", folder.display()))
+}
+
 /// Calls name a transport by its name alone, so no two may share one.
 fn check_names(profile: &Profile, others: &[TransportService]) -> MapiResult<()> {
     let mut names: Vec<&str> = profile.transports.iter().map(|one| one.name.as_str()).collect();
@@ -356,6 +383,12 @@ impl Service for Session {
         history.map(|history| queue_view::ended_row(entry, &history)).ok_or_else(|| {
             MapiError::new(MapiCode::NOT_FOUND, format!("there is no message {entry}"))
         })
+    }
+
+    async fn trace(&self, id: &str) -> MapiResult<TraceReport> {
+        let spool = self.spool.as_ref();
+        let entry = trace_lookup::resolve(spool, id).await?;
+        trace_lookup::report(spool, &entry, self.traffic()).await
     }
 
     async fn wait(&self, entry: &EntryId, limit: Option<Duration>) -> MapiResult<QueueRow> {
@@ -459,5 +492,9 @@ impl Service for Session {
 
     async fn check(&self) -> MapiResult<Vec<CheckReport>> {
         check_profile(&self.profile).await
+    }
+
+    async fn fsck(&self, request: FsckRequest) -> MapiResult<FsckEvents> {
+        Ok(fsck::start(Arc::clone(&self.sled), Arc::clone(&self.store), request))
     }
 }

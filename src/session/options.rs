@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::mapi::{LogonFlags, TransportNotify};
+use crate::spi::ServiceEntry;
+use crate::spool::SpoolOptions;
 use crate::spooler::TransportService;
 
 /// Whether and how the transports of a profile are logged on.
@@ -56,6 +58,13 @@ pub struct SessionOptions {
     /// Transports of other providers, logged on behind those of the profile and in this order
     /// (AT-3). Default: none.
     pub transports: Vec<TransportService>,
+    /// How the spool is opened, but for its `lock_wait`, which is that of these options. Default:
+    /// as [`SpoolOptions`] says.
+    pub spool: SpoolOptions,
+    /// Called when the logon of one of the profile's transports answers `MAPI_E_UNCONFIGURED`;
+    /// it may supply what is missing, and the logon is tried once more (LG-8). Default: none, the
+    /// error shows in the status row.
+    pub configuration: Option<Arc<dyn ServiceEntry>>,
 }
 
 impl SessionOptions {
@@ -67,6 +76,8 @@ impl SessionOptions {
             lock_wait: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
             transports: Vec::new(),
+            spool: SpoolOptions::default(),
+            configuration: None,
         }
     }
 
@@ -74,6 +85,13 @@ impl SessionOptions {
     #[must_use]
     pub fn logon(mut self, logon: Logon) -> Self {
         self.logon = logon;
+        self
+    }
+
+    /// The same with a configuration entry for the profile's transports (LG-8).
+    #[must_use]
+    pub fn configuration(mut self, entry: Arc<dyn ServiceEntry>) -> Self {
+        self.configuration = Some(entry);
         self
     }
 

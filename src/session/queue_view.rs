@@ -3,8 +3,8 @@
 use super::{QueueCountsView, QueueRow, QueueRowState, RecipientRow, RecipientRowState};
 use crate::mapi::{EntryId, SysTime, tags};
 use crate::spool::{
-    HistoryEnd, HistoryRecord, OutboxRecord, OutboxState, QueueCounts, QueueRecipient, QueueRecord,
-    QueueState, RecipientState, Reply,
+    FinalDot, HistoryEnd, HistoryRecord, OutboxRecord, OutboxState, QueueCounts, QueueRecipient,
+    QueueRecord, QueueState, RecipientState, Reply,
 };
 
 /// Whether someone works on the queue just now; without, a claimed message is only due again.
@@ -47,7 +47,7 @@ pub(crate) fn ended_row(entry: &EntryId, history: &HistoryRecord) -> QueueRow {
     }
 }
 
-fn queued_row(entry: &EntryId, record: &QueueRecord, traffic: Traffic) -> QueueRow {
+pub(crate) fn queued_row(entry: &EntryId, record: &QueueRecord, traffic: Traffic) -> QueueRow {
     let next = record.scheduled().filter(|_| !matches!(record.state, QueueState::Claimed(_)));
     QueueRow {
         id: entry.to_string(),
@@ -71,7 +71,11 @@ fn queue_state(record: &QueueRecord, traffic: Traffic) -> QueueRowState {
     };
     match record.state {
         QueueState::Due => waiting,
-        QueueState::Claimed(_) if traffic == Traffic::Stopped => waiting,
+        // Nobody works on it: the claim is that of a process that died.
+        QueueState::Claimed(lease) if traffic == Traffic::Stopped => match lease.dot {
+            FinalDot::NotSent => waiting,
+            FinalDot::MayBeOut { .. } => QueueRowState::InDoubt,
+        },
         QueueState::Claimed(_) | QueueState::Done => QueueRowState::Sending,
         QueueState::InDoubt { .. } => QueueRowState::InDoubt,
         QueueState::Held => QueueRowState::Held,
@@ -105,7 +109,11 @@ fn waiting_row(entry: &EntryId, outbox: &OutboxRecord) -> QueueRow {
         submitted: outbox.submitted.to_string(),
         attempts: 0,
         next_attempt,
-        last_error: None,
+        // Why it was set aside.
+        last_error: match outbox.state {
+            OutboxState::Held => props.text(tags::REPORT_TEXT).map(str::to_owned),
+            OutboxState::Waiting { .. } | OutboxState::Deferred { .. } => None,
+        },
         recipients: outbox
             .recipients
             .iter()
@@ -149,7 +157,7 @@ pub(crate) fn counts(counts: QueueCounts, traffic: Traffic) -> QueueCountsView {
 mod tests {
     use super::*;
     use crate::mapi::{Priority, PropList, Recipient, RecipientType};
-    use crate::spool::{BodyId, Envelope, Lease};
+    use crate::spool::{BodyId, Envelope, FinalDot, Lease, Trace};
 
     fn outbox(state: OutboxState) -> OutboxRecord {
         OutboxRecord {
@@ -163,6 +171,8 @@ mod tests {
             object: None,
             content: None,
             size: 10,
+            trace: Trace::default(),
+            reports: Vec::new(),
         }
     }
 
@@ -198,13 +208,14 @@ mod tests {
             subject: "hello".to_owned(),
             message_id: "<1@x>".to_owned(),
             last_error: "451 4.3.0 later".to_owned(),
+            trace: Trace::default(),
         }
     }
 
     #[test]
     fn states_are_those_of_the_product() {
         let entry = EntryId::from_bytes(&[1; 16]).unwrap();
-        let lease = Lease { owner: 1, expires: SysTime::EPOCH };
+        let lease = Lease { owner: 1, expires: SysTime::EPOCH, dot: FinalDot::NotSent };
         let waiting = outbox(OutboxState::Waiting { not_before: SysTime::EPOCH });
         let row = |record: &QueueRecord, traffic| {
             outgoing_row(&entry, &waiting, Some(record), traffic).state

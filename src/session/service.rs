@@ -9,6 +9,7 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
+use super::{FsckEvents, FsckRequest};
 use crate::mapi::{EntryId, MapiResult, MessageData, SysTime};
 
 /// A message object to be sent.
@@ -144,6 +145,106 @@ pub enum RecipientRowState {
     Deferred,
     /// Refused for good.
     Failed,
+}
+
+/// What happened to a message (`trace --json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceReport {
+    /// Entry id.
+    pub id: String,
+    /// `Message-ID` with its angle brackets; empty while it has none.
+    pub message_id: String,
+    /// Where the message stands, or how it ended.
+    pub state: QueueRowState,
+    /// Name of the transport that has it or had it last; empty for none.
+    pub transport: String,
+    /// Reverse-path; empty for the null sender.
+    pub from: String,
+    /// Subject.
+    pub subject: String,
+    /// Bytes.
+    pub size: u64,
+    /// RFC 3339.
+    pub submitted: String,
+    /// RFC 3339; `null` when no attempt is planned.
+    pub next_attempt: Option<String>,
+    /// Each with its outcome.
+    pub recipients: Vec<RecipientRow>,
+    /// What happened, in order. Of a message with a long story the first few steps and the last.
+    pub steps: Vec<TraceStep>,
+    /// How many steps are not kept any more.
+    pub left_out: u32,
+}
+
+/// One thing that happened to a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceStep {
+    /// RFC 3339.
+    pub time: String,
+    /// What happened.
+    pub step: TraceStepKind,
+    /// The same in words.
+    pub text: String,
+    /// Which attempt it belongs to, counted from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// The server, or the host that reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Version of TLS; not there in clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+    /// `PR_MESSAGE_CLASS` of a report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The words of the server, or of the report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replies: Vec<String>,
+    /// The recipients it is about; all when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
+}
+
+/// What happened to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TraceStepKind {
+    /// It was submitted (SP-1).
+    Submitted,
+    /// It is not handed to a transport before this time (OB-19).
+    NotBefore,
+    /// A transport took it (END_DONT_RESEND).
+    Accepted,
+    /// An attempt.
+    Attempt,
+    /// The account could not be used: no server heard of the message.
+    Untried,
+    /// The process ended in the middle of an attempt.
+    Interrupted,
+    /// The reply to the final dot never came.
+    InDoubt,
+    /// A server took responsibility for recipients.
+    Delivered,
+    /// Recipients were refused for good, or given up.
+    Failed,
+    /// Put on hold.
+    Held,
+    /// Let go.
+    Released,
+    /// Made due by the user.
+    Hurried,
+    /// Given back at logoff (TN-18).
+    GivenBack,
+    /// Taken up again.
+    TakenUp,
+    /// A report was put into INBOX (SP-4).
+    Reported,
+    /// A delivery status notification came in (IB-8).
+    StatusReport,
+    /// Cancelled (TN-17).
+    Cancelled,
+    /// It left the queue.
+    Finished,
 }
 
 /// The status table and what belongs to it (`status --json`).
@@ -297,6 +398,14 @@ pub trait Service: Send + Sync {
     /// `MAPI_E_NOT_FOUND`.
     async fn queue_row(&self, entry: &EntryId) -> MapiResult<QueueRow>;
 
+    /// What happened to a message, also 30 days after it ended. `id` is an entry id, the beginning
+    /// of one, or a `Message-ID`; of several messages with one `Message-ID` the latest.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND`; `MAPI_E_INVALID_ENTRYID` for what is no id, and for a beginning that
+    /// several messages share.
+    async fn trace(&self, id: &str) -> MapiResult<TraceReport>;
+
     /// Waits until a message has ended, at most `limit`.
     ///
     /// # Errors
@@ -345,4 +454,11 @@ pub trait Service: Send + Sync {
     /// Logs in to every server of the session's profile on connections of its own (ST-7). A
     /// server that refuses is no error but a report that says so.
     async fn check(&self) -> MapiResult<Vec<CheckReport>>;
+
+    /// Checks the spool, mends and exports it if that is wanted, beside the traffic. The last
+    /// event is the report or an error; dropping the events ends the check.
+    ///
+    /// # Errors
+    /// `MAPI_E_BUSY` while another check runs, `MAPI_E_DISK_ERROR`, `MAPI_E_NOT_ENOUGH_DISK`.
+    async fn fsck(&self, request: FsckRequest) -> MapiResult<FsckEvents>;
 }

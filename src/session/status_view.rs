@@ -8,10 +8,10 @@ use futures_util::stream;
 
 use super::queue_view;
 use super::{InboundMode, InboundState, Logon, Session, StatusReport, StatusRowView};
-use crate::mapi::{MapiResult, StatusCode, SysTime};
+use crate::mapi::{MapiCode, MapiResult, StatusCode, SysTime};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
-use crate::spooler::{StatusSubscription, StatusTable};
+use crate::spooler::{StatusSubscription, StatusTable, stopped_row};
 use crate::transport::Watched;
 
 /// The report as of now.
@@ -58,12 +58,26 @@ impl Watcher {
         self.report.rows = rows.iter().map(row_view).collect();
         self.report.queue = queue_view::counts(self.spool.counts(), self.traffic);
         self.report.last_error = rows.iter().find_map(row_trouble);
+        show_failure(&mut self.report, self.spool.as_ref());
         self.report.clone()
     }
 }
 
+/// A spool that takes nothing more is everybody's trouble: the spooler's row says so.
+fn show_failure(report: &mut StatusReport, spool: &dyn Spool) {
+    let Some(failure) = spool.failure() else { return };
+    let words = format!("{failure} ({})", MapiCode::DISK_ERROR);
+    for row in report.rows.iter_mut().filter(|row| row.kind == StatusRowKind::Spooler) {
+        let code = StatusCode::from_bits_retain(row.status_code) | StatusCode::FAILURE;
+        row.status_code = code.bits();
+        row.flags = code.names();
+        row.status_string.clone_from(&words);
+    }
+    report.last_error = Some(words);
+}
+
 async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusReport> {
-    Ok(StatusReport {
+    let mut report = StatusReport {
         profile: session.profile.name.clone(),
         pid: std::process::id(),
         rows: rows.iter().map(row_view).collect(),
@@ -71,7 +85,9 @@ async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusR
         inbound: mailboxes(session).await?,
         last_error: rows.iter().find_map(row_trouble),
         next_attempt: next_attempt(session).await?.map(|time| time.to_string()),
-    })
+    };
+    show_failure(&mut report, session.spool.as_ref());
+    Ok(report)
 }
 
 /// One sentence for each row in trouble.
@@ -102,20 +118,7 @@ fn row_view(row: &StatusRow) -> StatusRowView {
 /// What the table would hold if the transports were logged on.
 fn stopped_rows(session: &Session) -> Vec<StatusRow> {
     let names = session.profile.transports.iter().map(|transport| transport.name.as_str());
-    (1..)
-        .zip(names)
-        .map(|(row_id, name)| StatusRow {
-            row_id,
-            kind: StatusRowKind::Transport,
-            display_name: name.to_owned(),
-            provider: String::new(),
-            identity_display: String::new(),
-            status_code: StatusCode::empty(),
-            status_string: "not running".to_owned(),
-            resource_methods: Default::default(),
-            resource_flags: Default::default(),
-        })
-        .collect()
+    (1..).zip(names).map(|(row_id, name)| stopped_row(row_id, name)).collect()
 }
 
 async fn mailboxes(session: &Session) -> MapiResult<Vec<InboundState>> {

@@ -16,8 +16,8 @@ use crate::mapi::{
 use crate::profile::Profile;
 use crate::spi::MessageStore;
 use crate::spool::{
-    Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState, QueueRecord,
-    QueueState, Spool, SpoolError,
+    AccountKey, Batch, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
+    QueueRecord, QueueState, Spool, SpoolError, Step, StepKind, Trace,
 };
 
 /// Rows looked at, and written, at once.
@@ -30,39 +30,76 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Brings the rows of Outbox and queue together again. To be called before any transport is
-/// logged on.
+/// logged on. Costs what is to be set right, however long the queue is: both steps find it by
+/// indexes.
 ///
 /// # Errors
 /// Those of the spool.
-pub(super) async fn reconcile(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
-    house_queue(spool, profile).await?;
-    free_outbox(spool).await
+pub(super) async fn reconcile(
+    spool: &dyn Spool,
+    profile: &Profile,
+    now: SysTime,
+) -> MapiResult<()> {
+    house_queue(spool, profile, now).await?;
+    settle_rows(spool).await
 }
 
-/// Every row of the queue gets a transport that exists and a message in the Outbox.
-async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
+/// Every row of the queue gets a transport that exists.
+async fn house_queue(spool: &dyn Spool, profile: &Profile, now: SysTime) -> MapiResult<()> {
+    let senders: BTreeSet<AccountKey> = profile
+        .transports
+        .iter()
+        .filter(|transport| transport.smtp.is_some())
+        .map(|transport| AccountKey::of(&transport.name))
+        .collect();
+    if senders.is_empty() {
+        return Ok(());
+    }
+    for account in spool.queue_accounts().await? {
+        if !senders.contains(&account) {
+            adopt_all(spool, profile, account, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives all messages of an account to transports of the profile.
+async fn adopt_all(
+    spool: &dyn Spool,
+    profile: &Profile,
+    account: AccountKey,
+    now: SysTime,
+) -> MapiResult<()> {
+    loop {
+        let mut batch = Batch::new();
+        for entry in spool.queue_of(account, PAGE).await? {
+            let Some(record) = spool.queue(&entry).await? else { continue };
+            let Some(adopted) = adopted(&record, profile, now) else { continue };
+            let (from, to) = (&record.transport, &adopted.transport);
+            tracing::warn!(%entry, %from, %to, "A queued message changes its transport");
+            let expect = Expect::Revision(record.revision);
+            batch.push(Op::PutQueue { entry, record: Box::new(adopted), expect });
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        spool.commit(batch).await?;
+    }
+}
+
+/// Every row of the queue gets its message in the Outbox, and what the Outbox calls deferred and
+/// no transport has is handed over again, and answered from the history where there is one.
+async fn settle_rows(spool: &dyn Spool) -> MapiResult<()> {
     let mut after: Option<EntryId> = None;
     loop {
-        let page = spool.queue_page(after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let page = spool.unsettled_page(after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         let mut batch = Batch::new();
-        for (entry, record) in page {
-            let adopted = adopted(&record, profile);
-            if spool.outbox(&entry).await?.is_none() {
-                let transport = adopted.as_ref().map_or(&record, |adopted| adopted);
-                tracing::warn!(%entry, "A queued message had lost its row in the Outbox");
-                batch.push(Op::PutOutbox {
-                    entry: entry.clone(),
-                    record: Box::new(outbox_of(transport)),
-                    expect: Expect::Absent,
-                });
-            }
-            if let Some(adopted) = adopted {
-                let (from, to) = (&record.transport, &adopted.transport);
-                tracing::warn!(%entry, %from, %to, "A queued message changes its transport");
-                let expect = Expect::Revision(record.revision);
-                batch.push(Op::PutQueue { entry, record: Box::new(adopted), expect });
+        for entry in page {
+            let (outbox, queue) = (spool.outbox(&entry).await?, spool.queue(&entry).await?);
+            if let Some((record, expect)) = settled(&entry, outbox, queue) {
+                batch.push(Op::PutOutbox { entry, record: Box::new(record), expect });
             }
         }
         if !batch.is_empty() {
@@ -71,9 +108,35 @@ async fn house_queue(spool: &dyn Spool, profile: &Profile) -> MapiResult<()> {
     }
 }
 
+/// The Outbox row that fits the row of the queue, where there is another.
+fn settled(
+    entry: &EntryId,
+    outbox: Option<OutboxRecord>,
+    queue: Option<QueueRecord>,
+) -> Option<(OutboxRecord, Expect)> {
+    let Some(mut record) = outbox else {
+        tracing::warn!(%entry, "A queued message had lost its row in the Outbox");
+        return queue.map(|queue| (outbox_of(&queue), Expect::Absent));
+    };
+    let OutboxState::Deferred { transport } = &record.state else { return None };
+    record.state = match queue {
+        // A logoff gives a message back in two steps, the transport's first: after a crash
+        // between them nobody else would hand it over again (TN-18).
+        Some(queue) if queue.state != QueueState::Parked => {
+            if queue.transport == *transport {
+                return None;
+            }
+            OutboxState::Deferred { transport: queue.transport }
+        }
+        Some(_) | None => OutboxState::Waiting { not_before: SysTime::EPOCH },
+    };
+    let expect = Expect::Revision(record.revision);
+    Some((record, expect))
+}
+
 /// The row with another transport, when its own is not in the profile or does not send any more:
 /// the one whose sender it has, else the first that sends.
-fn adopted(record: &QueueRecord, profile: &Profile) -> Option<QueueRecord> {
+fn adopted(record: &QueueRecord, profile: &Profile, now: SysTime) -> Option<QueueRecord> {
     let mut senders = profile.transports.iter().filter(|transport| transport.smtp.is_some());
     if senders.clone().any(|transport| transport.name == record.transport) {
         return None;
@@ -83,7 +146,9 @@ fn adopted(record: &QueueRecord, profile: &Profile) -> Option<QueueRecord> {
         is_own(&transport.identity.address) || transport.aliases.iter().any(is_own)
     });
     let transport = own.or_else(|| senders.next())?.name.clone();
-    Some(QueueRecord { transport, ..record.clone() })
+    let mut adopted = QueueRecord { transport: transport.clone(), ..record.clone() };
+    adopted.trace.push(Step { at: now, what: StepKind::Accepted { transport } });
+    Some(adopted)
 }
 
 /// A message of the Outbox from all that its transport knows of it.
@@ -108,40 +173,8 @@ fn outbox_of(record: &QueueRecord) -> OutboxRecord {
         object: None,
         content: Some(record.body),
         size: record.size,
-    }
-}
-
-/// What the Outbox calls deferred and no transport has is handed over again, and answered from
-/// the history where there is one.
-async fn free_outbox(spool: &dyn Spool) -> MapiResult<()> {
-    let mut after: Option<EntryId> = None;
-    loop {
-        let page = spool.outbox_page(after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        after = Some(last.clone());
-        let mut batch = Batch::new();
-        for (entry, mut record) in page {
-            let OutboxState::Deferred { transport } = &record.state else { continue };
-            let queue = spool.queue(&entry).await?;
-            let state = match queue {
-                None => OutboxState::Waiting { not_before: SysTime::EPOCH },
-                // A logoff gives a message back in two steps, the transport's first: after a crash
-                // between them nobody else would hand it over again (TN-18).
-                Some(queue) if queue.state == QueueState::Parked => {
-                    OutboxState::Waiting { not_before: SysTime::EPOCH }
-                }
-                Some(queue) if queue.transport != *transport => {
-                    OutboxState::Deferred { transport: queue.transport }
-                }
-                Some(_) => continue,
-            };
-            record.state = state;
-            let expect = Expect::Revision(record.revision);
-            batch.push(Op::PutOutbox { entry, record: Box::new(record), expect });
-        }
-        if !batch.is_empty() {
-            spool.commit(batch).await?;
-        }
+        trace: Trace::default(),
+        reports: Vec::new(),
     }
 }
 
@@ -220,6 +253,7 @@ pub(super) async fn cancel_unowned(
             subject: record.subject.clone(),
             message_id: record.message_id.clone(),
             size: record.size,
+            trace: record.trace.clone(),
         };
         let expect = Expect::Revision(record.revision);
         let batch = Batch::new()
@@ -241,4 +275,81 @@ pub(super) async fn cancel_unowned(
 
 fn sent_already(entry: &EntryId) -> MapiError {
     MapiError::new(MapiCode::UNABLE_TO_ABORT, format!("{entry} was sent already"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::mapi::Priority;
+    use crate::profile::Environment;
+    use crate::spool::{Envelope, SledSpool, SpoolOptions};
+
+    fn entry(number: u64) -> EntryId {
+        EntryId::from_ulid(ulid::Ulid::from_parts(1_700_000_000_000, number.into()))
+    }
+
+    fn profile() -> Profile {
+        let text = "[[transport]]\nname = \"work\"\nidentity = \"a@b.org\"\n[transport.smtp]\n\
+                    host = \"localhost\"\nuser = \"a\"\npassword = \"x\"\n";
+        let file = std::path::Path::new("/nowhere/test.toml");
+        Profile::parse("test", text, file, &Environment::empty()).unwrap()
+    }
+
+    /// So many messages with a transport, and some whose rows do not fit together.
+    async fn fill(spool: &SledSpool, messages: u64, orphans: u64) {
+        let mut body = spool.new_body(None).await.unwrap();
+        body.write(b"text").await.unwrap();
+        let body = body.finish().await.unwrap();
+        let id = body.id();
+        let mut batch = Batch::new().with_body(body);
+        for number in 0..messages + orphans {
+            let record = QueueRecord {
+                revision: 0,
+                transport: "work".to_owned(),
+                state: QueueState::Due,
+                priority: Priority::Normal,
+                submitted: SysTime::EPOCH,
+                expires: SysTime::MAX,
+                due: SysTime::MAX,
+                attempts: 0,
+                envelope: Envelope::default(),
+                body: id,
+                size: 4,
+                subject: String::new(),
+                message_id: String::new(),
+                last_error: String::new(),
+            };
+            let (entry, expect) = (entry(number), Expect::Absent);
+            if number < messages {
+                let record = Box::new(outbox_of(&record));
+                batch.push(Op::PutOutbox { entry: entry.clone(), record, expect });
+            }
+            batch.push(Op::PutQueue { entry, record: Box::new(record), expect });
+        }
+        spool.commit(batch).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_open_costs_what_is_unsettled_and_not_what_waits() {
+        let mut costs = Vec::new();
+        for messages in [10, 1_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let options = SpoolOptions { reserve: 0, ..SpoolOptions::default() };
+            let spool = SledSpool::open(folder.path(), options).unwrap();
+            fill(&spool, messages, 3).await;
+            let before = spool.reads();
+            reconcile(&spool, &profile()).await.unwrap();
+            costs.push(spool.reads() - before);
+            let found = spool.outbox_page(None, usize::MAX).await.unwrap().len();
+            assert_eq!(
+                u64::try_from(found).unwrap(),
+                messages + 3,
+                "each has its Outbox row again"
+            );
+            assert_eq!(spool.unsettled_page(None, 9).await.unwrap(), []);
+        }
+        let same = costs.windows(2).all(|pair| pair.first() == pair.last());
+        assert!(same && costs.iter().all(|cost| *cost < 100), "{costs:?}");
+    }
 }

@@ -144,7 +144,9 @@ pub trait XpLogon: Send + Sync {
     ) -> MapiResult<()>;
 
     /// Takes a message for delivery (spec section 5). The reference is set before the message is
-    /// touched (OB-1) and lives until [`XpLogon::end_message`] returns (OB-2).
+    /// touched (OB-1) and lives until [`XpLogon::end_message`] returns (OB-2). A cancel by it stops
+    /// the message at once, also before EndMessage is called (TN-14); until it is set the value 0
+    /// names the call, from the moment at which this has returned its future (TN-15).
     ///
     /// With `BEGIN_DEFERRED` the outcome of a deferred message is reported (OB-11).
     ///
@@ -172,7 +174,8 @@ pub trait XpLogon: Send + Sync {
     async fn poll(&self) -> MapiResult<Incoming>;
 
     /// Fills `message` with the next one waiting and saves it (IB-2); with nothing to hand over
-    /// it returns without saving (IB-3). Several may run at once; each has its own reference.
+    /// it returns without saving (IB-3). Several may run at once; each has its own reference, and
+    /// until it is set the value 1 names the call (TN-15).
     ///
     /// # Errors
     /// `MAPI_E_CANCEL` (TN-14), the errors of the message object, `MAPI_E_NETWORK_ERROR`; the

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::mapi::{
-    FlushFlags, MapiResult, ResourceFlags, ResourceMethods, StatusCode, ValidateFlags,
+    EntryId, FlushFlags, MapiResult, ResourceFlags, ResourceMethods, StatusCode, ValidateFlags,
 };
 
 /// Which resource a row is about (`PR_RESOURCE_TYPE`).
@@ -24,6 +24,10 @@ pub struct StatusColumns {
     pub display_name: Option<String>,
     /// `PR_IDENTITY_DISPLAY`.
     pub identity_display: Option<String>,
+    /// `PR_IDENTITY_ENTRYID`; see [`EntryId::one_off`].
+    pub identity_entry_id: Option<EntryId>,
+    /// `PR_IDENTITY_SEARCH_KEY`: address type, colon and address in capitals, and a zero byte.
+    pub identity_search_key: Option<Vec<u8>>,
     /// `PR_STATUS_CODE`.
     pub status_code: Option<StatusCode>,
     /// `PR_STATUS_STRING`, for people.
@@ -37,6 +41,10 @@ pub struct StatusColumns {
 pub struct StatusRow {
     /// `PR_ROWID`: unique in the session.
     pub row_id: u32,
+    /// `PR_ENTRYID`: what the row's status object is opened by, as long as the session lasts.
+    pub entry_id: EntryId,
+    /// `PR_INSTANCE_KEY`: tells this row from one that had its place before.
+    pub instance_key: Vec<u8>,
     /// `PR_RESOURCE_TYPE`.
     pub kind: StatusRowKind,
     /// `PR_DISPLAY_NAME`.
@@ -45,6 +53,10 @@ pub struct StatusRow {
     pub provider: String,
     /// `PR_IDENTITY_DISPLAY`; empty without an identity.
     pub identity_display: String,
+    /// `PR_IDENTITY_ENTRYID`; `None` without an identity.
+    pub identity_entry_id: Option<EntryId>,
+    /// `PR_IDENTITY_SEARCH_KEY`; empty without an identity.
+    pub identity_search_key: Vec<u8>,
     /// `PR_STATUS_CODE`.
     pub status_code: StatusCode,
     /// `PR_STATUS_STRING`.
@@ -53,6 +65,21 @@ pub struct StatusRow {
     pub resource_methods: ResourceMethods,
     /// `PR_RESOURCE_FLAGS`.
     pub resource_flags: ResourceFlags,
+}
+
+impl StatusRow {
+    /// `PR_OBJECT_TYPE` of every row: `MAPI_STATUS`.
+    pub const OBJECT_TYPE: u32 = 10;
+}
+
+impl StatusRowKind {
+    /// `PR_RESOURCE_TYPE` as the public header numbers it.
+    pub const fn number(self) -> u32 {
+        match self {
+            StatusRowKind::Transport => 36,
+            StatusRowKind::Spooler => 37,
+        }
+    }
 }
 
 /// What `OpenStatusEntry` gives (`IMAPIStatus`, ST-6).
@@ -67,11 +94,15 @@ pub trait StatusObject: Send + Sync {
     /// `MAPI_E_BUSY`, `MAPI_E_NO_SUPPORT`.
     async fn validate_state(&self, flags: ValidateFlags) -> MapiResult<()>;
 
-    /// Flushes (FL-1).
+    /// Flushes (FL-1). `target` is for the spooler's own object: the entry id of the row of the
+    /// one transport that is to be flushed, `None` for all (FL-7). To the object of a transport
+    /// it is reserved (FL-6).
     ///
     /// # Errors
-    /// `MAPI_E_NO_SUPPORT`, `MAPI_E_END_OF_SESSION`.
-    async fn flush_queues(&self, flags: FlushFlags) -> MapiResult<()>;
+    /// `MAPI_E_NO_SUPPORT`, `MAPI_E_END_OF_SESSION`, `MAPI_E_UNKNOWN_FLAGS`;
+    /// `MAPI_E_INVALID_PARAMETER` for a target where it is reserved, `MAPI_E_NOT_FOUND` for one
+    /// that nobody knows.
+    async fn flush_queues(&self, target: Option<&EntryId>, flags: FlushFlags) -> MapiResult<()>;
 
     /// Shows a settings dialog.
     ///

@@ -47,6 +47,19 @@ pub struct Report {
     pub original_props: PropList,
 }
 
+/// What the host tells its store about a message on its way, for who asks later what happened to
+/// it.
+#[derive(Clone, Copy, Debug)]
+pub enum OutgoingNote<'a> {
+    /// A transport ended what it had of the message.
+    SentBy {
+        /// Its name.
+        transport: &'a str,
+    },
+    /// What became of recipients, whether or not a report was asked for.
+    Outcomes(&'a [RecipientReport]),
+}
+
 /// The store of a session.
 #[async_trait]
 pub trait MessageStore: Send + Sync {
@@ -102,6 +115,21 @@ pub trait MessageStore: Send + Sync {
     /// # Errors
     /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_DISK_ERROR`.
     async fn set_deferred(&self, entry: &EntryId, transport: Option<&str>) -> MapiResult<()>;
+
+    /// Asks the store to look whether what it has of a message is damaged, and if so to keep it from
+    /// being handed over until somebody has seen to it. Returns whether it did. A store that
+    /// cannot tell does nothing, which is the default.
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_IN_QUEUE`, `MAPI_E_DISK_ERROR`.
+    async fn set_aside_if_damaged(&self, entry: &EntryId) -> MapiResult<bool> {
+        let _ = entry;
+        Ok(false)
+    }
+
+    /// Notes what happened to a message. Returns at once; a store that keeps no history forgets
+    /// it, and so may any store before [`MessageStore::finished_msg`].
+    fn note(&self, _entry: &EntryId, _note: OutgoingNote<'_>) {}
 
     /// Ends a message that was sent: unlock, sent copy, removal (OB-16). Harmless when repeated.
     ///

@@ -54,8 +54,11 @@ pub trait Support: Send + Sync {
     /// `SENTDEFERRED` comes with the entry id of the message (OB-11).
     fn spooler_notify(&self, flags: SpoolerNotify, entry: Option<&EntryId>);
 
-    /// Lets others work during something long (OB-18).
-    async fn spooler_yield(&self) -> Yield;
+    /// Lets others work during something long (OB-18), such as the conversion of a large message
+    /// in SubmitMessage. `entry` is the message the work is about, if it is about one: several
+    /// calls may run at once, and the answer is about that message. The host also takes each call
+    /// as a sign that the one it comes from has not come to a standstill.
+    async fn spooler_yield(&self, entry: Option<&EntryId>) -> Yield;
 
     /// Makes or merges the status row; subscribers have it before this returns (ST-2, ST-5).
     ///

@@ -3,7 +3,7 @@
 use super::bodies::StagedFile;
 use super::{
     AccountKey, BodyId, CursorRecord, FetchedRecord, HistoryRecord, Origin, OutboxRecord,
-    QueueRecord,
+    QueueRecord, Step,
 };
 use crate::mapi::EntryId;
 
@@ -54,7 +54,8 @@ pub enum Op {
         /// The condition.
         expect: Expect,
     },
-    /// Puts the history of a message.
+    /// Puts the history of a message. The steps of a history that is there already, and those of
+    /// an Outbox row that goes, are taken over.
     PutHistory {
         /// Its key.
         entry: EntryId,
@@ -65,6 +66,14 @@ pub enum Op {
     DeleteHistory {
         /// Its key.
         entry: EntryId,
+    },
+    /// Adds a step to the history of a message or, while there is none, to its Outbox row. Of a
+    /// message that is neither, nothing is kept.
+    AddStep {
+        /// Its key.
+        entry: EntryId,
+        /// The step.
+        step: Box<Step>,
     },
     /// Puts the cursor of a mailbox.
     PutCursor {
@@ -179,6 +188,11 @@ impl Batch {
     pub fn with_body(mut self, body: StagedBody) -> Self {
         self.bodies.push(body);
         self
+    }
+
+    /// The changes, for a spool that stands before another.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
     }
 
     /// Whether there is nothing to do.

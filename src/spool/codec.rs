@@ -106,6 +106,12 @@ pub(super) fn overflow_rows(head: &[u8]) -> u16 {
     }
 }
 
+/// Whether an overflow row is of the same writing as a head.
+pub(super) fn belongs(head: &[u8], part: &[u8]) -> bool {
+    let nonce = head.get(3..3 + NONCE);
+    nonce.is_some() && part.get(..NONCE) == nonce
+}
+
 /// All bytes of the record at `key` with this head.
 pub(super) fn join(rows: &impl Rows, key: &[u8], head: IVec) -> Result<IVec, ReadError> {
     if head.first().is_none_or(|format| format & CONTINUED == 0) {

@@ -25,6 +25,9 @@ pub enum SpoolError {
         /// The reason.
         source: std::io::Error,
     },
+    /// The tree itself cannot be opened.
+    #[error("the spool cannot be read: {0}")]
+    Unreadable(String),
     /// Something stored is missing or damaged.
     #[error("{0}")]
     Corrupt(String),
@@ -42,6 +45,12 @@ pub enum SpoolError {
         /// The newest this program knows.
         known: u32,
     },
+    /// Another check of the spool runs.
+    #[error("another check of the spool is running")]
+    Checking,
+    /// A check was ended before it was through.
+    #[error("the check was ended")]
+    Abandoned,
     /// The spool was closed.
     #[error("the spool is closed")]
     Closed,
@@ -52,22 +61,36 @@ impl SpoolError {
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         SpoolError::Io { what: what.into(), source }
     }
+
+    /// Whether there was no room.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            SpoolError::DiskFull { .. } => true,
+            SpoolError::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            _ => false,
+        }
+    }
+
+    /// The code by which the contract names it.
+    pub fn code(&self) -> MapiCode {
+        match self {
+            SpoolError::Conflict(_) => MapiCode::OBJECT_CHANGED,
+            SpoolError::DiskFull { .. } => MapiCode::NOT_ENOUGH_DISK,
+            full if full.is_full_disk() => MapiCode::NOT_ENOUGH_DISK,
+            SpoolError::Io { .. } | SpoolError::Unknown(_) => MapiCode::DISK_ERROR,
+            SpoolError::Unreadable(_) => MapiCode::CORRUPT_STORE,
+            SpoolError::Corrupt(_) => MapiCode::CORRUPT_DATA,
+            SpoolError::Locked | SpoolError::Checking => MapiCode::BUSY,
+            SpoolError::Abandoned => MapiCode::USER_CANCEL,
+            SpoolError::NewerSchema { .. } => MapiCode::VERSION,
+            SpoolError::Closed => MapiCode::END_OF_SESSION,
+        }
+    }
 }
 
 impl From<SpoolError> for MapiError {
     fn from(error: SpoolError) -> Self {
-        let code = match &error {
-            SpoolError::Conflict(_) => MapiCode::OBJECT_CHANGED,
-            SpoolError::DiskFull { .. } => MapiCode::NOT_ENOUGH_DISK,
-            SpoolError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                MapiCode::NOT_ENOUGH_DISK
-            }
-            SpoolError::Io { .. } | SpoolError::Unknown(_) => MapiCode::DISK_ERROR,
-            SpoolError::Corrupt(_) => MapiCode::CORRUPT_DATA,
-            SpoolError::Locked => MapiCode::BUSY,
-            SpoolError::NewerSchema { .. } => MapiCode::VERSION,
-            SpoolError::Closed => MapiCode::END_OF_SESSION,
-        };
-        MapiError::new(code, error.to_string())
+        MapiError::new(error.code(), error.to_string())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-use super::bodies::{BodyFolder, remove_if_there, sync_dir};
+use super::bodies::BodyFolder;
 use super::body_row::file_name;
 use super::{BodyId, SpoolError, keys};
 
@@ -15,7 +15,7 @@ use super::{BodyId, SpoolError, keys};
 #[derive(Debug, Default)]
 pub(super) struct Job {
     /// Names in `staging/` of files that have a row now.
-    pub(super) markers: Vec<PathBuf>,
+    pub(super) markers: Vec<String>,
     /// Body files that have no row any more.
     pub(super) gone: Vec<(BodyId, u64)>,
 }
@@ -83,12 +83,12 @@ fn work(folder: &BodyFolder, orders: &Receiver<Job>, report: &Sender<Vec<u8>>) {
 /// open, which finds the marker or the tombstone.
 fn sweep(folder: &BodyFolder, job: &Job) -> Vec<Vec<u8>> {
     for marker in &job.markers {
-        if let Err(error) = remove_if_there(marker) {
+        if let Err(error) = folder.unstage(marker) {
             tracing::warn!(%error, "a name in staging/ stays until the next start");
         }
     }
     let mut unlinked = Vec::new();
-    let mut folders = BTreeSet::new();
+    let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
     for (body, number) in &job.gone {
         match folder.unlink(*body, *number) {
             Ok(touched) => {
@@ -98,7 +98,7 @@ fn sweep(folder: &BodyFolder, job: &Job) -> Vec<Vec<u8>> {
             Err(error) => tracing::warn!(%error, "a body file stays until the next start"),
         }
     }
-    match folders.iter().try_for_each(|folder| sync_dir(folder)) {
+    match folders.iter().try_for_each(|touched| folder.sync(touched)) {
         Ok(()) => unlinked,
         Err(error) => {
             tracing::warn!(%error, "removed body files may come back until the next start");

@@ -5,17 +5,22 @@
 //! | --- | --- | --- |
 //! | `o` | outbox / E | [`OutboxRecord`](super::OutboxRecord) |
 //! | `w` | waiting / E | empty; index of outbox rows that wait |
+//! | `e` | deferred / E | empty; index of outbox rows that are with a transport |
+//! | `u` | unsettled / E | empty; index of messages whose outbox and queue rows do not fit together |
 //! | `q` | queue / E | [`QueueRecord`](super::QueueRecord) |
 //! | `d` | due / account 8, lane 1, time 8, E | empty; index of queue rows with a schedule |
 //! | `f` | done / account 8, E | empty; index of queue rows the servers are finished with |
+//! | `l` | claimed / account 8, E | empty; index of queue rows that somebody works on |
+//! | `s` | still / account 8, E | empty; index of queue rows that are neither scheduled nor done |
 //! | `h` | history / E | [`HistoryRecord`](super::HistoryRecord) |
 //! | `t` | ended / time 8, E | empty; index of histories |
+//! | `k` | message id / digest 16, E | empty; index of queue rows and histories by Message-ID |
 //! | `b` | body / digest 32 | [`BodyRow`](super::body_row::BodyRow): users, size and place |
 //! | `i` | inline / slot 8 | format byte, then the bytes of a small body |
 //! | `g` | gone / name of a body file | empty; the file has no row any more and is to be unlinked |
 //! | `c` | cursor / account 8, mailbox | [`CursorRecord`](super::CursorRecord) |
 //! | `r` | delivered / account 8, mailbox hash 8, digest 16 | a count |
-//! | `u` | fetched / account 8, mailbox hash 8, UIDVALIDITY 4, UID 4 | [`FetchedRecord`](super::FetchedRecord) |
+//! | `v` | fetched / account 8, mailbox hash 8, UIDVALIDITY 4, UID 4 | [`FetchedRecord`](super::FetchedRecord) |
 //! | `y` | doubtful / account 8, mailbox hash 8, digest 16, UIDVALIDITY 4, UID 4 | empty |
 //! | `x` | overflow / key of the record, number 2 | the rest of a record too large for one value |
 //! | `z` | quarantine / key as it was | what could not be read, and why |
@@ -36,17 +41,22 @@ use crate::mapi::{EntryId, Priority, SysTime};
 
 pub(super) const OUTBOX: u8 = b'o';
 pub(super) const WAITING: u8 = b'w';
+pub(super) const DEFERRED: u8 = b'e';
+pub(super) const UNSETTLED: u8 = b'u';
 pub(super) const QUEUE: u8 = b'q';
 pub(super) const DUE: u8 = b'd';
 pub(super) const DONE: u8 = b'f';
+pub(super) const CLAIMED: u8 = b'l';
+pub(super) const STILL: u8 = b's';
 pub(super) const HISTORY: u8 = b'h';
 pub(super) const ENDED: u8 = b't';
+pub(super) const MESSAGE_ID: u8 = b'k';
 pub(super) const BODY: u8 = b'b';
 pub(super) const INLINE: u8 = b'i';
 pub(super) const GONE: u8 = b'g';
 pub(super) const CURSOR: u8 = b'c';
 pub(super) const DELIVERED: u8 = b'r';
-pub(super) const FETCHED: u8 = b'u';
+pub(super) const FETCHED: u8 = b'v';
 pub(super) const DOUBTFUL: u8 = b'y';
 pub(super) const OVERFLOW: u8 = b'x';
 pub(super) const QUARANTINE: u8 = b'z';
@@ -71,6 +81,14 @@ pub(super) fn waiting(entry: &EntryId) -> Vec<u8> {
     key(WAITING, &[entry.as_bytes()])
 }
 
+pub(super) fn deferred(entry: &EntryId) -> Vec<u8> {
+    key(DEFERRED, &[entry.as_bytes()])
+}
+
+pub(super) fn unsettled(entry: &EntryId) -> Vec<u8> {
+    key(UNSETTLED, &[entry.as_bytes()])
+}
+
 pub(super) fn queue(entry: &EntryId) -> Vec<u8> {
     key(QUEUE, &[entry.as_bytes()])
 }
@@ -91,6 +109,17 @@ pub(super) fn due(
     key(DUE, &[&account.0, &[lane(priority)], &time, entry.as_bytes()])
 }
 
+/// All of an account in an index whose keys begin with it.
+pub(super) fn of_account(table: u8, account: AccountKey) -> Vec<u8> {
+    key(table, &[&account.0])
+}
+
+/// The account in a key of an index whose keys begin with it.
+pub(super) fn parse_account(key: &[u8]) -> Option<AccountKey> {
+    let (_, rest) = key.split_first()?;
+    rest.first_chunk().map(|account| AccountKey(*account))
+}
+
 /// All of one lane of an account.
 pub(super) fn due_lane(account: AccountKey, priority: Priority) -> Vec<u8> {
     key(DUE, &[&account.0, &[lane(priority)]])
@@ -102,17 +131,20 @@ pub(super) fn parse_due(key: &[u8]) -> Option<(SysTime, EntryId)> {
     parse_time(rest)
 }
 
+pub(super) fn still(account: AccountKey, entry: &EntryId) -> Vec<u8> {
+    key(STILL, &[&account.0, entry.as_bytes()])
+}
+
 pub(super) fn done(account: AccountKey, entry: &EntryId) -> Vec<u8> {
     key(DONE, &[&account.0, entry.as_bytes()])
 }
 
-/// All that is done of an account.
-pub(super) fn done_of(account: AccountKey) -> Vec<u8> {
-    key(DONE, &[&account.0])
+pub(super) fn claimed(account: AccountKey, entry: &EntryId) -> Vec<u8> {
+    key(CLAIMED, &[&account.0, entry.as_bytes()])
 }
 
-/// The entry id of a key of the done index.
-pub(super) fn parse_done(key: &[u8]) -> Option<EntryId> {
+/// The entry id of a key of an index by account and entry id.
+pub(super) fn parse_of_account(key: &[u8]) -> Option<EntryId> {
     let (_, rest) = key.split_first_chunk::<9>()?;
     EntryId::from_bytes(rest).ok()
 }
@@ -136,6 +168,35 @@ pub(super) fn parse_ended(key: &[u8]) -> Option<(SysTime, EntryId)> {
     parse_time(rest)
 }
 
+/// All messages with this `Message-ID`.
+pub(super) fn of_message_id(message_id: &str) -> Vec<u8> {
+    let bare = message_id.trim().trim_start_matches('<').trim_end_matches('>').trim();
+    let digest = blake3::hash(bare.as_bytes());
+    key(MESSAGE_ID, &[digest.as_bytes().first_chunk::<16>().unwrap_or(&[0; 16])])
+}
+
+pub(super) fn message_id(message_id: &str, entry: &EntryId) -> Vec<u8> {
+    let mut key = of_message_id(message_id);
+    key.extend_from_slice(entry.as_bytes());
+    key
+}
+
+/// The entry id of a key of the index of Message-IDs.
+pub(super) fn parse_message_id(key: &[u8]) -> Option<EntryId> {
+    let (_, rest) = key.split_first_chunk::<17>()?;
+    EntryId::from_bytes(rest).ok()
+}
+
+/// The keys of a table from one entry id to another, both included.
+pub(super) fn between(
+    table: u8,
+    first: &EntryId,
+    last: &EntryId,
+) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let bound = |entry: &EntryId| Bound::Included(key(table, &[entry.as_bytes()]));
+    (bound(first), bound(last))
+}
+
 fn parse_time(bytes: &[u8]) -> Option<(SysTime, EntryId)> {
     let (time, entry) = bytes.split_first_chunk::<8>()?;
     let time = SysTime::from_millis(u64::from_be_bytes(*time));
@@ -150,6 +211,12 @@ pub(super) fn parse_entry(key: &[u8]) -> Option<EntryId> {
 
 pub(super) fn body(body: BodyId) -> Vec<u8> {
     key(BODY, &[&body.0])
+}
+
+/// The body of a key of its row.
+pub(super) fn parse_body(key: &[u8]) -> Option<BodyId> {
+    let (_, rest) = key.split_first()?;
+    <[u8; 32]>::try_from(rest).ok().map(BodyId)
 }
 
 pub(super) fn inline(slot: u64) -> Vec<u8> {
@@ -254,6 +321,19 @@ pub(super) fn parse_quarantine(key: &[u8]) -> &[u8] {
     key.get(start..).unwrap_or_default()
 }
 
+/// The record and the number of a key of an overflow row.
+pub(super) fn parse_overflow(key: &[u8]) -> Option<(&[u8], u16)> {
+    let (_, rest) = key.split_first()?;
+    let (record, number) = rest.split_last_chunk::<2>()?;
+    Some((record, u16::from_be_bytes(*number)))
+}
+
+/// All tables.
+pub(super) const TABLES: [u8; 22] = [
+    BODY, CURSOR, DUE, DEFERRED, DONE, GONE, HISTORY, INLINE, MESSAGE_ID, CLAIMED, META, OUTBOX,
+    QUEUE, DELIVERED, STILL, ENDED, UNSETTLED, FETCHED, WAITING, OVERFLOW, DOUBTFUL, QUARANTINE,
+];
+
 /// All keys of one table.
 pub(super) fn table(table: u8) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     prefix(vec![table])
@@ -263,6 +343,12 @@ pub(super) fn table(table: u8) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
 pub(super) fn prefix(prefix: Vec<u8>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let end = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
     (Bound::Included(prefix), end)
+}
+
+/// The keys that begin with `prefix` and stand behind the key `after`.
+pub(super) fn table_after(table: u8, after: Option<&[u8]>) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let (start, end) = prefix(vec![table]);
+    (after.map_or(start, |after| Bound::Excluded(after.to_vec())), end)
 }
 
 /// The keys that begin with `prefix` and stand behind `after`.
@@ -282,7 +368,7 @@ pub(super) fn prefix_after(
 }
 
 /// The first key behind all that begin with `prefix`.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if let Some(next) = last.checked_add(1) {
@@ -299,11 +385,16 @@ pub(super) fn describe(key: &[u8]) -> String {
     let name = match *table {
         OUTBOX => "outbox",
         WAITING => "waiting",
+        DEFERRED => "deferred",
+        UNSETTLED => "unsettled",
         QUEUE => "queue",
         DUE => "due",
         DONE => "done",
+        CLAIMED => "claimed",
+        STILL => "still",
         HISTORY => "history",
         ENDED => "ended",
+        MESSAGE_ID => "message-id",
         BODY => "body",
         INLINE => "inline",
         GONE => "gone",
@@ -317,7 +408,9 @@ pub(super) fn describe(key: &[u8]) -> String {
         _ => "unknown",
     };
     let rest = match *table {
-        OUTBOX | QUEUE | HISTORY | WAITING => EntryId::from_bytes(rest).map(|e| e.to_string()).ok(),
+        OUTBOX | QUEUE | HISTORY | WAITING | DEFERRED | UNSETTLED => {
+            EntryId::from_bytes(rest).map(|e| e.to_string()).ok()
+        }
         META | GONE => std::str::from_utf8(rest).map(str::to_owned).ok(),
         _ => None,
     }
@@ -370,9 +463,9 @@ mod tests {
     fn what_is_no_key_of_a_table_is_not_parsed() {
         assert_eq!(parse_due(b"d12345678"), None);
         assert_eq!(parse_ended(b"t1234567"), None);
-        assert_eq!(parse_done(b"f12345678"), None);
+        assert_eq!(parse_of_account(b"f12345678"), None);
         assert_eq!(parse_entry(b"o"), None);
-        assert_eq!(parse_fetched(b"u12345678"), None);
+        assert_eq!(parse_fetched(b"v12345678"), None);
         assert_eq!(parse_delivered(b"r12345678"), None);
         assert_eq!(parse_doubtful(b"y12345678"), None);
     }

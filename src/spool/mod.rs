@@ -14,34 +14,47 @@ mod batch;
 mod bodies;
 mod body_io;
 mod body_row;
+mod check;
 mod codec;
 mod counts;
+pub mod disk;
 mod error;
 mod janitor;
 mod keys;
 mod lock;
 mod options;
 mod plan;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod record;
 mod recover;
 mod repair;
 mod sled_spool;
 mod space;
 mod store;
+mod trace;
 mod users;
 mod writer;
 
 pub use batch::{Batch, Durable, Expect, Op, StagedBody};
+pub use check::{
+    CheckMode, CheckPhase, CheckProgress, CheckReport, Finding, FindingKind, Place, Remedy,
+    Salvaged, set_aside_unreadable,
+};
 pub use error::SpoolError;
 pub use options::SpoolOptions;
 pub use record::{
     AccountKey, BodyId, BodyKind, CopyIntent, CursorRecord, DsnNotify, DsnReturn, Envelope,
-    FetchedRecord, HistoryEnd, HistoryRecord, Lease, Origin, OutboxRecord, OutboxState,
-    QueueRecipient, QueueRecord, QueueState, RecipientState, Reply, Retired,
+    FetchedRecord, FinalDot, HistoryEnd, HistoryRecord, Lease, Origin, OutboxRecord, OutboxState,
+    QueueRecipient, QueueRecord, QueueState, RecipientState, Reply, ReportMade, Retired,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;
 pub use store::{Fault, FaultPoint};
+pub use trace::{
+    AttemptPhase, AttemptStep, AttemptStepEnd, RefusalStep, ReportStep, StatusReportLine,
+    StatusReportStep, Step, StepKind, TiedBy, Trace,
+};
 
 use std::pin::Pin;
 
@@ -159,6 +172,34 @@ pub trait Spool: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError>;
 
+    /// Messages of the Outbox in [`OutboxState::Deferred`] after `after`, in order of entry id,
+    /// found by an index and not by a walk.
+    async fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError>;
+
+    /// Messages after `after` whose rows in Outbox and queue do not fit together: queued and not
+    /// in the Outbox, or with a transport that does not have them or has parked them. Found by an
+    /// index: an open costs what a crash left, however long the queue is.
+    async fn unsettled_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// The accounts that have messages in the queue. Costs as many looks as there are accounts.
+    async fn queue_accounts(&self) -> Result<Vec<AccountKey>, SpoolError>;
+
+    /// At most `limit` messages in the queue of an account, in any state and no order.
+    async fn queue_of(&self, account: AccountKey, limit: usize)
+    -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Why the spool takes no more batches, once a write or a sync has failed; a new open is
+    /// needed then. `None` while all is well.
+    fn failure(&self) -> Option<SpoolError>;
+
     /// A message of the queue.
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError>;
 
@@ -188,6 +229,15 @@ pub trait Spool: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError>;
 
+    /// Messages of `account` in [`QueueState::Claimed`] after `after`, found by an index: what a
+    /// process that died had on the wire is known without a walk.
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
     /// How a message ended.
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError>;
 
@@ -195,6 +245,24 @@ pub trait Spool: Send + Sync + 'static {
     async fn history_ended_before(
         &self,
         before: SysTime,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages that were queued, or ended, with this `Message-ID`, with or without its angle
+    /// brackets; the latest first, at most `limit`. Found by an index that lives as long as the
+    /// history of the message.
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages of the Outbox and of the history whose entry ids lie between two that are
+    /// included, in their order, at most `limit`.
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError>;
 

@@ -1,9 +1,11 @@
 //! How a spool is opened.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::FreeSpace;
+use super::disk::{Disk, RealDisk};
 use super::store::Fault;
 
 /// How a [`SledSpool`](super::SledSpool) is opened.
@@ -20,6 +22,8 @@ pub struct SpoolOptions {
     pub free_space: Option<FreeSpace>,
     /// Asked before each step of a commit, makes it fail at will; for tests. Default: `None`.
     pub fault: Option<Fault>,
+    /// Where body files are written; another one is for tests. Default: the file system.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for SpoolOptions {
@@ -30,6 +34,7 @@ impl Default for SpoolOptions {
             cache: 32 * 1024 * 1024,
             free_space: None,
             fault: None,
+            disk: Arc::new(RealDisk),
         }
     }
 }

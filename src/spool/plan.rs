@@ -1,7 +1,7 @@
 //! From a batch and the rows it meets to the rows that change: records, indexes, users of bodies
 //! and counters together. Pure but for reading rows; nothing here writes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +15,7 @@ use super::space::Need;
 use super::users::{self, Users};
 use super::{
     AccountKey, BodyId, HistoryRecord, OutboxRecord, OutboxState, QueueRecord, QueueState,
-    SpoolError, keys,
+    SpoolError, Step, keys,
 };
 use crate::mapi::EntryId;
 
@@ -134,6 +134,18 @@ impl<T> Slot<T> {
     }
 }
 
+impl<T: Clone + PartialEq> Slot<T> {
+    /// Changes the record, if there is one.
+    fn change(&mut self, change: impl FnOnce(&mut T)) {
+        if let Some(mut record) = self.current().cloned() {
+            change(&mut record);
+            if self.current() != Some(&record) {
+                self.now = Now::Put(record);
+            }
+        }
+    }
+}
+
 /// A record with a revision.
 trait Revised {
     fn revision(&self) -> u64;
@@ -180,6 +192,31 @@ impl<T: Revised> Slot<T> {
 struct Message {
     outbox: Slot<OutboxRecord>,
     queue: Slot<QueueRecord>,
+    /// Whether the Outbox row was read; if not, what follows from both rows stays as it is.
+    whole: bool,
+}
+
+/// What a batch does with a message.
+#[derive(Default)]
+struct Wanted<'a> {
+    /// The Outbox row changes, or takes over the count of the message.
+    outbox: bool,
+    /// Queue rows that are put.
+    queue: Vec<&'a QueueRecord>,
+}
+
+impl Wanted<'_> {
+    /// Whether the Outbox row has to be read beside the queue row `before`: an outcome or a claim
+    /// that is written over another leaves the two as they fit together.
+    fn needs_outbox(&self, before: Option<&QueueRecord>) -> bool {
+        let Some(before) = before else { return true };
+        let parked = |record: &QueueRecord| record.state == QueueState::Parked;
+        self.outbox
+            || self
+                .queue
+                .iter()
+                .any(|after| after.transport != before.transport || parked(after) != parked(before))
+    }
 }
 
 /// Everything a batch touches, as it was.
@@ -199,21 +236,22 @@ impl Touched {
     /// [`ReadError::Unreadable`] when a row must go to quarantine first.
     pub(super) fn load(batch: &Batch, rows: &impl Rows) -> Result<Touched, ReadError> {
         let mut touched = Touched::default();
-        // Whether the Outbox row matters: when it changes, or takes over the count of the message.
-        let mut wanted: HashMap<&EntryId, bool> = HashMap::new();
+        let mut wanted: HashMap<&EntryId, Wanted<'_>> = HashMap::new();
         for op in &batch.ops {
             match op {
-                Op::PutOutbox { entry, .. }
-                | Op::DeleteOutbox { entry, .. }
-                | Op::DeleteQueue { entry, .. } => {
-                    wanted.insert(entry, true);
+                Op::PutOutbox { entry, .. } | Op::DeleteOutbox { entry, .. } => {
+                    wanted.entry(entry).or_default().outbox = true;
                 }
-                Op::PutQueue { entry, .. } => {
-                    wanted.entry(entry).or_insert(false);
+                Op::DeleteQueue { entry, .. } | Op::AddStep { entry, .. } => {
+                    wanted.entry(entry).or_default().outbox = true;
+                    touched.load_history(entry, rows)?;
+                }
+                Op::PutQueue { entry, record, .. } => {
+                    wanted.entry(entry).or_default().queue.push(record);
                 }
                 Op::PutHistory { entry, .. } | Op::DeleteHistory { entry } => {
-                    let slot = Slot::load(rows, &keys::history(entry))?;
-                    touched.histories.insert(entry.clone(), slot);
+                    wanted.entry(entry).or_default();
+                    touched.load_history(entry, rows)?;
                 }
                 Op::AddDelivered { account, mailbox, digest }
                 | Op::TakeDelivered { account, mailbox, digest } => {
@@ -229,16 +267,27 @@ impl Touched {
                 | Op::DeleteDoubtful { .. } => {}
             }
         }
-        for (entry, outbox) in wanted {
+        for (entry, wanted) in wanted {
             let queue: Slot<QueueRecord> = Slot::load(rows, &keys::queue(entry))?;
-            let outbox = if outbox || queue.before.is_none() {
-                Slot::load(rows, &keys::outbox(entry))?
-            } else {
-                Slot::unloaded()
+            let whole = wanted.needs_outbox(queue.before.as_ref());
+            let outbox = match whole {
+                true => Slot::load(rows, &keys::outbox(entry))?,
+                false => Slot::unloaded(),
             };
-            touched.messages.insert(entry.clone(), Message { outbox, queue });
+            if outbox.before.as_ref().is_some_and(has_notes) {
+                touched.load_history(entry, rows)?;
+            }
+            touched.messages.insert(entry.clone(), Message { outbox, queue, whole });
         }
         Ok(touched)
+    }
+
+    fn load_history(&mut self, entry: &EntryId, rows: &impl Rows) -> Result<(), ReadError> {
+        if !self.histories.contains_key(entry) {
+            let slot = Slot::load(rows, &keys::history(entry))?;
+            self.histories.insert(entry.clone(), slot);
+        }
+        Ok(())
     }
 
     /// The changes of the batch these rows were read for.
@@ -257,10 +306,30 @@ impl Touched {
         for op in batch.ops {
             self.apply(op, &mut changes)?;
         }
+        self.keep_notes();
         let mut users = Users::new();
         for (entry, message) in &self.messages {
+            let message_ids = |queue: Option<&QueueRecord>, history: Option<&HistoryRecord>| {
+                let queue = queue.and_then(|record| message_id_key(entry, &record.message_id));
+                let history = history.and_then(|record| message_id_key(entry, &record.message_id));
+                queue.into_iter().chain(history).collect::<BTreeSet<_>>()
+            };
+            let history = self.histories.get(entry);
+            let before = history.and_then(|slot| slot.before.as_ref());
+            let before = message_ids(message.queue.before.as_ref(), before);
+            let after = history.and_then(Slot::current);
+            let after = message_ids(message.queue.current(), after);
+            before.difference(&after).for_each(|key| changes.remove(key.clone()));
+            after.difference(&before).for_each(|key| changes.put(key.clone(), IVec::default()));
             outbox_changes(entry, &message.outbox, &mut changes, &mut users)?;
             queue_changes(entry, &message.queue, &mut changes, &mut users)?;
+            if message.whole {
+                let Message { outbox, queue, .. } = message;
+                changes.index(
+                    unsettled_key(entry, outbox.before.as_ref(), queue.before.as_ref()),
+                    unsettled_key(entry, outbox.current(), queue.current()),
+                );
+            }
             books.counters.change(
                 class(message.outbox.before.as_ref(), message.queue.before.as_ref()),
                 class(message.outbox.current(), message.queue.current()),
@@ -278,6 +347,33 @@ impl Touched {
         changes.rows.extend(self.plain);
         users::settle(users, batch.bodies, rows, books, &mut changes)?;
         Ok(changes)
+    }
+
+    /// What was noted in Outbox rows that go is taken over by the history.
+    fn keep_notes(&mut self) {
+        for (entry, message) in &self.messages {
+            let Slot { before: Some(outbox), now: Now::Gone, .. } = &message.outbox else {
+                continue;
+            };
+            let history = self.histories.get_mut(entry).filter(|_| has_notes(outbox));
+            if let Some(history) = history {
+                history.change(|record| record.trace.merge(outbox.noted()));
+            }
+        }
+    }
+
+    /// Adds a step to the history, else to the Outbox row.
+    fn add_step(&mut self, entry: &EntryId, step: Step) {
+        if let Some(history) = self.histories.get_mut(entry)
+            && history.current().is_some()
+        {
+            history.change(|record| record.trace.push(step));
+        } else if let Some(Message { outbox, .. }) = self.messages.get_mut(entry)
+            && let Some(mut record) = outbox.current().cloned()
+        {
+            record.trace.push(step);
+            outbox.put(record);
+        }
     }
 
     fn apply(&mut self, op: Op, changes: &mut Changes) -> Result<(), SpoolError> {
@@ -306,9 +402,15 @@ impl Touched {
                     queue.now = Now::Gone;
                 }
             }
-            Op::PutHistory { entry, record } => {
-                self.histories.entry(entry).and_modify(|slot| slot.now = Now::Put(*record));
+            Op::PutHistory { entry, mut record } => {
+                self.histories.entry(entry).and_modify(|slot| {
+                    if let Some(earlier) = slot.current() {
+                        record.trace.merge(earlier.trace.clone());
+                    }
+                    slot.now = Now::Put(*record);
+                });
             }
+            Op::AddStep { entry, step } => self.add_step(&entry, *step),
             Op::DeleteHistory { entry } => {
                 self.histories.entry(entry).and_modify(|slot| slot.now = Now::Gone);
             }
@@ -364,10 +466,12 @@ fn outbox_changes(
         changes.raise_need(Need::Acceptance);
     }
     changes.record(&keys::outbox(entry), slot.current(), slot.overflow)?;
-    changes.index(
-        slot.before.as_ref().and_then(|record| waiting_key(entry, record)),
-        slot.current().and_then(|record| waiting_key(entry, record)),
-    );
+    for index in [waiting_key, deferred_key] {
+        changes.index(
+            slot.before.as_ref().and_then(|record| index(entry, record)),
+            slot.current().and_then(|record| index(entry, record)),
+        );
+    }
     let bodies = |record: Option<&OutboxRecord>| {
         record.map(|record| record.bodies().collect::<Vec<_>>()).unwrap_or_default()
     };
@@ -389,7 +493,7 @@ fn queue_changes(
     }
     changes.record(&keys::queue(entry), slot.current(), slot.overflow)?;
     let before = slot.before.as_ref();
-    for index in [due_key, done_key] {
+    for index in [due_key, done_key, claimed_key, still_key] {
         changes.index(
             before.and_then(|record| index(entry, record)),
             slot.current().and_then(|record| index(entry, record)),
@@ -400,9 +504,49 @@ fn queue_changes(
     Ok(())
 }
 
+fn has_notes(record: &OutboxRecord) -> bool {
+    !record.trace.is_empty() || !record.reports.is_empty()
+}
+
+/// The entry a record has in the index of Message-IDs.
+pub(super) fn message_id_key(entry: &EntryId, message_id: &str) -> Option<Vec<u8>> {
+    (!message_id.is_empty()).then(|| keys::message_id(message_id, entry))
+}
+
 /// The entry a record has in the index of waiting messages.
 pub(super) fn waiting_key(entry: &EntryId, record: &OutboxRecord) -> Option<Vec<u8>> {
     matches!(record.state, OutboxState::Waiting { .. }).then(|| keys::waiting(entry))
+}
+
+/// The entry a record has in the index of messages that are with a transport.
+pub(super) fn deferred_key(entry: &EntryId, record: &OutboxRecord) -> Option<Vec<u8>> {
+    matches!(record.state, OutboxState::Deferred { .. }).then(|| keys::deferred(entry))
+}
+
+/// The entry a message has in the index of those whose two rows do not fit together: one that is
+/// queued and not in the Outbox, and one that is with a transport which does not have it, or has
+/// parked it. Messages pass through this on their way; what stands there at an open was caught by
+/// a crash, or by a change of the profile.
+pub(super) fn unsettled_key(
+    entry: &EntryId,
+    outbox: Option<&OutboxRecord>,
+    queue: Option<&QueueRecord>,
+) -> Option<Vec<u8>> {
+    let unsettled = match (outbox.map(|outbox| &outbox.state), queue) {
+        (None, queue) => queue.is_some(),
+        (Some(OutboxState::Deferred { transport }), Some(queue)) => {
+            queue.state == QueueState::Parked || queue.transport != *transport
+        }
+        (Some(OutboxState::Deferred { .. }), None) => true,
+        (Some(OutboxState::Waiting { .. } | OutboxState::Held), _) => false,
+    };
+    unsettled.then(|| keys::unsettled(entry))
+}
+
+/// The entry a record has in the index of those that are neither scheduled nor done.
+pub(super) fn still_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
+    let still = record.scheduled().is_none() && record.state != QueueState::Done;
+    still.then(|| keys::still(AccountKey::of(&record.transport), entry))
 }
 
 /// The entry a record has in the due index.
@@ -414,4 +558,10 @@ pub(super) fn due_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> 
 /// The entry a record has in the index of those that are done.
 pub(super) fn done_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
     (record.state == QueueState::Done).then(|| keys::done(AccountKey::of(&record.transport), entry))
+}
+
+/// The entry a record has in the index of those that are claimed.
+pub(super) fn claimed_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
+    matches!(record.state, QueueState::Claimed(_))
+        .then(|| keys::claimed(AccountKey::of(&record.transport), entry))
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::trace::{ReportStep, Step, StepKind, Trace};
 use crate::mapi::Recipient;
 use crate::mapi::{MessageData, Priority, PropList, SysTime};
 
@@ -78,6 +79,20 @@ pub struct OutboxRecord {
     pub content: Option<BodyId>,
     /// Size of the message in bytes, for people.
     pub size: u64,
+    /// What happened to it that no transport knows of; goes to the history with its row.
+    pub trace: Trace,
+    /// The reports that were made about it, so that after a crash none is made about a recipient
+    /// again (OB-12). Go to the history as well.
+    pub reports: Vec<ReportMade>,
+}
+
+/// A report that was made, or is being made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportMade {
+    /// When it was begun.
+    pub at: SysTime,
+    /// What it is about.
+    pub report: ReportStep,
 }
 
 /// Where a message of the Outbox stands.
@@ -101,6 +116,17 @@ impl OutboxRecord {
     /// The bodies the record needs.
     pub fn bodies(&self) -> impl Iterator<Item = BodyId> {
         self.object.into_iter().chain(self.content)
+    }
+
+    /// Everything that is noted of it here.
+    pub fn noted(&self) -> Trace {
+        let mut noted = self.trace.clone();
+        for ReportMade { at, report } in &self.reports {
+            let mut one = Trace::default();
+            one.push(Step { at: *at, what: StepKind::Reported(report.clone()) });
+            noted.merge(one);
+        }
+        noted
     }
 
     /// The message data of a message without an [`object`](Self::object) body.
@@ -144,6 +170,8 @@ pub struct QueueRecord {
     pub message_id: String,
     /// What went wrong last; empty for nothing.
     pub last_error: String,
+    /// What happened to it so far.
+    pub trace: Trace,
 }
 
 /// Where a queued message stands.
@@ -175,6 +203,22 @@ pub struct Lease {
     pub owner: u64,
     /// When the claim lapses unless renewed.
     pub expires: SysTime,
+    /// What is left to be known of the attempt if the owner dies.
+    pub dot: FinalDot,
+}
+
+/// Whether the server may have the whole message of a claimed row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FinalDot {
+    /// It cannot: its final dot was not sent. Who finds the claim of a dead owner sends again.
+    #[default]
+    NotSent,
+    /// It may: this was made durable before the final dot went out. Who finds the claim of a dead
+    /// owner has a message in doubt.
+    MayBeOut {
+        /// When it was about to be sent.
+        since: SysTime,
+    },
 }
 
 /// RFC 5321 envelope with the outcome of each recipient.
@@ -338,6 +382,8 @@ pub struct HistoryRecord {
     pub message_id: String,
     /// Size of the body in bytes.
     pub size: u64,
+    /// What happened to it, and what came in about it since.
+    pub trace: Trace,
 }
 
 /// How a message ended.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::bodies::{BodyFolder, sync_dir};
+use super::bodies::BodyFolder;
 use super::body_row::{BodyPlace, parse_file_name};
 use super::codec::{self, ReadError, Rows};
 use super::counts::Counters;
@@ -55,8 +55,8 @@ fn finish_removals(store: &Store, folder: &BodyFolder) -> Result<(), SpoolError>
     if !any {
         return Ok(());
     }
-    for folder in folders.iter().filter(|folder| folder.exists()) {
-        sync_dir(folder)?;
+    for touched in folders.iter().filter(|touched| touched.exists()) {
+        folder.sync(touched)?;
     }
     store.apply(batch)?;
     store.sync()

@@ -8,15 +8,18 @@ use sled::IVec;
 use super::body_row::BodyRow;
 use super::codec::{self, ReadError, Rows};
 use super::counts::{Counters, class};
-use super::plan::{done_key, due_key, waiting_key};
+use super::plan::{
+    claimed_key, deferred_key, done_key, due_key, message_id_key, still_key, unsettled_key,
+    waiting_key,
+};
 use super::store::{QuarantineRow, Store};
 use super::{
     CursorRecord, FetchedRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys,
 };
 use crate::mapi::EntryId;
 
-/// Tables whose values are records.
-const RECORDS: [u8; 7] = [
+/// Tables of records, and of rows whose key says all.
+pub(super) const RECORDS: [u8; 8] = [
     keys::OUTBOX,
     keys::QUEUE,
     keys::HISTORY,
@@ -24,6 +27,20 @@ const RECORDS: [u8; 7] = [
     keys::CURSOR,
     keys::DELIVERED,
     keys::FETCHED,
+    keys::DOUBTFUL,
+];
+
+/// Tables that are indexes of others.
+pub(super) const INDEXES: [u8; 9] = [
+    keys::WAITING,
+    keys::DEFERRED,
+    keys::UNSETTLED,
+    keys::DUE,
+    keys::DONE,
+    keys::CLAIMED,
+    keys::STILL,
+    keys::ENDED,
+    keys::MESSAGE_ID,
 ];
 
 /// Changes after which they are applied, so that memory stays bounded. Each part leaves the spool
@@ -66,7 +83,7 @@ pub(super) fn repair(store: &Store) -> Result<Counters, SpoolError> {
         set_aside(&mut mending, table)?;
     }
     mending.apply()?;
-    for table in [keys::WAITING, keys::DUE, keys::DONE, keys::ENDED] {
+    for table in INDEXES {
         drop_strays(&mut mending, table)?;
     }
     let counters = count_and_index(&mut mending)?;
@@ -84,7 +101,11 @@ pub(super) fn is_unreadable(store: &Store, key: &[u8]) -> bool {
 }
 
 /// Why a row cannot be read; `None` when it can.
-fn reason(store: &Store, key: &[u8], head: IVec) -> Result<Option<String>, SpoolError> {
+pub(super) fn reason(
+    store: &impl Rows,
+    key: &[u8],
+    head: IVec,
+) -> Result<Option<String>, SpoolError> {
     let found = match key.first().copied() {
         Some(keys::OUTBOX) => codec::load_from::<OutboxRecord>(store, key, head).map(drop),
         Some(keys::QUEUE) => codec::load_from::<QueueRecord>(store, key, head).map(drop),
@@ -93,20 +114,37 @@ fn reason(store: &Store, key: &[u8], head: IVec) -> Result<Option<String>, Spool
         Some(keys::CURSOR) => codec::load_from::<CursorRecord>(store, key, head).map(drop),
         Some(keys::DELIVERED) => codec::load_from::<u32>(store, key, head).map(drop),
         Some(keys::FETCHED) => codec::load_from::<FetchedRecord>(store, key, head).map(drop),
+        Some(keys::DOUBTFUL) if head.is_empty() => Ok(()),
+        Some(keys::DOUBTFUL) => return Ok(Some("it has a value".to_owned())),
         _ => return Ok(None),
     };
     match found {
-        Ok(()) if keyed_by_entry(key) && keys::parse_entry(key).is_none() => {
-            Ok(Some("its key is no entry id".to_owned()))
-        }
-        Ok(()) => Ok(None),
+        Ok(()) => Ok(misshapen(key).map(str::to_owned)),
         Err(ReadError::Unreadable { reason, .. }) => Ok(Some(reason)),
         Err(ReadError::Failed(error)) => Err(error),
     }
 }
 
-fn keyed_by_entry(key: &[u8]) -> bool {
-    matches!(key.first().copied(), Some(keys::OUTBOX | keys::QUEUE | keys::HISTORY))
+/// What is wrong with a key of one of [`RECORDS`].
+fn misshapen(key: &[u8]) -> Option<&'static str> {
+    let (fits, reason) = match key.first().copied() {
+        Some(keys::OUTBOX | keys::QUEUE | keys::HISTORY) => {
+            (keys::parse_entry(key).is_some(), "its key is no entry id")
+        }
+        Some(keys::BODY) => (keys::parse_body(key).is_some(), "its key is no digest"),
+        Some(keys::CURSOR) => (keys::parse_account(key).is_some(), "its key is no mailbox"),
+        Some(keys::DELIVERED) => {
+            (keys::parse_delivered(key).is_some(), "its key is no digest of a mailbox")
+        }
+        Some(keys::FETCHED) => {
+            (keys::parse_fetched(key).is_some(), "its key is no place in a mailbox")
+        }
+        Some(keys::DOUBTFUL) => {
+            (keys::parse_doubtful(key).is_some(), "its key is no digest and place of a mailbox")
+        }
+        _ => return None,
+    };
+    (!fits).then_some(reason)
 }
 
 /// Moves the unreadable rows of a table to quarantine, with all their bytes.
@@ -116,26 +154,43 @@ fn set_aside(mending: &mut Mending<'_>, table: u8) -> Result<(), SpoolError> {
         let (key, head) = row?;
         let Some(reason) = reason(store, &key, head.clone())? else { continue };
         tracing::error!(key = keys::describe(&key), reason, "a record goes to quarantine");
-        let mut bytes = head.to_vec();
-        for number in 0..codec::overflow_rows(&head) {
-            let part = keys::overflow(&key, number);
-            if let Some(value) = store.value(&part)? {
-                bytes.extend_from_slice(&value);
-                mending.remove(part);
+        for (key, value) in quarantine_rows(store, &key, &head, reason)? {
+            match value {
+                Some(value) => mending.put(key, value),
+                None => mending.remove(key),
             }
-        }
-        mending.remove(&key);
-        let row = codec::encode(&QuarantineRow { reason, bytes })?;
-        let mut aside = keys::quarantine(&key);
-        while store.value(&aside)?.is_some() {
-            aside = keys::quarantine(&aside);
-        }
-        for (key, value) in codec::split(&aside, row) {
-            mending.put(key, value);
         }
         mending.apply_if_many()?;
     }
     Ok(())
+}
+
+/// A row that is put, or removed where there is no value.
+pub(super) type RowChange = (Vec<u8>, Option<IVec>);
+
+/// What changes when the row at `key` with this head goes to quarantine, with all its bytes.
+pub(super) fn quarantine_rows(
+    rows: &impl Rows,
+    key: &[u8],
+    head: &IVec,
+    reason: String,
+) -> Result<Vec<RowChange>, SpoolError> {
+    let mut changes = vec![(key.to_vec(), None)];
+    let mut bytes = head.to_vec();
+    for number in 0..codec::overflow_rows(head) {
+        let part = keys::overflow(key, number);
+        if let Some(value) = rows.value(&part)? {
+            bytes.extend_from_slice(&value);
+            changes.push((part, None));
+        }
+    }
+    let row = codec::encode(&QuarantineRow { reason, bytes })?;
+    let mut aside = keys::quarantine(key);
+    while rows.value(&aside)?.is_some() {
+        aside = keys::quarantine(&aside);
+    }
+    changes.extend(codec::split(&aside, row).into_iter().map(|(key, value)| (key, Some(value))));
+    Ok(changes)
 }
 
 /// Removes entries of an index to which no row leads.
@@ -152,32 +207,80 @@ fn drop_strays(mending: &mut Mending<'_>, table: u8) -> Result<(), SpoolError> {
 }
 
 /// The entry of an index that the row has to which the entry at `key` points.
-fn indexed(store: &Store, table: u8, key: &[u8]) -> Result<Option<Vec<u8>>, SpoolError> {
-    let entry = match table {
-        keys::WAITING => keys::parse_entry(key),
-        keys::DUE => keys::parse_due(key).map(|(_, entry)| entry),
-        keys::DONE => keys::parse_done(key),
-        _ => keys::parse_ended(key).map(|(_, entry)| entry),
-    };
-    let Some(entry) = entry else { return Ok(None) };
+pub(super) fn indexed(
+    rows: &impl Rows,
+    table: u8,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, SpoolError> {
+    let Some(entry) = indexed_entry(table, key) else { return Ok(None) };
+    let outbox = || readable::<OutboxRecord>(rows, &keys::outbox(&entry));
+    let queue = || readable::<QueueRecord>(rows, &keys::queue(&entry));
     Ok(match table {
-        keys::WAITING => readable(store, &keys::outbox(&entry))?
-            .and_then(|record: OutboxRecord| waiting_key(&entry, &record)),
-        keys::DUE => readable(store, &keys::queue(&entry))?
-            .and_then(|record: QueueRecord| due_key(&entry, &record)),
-        keys::DONE => readable(store, &keys::queue(&entry))?
-            .and_then(|record: QueueRecord| done_key(&entry, &record)),
-        _ => readable(store, &keys::history(&entry))?
+        keys::WAITING => outbox()?.and_then(|record| waiting_key(&entry, &record)),
+        keys::DEFERRED => outbox()?.and_then(|record| deferred_key(&entry, &record)),
+        keys::UNSETTLED => unsettled_key(&entry, outbox()?.as_ref(), queue()?.as_ref()),
+        keys::DUE => queue()?.and_then(|record| due_key(&entry, &record)),
+        keys::DONE => queue()?.and_then(|record| done_key(&entry, &record)),
+        keys::CLAIMED => queue()?.and_then(|record| claimed_key(&entry, &record)),
+        keys::STILL => queue()?.and_then(|record| still_key(&entry, &record)),
+        keys::MESSAGE_ID => {
+            let history: Option<HistoryRecord> = readable(rows, &keys::history(&entry))?;
+            let ids = queue()?.map(|record| record.message_id).into_iter();
+            ids.chain(history.map(|record| record.message_id))
+                .filter_map(|id| message_id_key(&entry, &id))
+                .find(|indexed| indexed == key)
+        }
+        _ => readable(rows, &keys::history(&entry))?
             .map(|record: HistoryRecord| keys::ended(record.ended, &entry)),
     })
 }
 
+/// The message that the entry of an index at `key` is about.
+pub(super) fn indexed_entry(table: u8, key: &[u8]) -> Option<EntryId> {
+    match table {
+        keys::WAITING | keys::DEFERRED | keys::UNSETTLED => keys::parse_entry(key),
+        keys::DUE => keys::parse_due(key).map(|(_, entry)| entry),
+        keys::DONE | keys::CLAIMED | keys::STILL => keys::parse_of_account(key),
+        keys::MESSAGE_ID => keys::parse_message_id(key),
+        _ => keys::parse_ended(key).map(|(_, entry)| entry),
+    }
+}
+
+/// The entries of the indexes that a message with these rows has to have.
+pub(super) fn index_keys(
+    entry: &EntryId,
+    outbox: Option<&OutboxRecord>,
+    queue: Option<&QueueRecord>,
+) -> impl Iterator<Item = Vec<u8>> {
+    [
+        outbox.and_then(|record| waiting_key(entry, record)),
+        outbox.and_then(|record| deferred_key(entry, record)),
+        unsettled_key(entry, outbox, queue),
+        queue.and_then(|record| due_key(entry, record)),
+        queue.and_then(|record| done_key(entry, record)),
+        queue.and_then(|record| message_id_key(entry, &record.message_id)),
+        queue.and_then(|record| claimed_key(entry, record)),
+        queue.and_then(|record| still_key(entry, record)),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The entries of the indexes that a history has to have.
+pub(super) fn history_keys(
+    entry: &EntryId,
+    record: &HistoryRecord,
+) -> impl Iterator<Item = Vec<u8>> {
+    let message_id = message_id_key(entry, &record.message_id);
+    std::iter::once(keys::ended(record.ended, entry)).chain(message_id)
+}
+
 /// A record, if it is there and can be read.
-fn readable<T: serde::de::DeserializeOwned>(
-    store: &Store,
+pub(super) fn readable<T: serde::de::DeserializeOwned>(
+    rows: &impl Rows,
     key: &[u8],
 ) -> Result<Option<T>, SpoolError> {
-    match store.record(key) {
+    match codec::load(rows, key) {
         Ok(record) => Ok(record),
         Err(ReadError::Unreadable { .. }) => Ok(None),
         Err(ReadError::Failed(error)) => Err(error),
@@ -190,16 +293,18 @@ fn count_and_index(mending: &mut Mending<'_>) -> Result<Counters, SpoolError> {
     let mut counters = Counters::default();
     for_each::<QueueRecord>(store, keys::QUEUE, |entry, record| {
         counters.change(None, class(None, Some(&record)));
-        ensure(mending, [due_key(entry, &record), done_key(entry, &record)])
+        let outbox = readable(store, &keys::outbox(entry))?;
+        ensure(mending, index_keys(entry, outbox.as_ref(), Some(&record)))
     })?;
     for_each::<OutboxRecord>(store, keys::OUTBOX, |entry, record| {
         if store.value(&keys::queue(entry))?.is_none() {
             counters.change(None, class(Some(&record), None));
+            return ensure(mending, index_keys(entry, Some(&record), None));
         }
-        ensure(mending, [waiting_key(entry, &record)])
+        Ok(())
     })?;
     for_each::<HistoryRecord>(store, keys::HISTORY, |entry, record| {
-        ensure(mending, [Some(keys::ended(record.ended, entry))])
+        ensure(mending, history_keys(entry, &record))
     })?;
     for row in store.range(keys::table(keys::QUARANTINE)) {
         row?;
@@ -211,9 +316,9 @@ fn count_and_index(mending: &mut Mending<'_>) -> Result<Counters, SpoolError> {
 /// Adds the entries of an index that are not there.
 fn ensure(
     mending: &mut Mending<'_>,
-    entries: impl IntoIterator<Item = Option<Vec<u8>>>,
+    entries: impl IntoIterator<Item = Vec<u8>>,
 ) -> Result<(), SpoolError> {
-    for key in entries.into_iter().flatten() {
+    for key in entries {
         if mending.store.value(&key)?.is_none() {
             mending.put(key, IVec::default());
         }

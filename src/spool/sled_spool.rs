@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use sled::IVec;
@@ -47,6 +47,8 @@ pub struct SledSpool {
     folder: Arc<BodyFolder>,
     space: Arc<Space>,
     bulletin: Arc<Bulletin>,
+    /// Held by the check that runs.
+    pub(super) checking: Mutex<()>,
     /// Closed when the store is.
     ended: watch::Receiver<()>,
 }
@@ -67,26 +69,29 @@ impl SledSpool {
         make_private_dir(dir)?;
         if let Some(parent) = dir.parent() {
             // Folders above need not be ours to open.
-            let _ = sync_dir(parent);
+            let _ = sync_dir(options.disk.as_ref(), parent);
         }
         let lock = lock::acquire(dir, options.lock_wait)?;
         let (ending, ended) = watch::channel(());
         let tree = dir.join("db");
         make_private_dir(&tree)?;
         let store = Store::open(&tree, options.cache, options.fault, lock, ending)?;
-        sync_dir(&tree)?;
+        sync_dir(options.disk.as_ref(), &tree)?;
         migrations::apply(store.tree(), || store.sync())?;
-        let folder = Arc::new(BodyFolder::open(dir)?);
+        let bulletin = Arc::new(Bulletin::default());
+        let disk = options.disk;
+        let folder = BodyFolder::open(dir, Arc::clone(&disk), Arc::clone(&bulletin))?;
+        let folder = Arc::new(folder);
         recover::recover(&store, &folder)?;
         let counters = recover::counters(&store)?;
         let store = Arc::new(store);
         let space = Arc::new(Space::new(dir, options.reserve, options.free_space));
-        let bulletin = Arc::new(Bulletin::default());
         let writer = Writer::new(
             Arc::clone(&store),
             Arc::clone(&space),
             Arc::clone(&bulletin),
             Janitor::start(Arc::clone(&folder))?,
+            disk,
             counters,
         )?;
         let (requests, orders) = mpsc::channel();
@@ -95,15 +100,39 @@ impl SledSpool {
             .spawn(move || writer.run(&orders))
             .map_err(|error| SpoolError::io("start a thread", error))?;
         let (store, requests) = (RwLock::new(Some(store)), RwLock::new(Some(requests)));
-        Ok(SledSpool { store, requests, folder, space, bulletin, ended })
+        Ok(SledSpool {
+            store,
+            requests,
+            folder,
+            space,
+            bulletin,
+            checking: Mutex::default(),
+            ended,
+        })
     }
 
-    fn store(&self) -> Result<Arc<Store>, SpoolError> {
+    pub(super) fn store(&self) -> Result<Arc<Store>, SpoolError> {
         let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
         store.clone().ok_or(SpoolError::Closed)
     }
 
-    fn send(&self, request: Request) -> Result<(), SpoolError> {
+    /// How many rows were read so far.
+    #[cfg(test)]
+    pub(crate) fn reads(&self) -> u64 {
+        self.store().map_or(0, |store| store.reads())
+    }
+
+    /// The folders of body files.
+    pub(super) fn folder(&self) -> &Arc<BodyFolder> {
+        &self.folder
+    }
+
+    /// What became of a request that got no answer.
+    pub(super) fn gone(&self) -> SpoolError {
+        writer_gone(&self.bulletin)
+    }
+
+    pub(super) fn send(&self, request: Request) -> Result<(), SpoolError> {
         let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
         let requests = requests.as_ref().ok_or(SpoolError::Closed)?;
         requests.send(request).map_err(|_| writer_gone(&self.bulletin))
@@ -175,6 +204,11 @@ impl SledSpool {
     }
 }
 
+/// Reads the value of an inline body without its format byte.
+pub(super) fn inline_bytes(value: IVec) -> impl tokio::io::AsyncRead + Send + 'static {
+    io::Cursor::new(InlineBytes(value))
+}
+
 /// The value of an inline body without its format byte.
 struct InlineBytes(IVec);
 
@@ -228,6 +262,38 @@ impl Spool for SledSpool {
         self.read(|store| store.waiting_page(after, limit)).await
     }
 
+    async fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError> {
+        self.read(|store| store.deferred_page(after, limit)).await
+    }
+
+    async fn unsettled_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.unsettled_page(after, limit)
+    }
+
+    async fn queue_accounts(&self) -> Result<Vec<AccountKey>, SpoolError> {
+        self.store()?.accounts()
+    }
+
+    async fn queue_of(
+        &self,
+        account: AccountKey,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.of_account(account, limit)
+    }
+
+    fn failure(&self) -> Option<SpoolError> {
+        self.bulletin.poison()
+    }
+
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError> {
         self.read(|store| store.record(&keys::queue(entry))).await
     }
@@ -259,6 +325,15 @@ impl Spool for SledSpool {
         self.store()?.done_page(account, after, limit)
     }
 
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.claimed_page(account, after, limit)
+    }
+
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError> {
         self.read(|store| store.record(&keys::history(entry))).await
     }
@@ -269,6 +344,23 @@ impl Spool for SledSpool {
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError> {
         self.store()?.ended_before(before, limit)
+    }
+
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.by_message_id(message_id, limit)
+    }
+
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.store()?.known_between(first, last, limit)
     }
 
     async fn cursor(
@@ -320,6 +412,9 @@ impl Spool for SledSpool {
 
     async fn new_body(&self, size_hint: Option<u64>) -> Result<Box<dyn BodyWriter>, SpoolError> {
         self.store()?;
+        if let Some(error) = self.bulletin.poison() {
+            return Err(error);
+        }
         let (folder, space) = (Arc::clone(&self.folder), Arc::clone(&self.space));
         Ok(Box::new(SpoolBodyWriter::new(folder, space, size_hint)?))
     }
@@ -357,7 +452,7 @@ impl Spool for SledSpool {
     }
 
     async fn quarantine(&self, limit: usize) -> Result<Vec<QuarantinedRecord>, SpoolError> {
-        self.store()?.quarantine(limit)
+        self.store()?.quarantine(None, limit).map(|(page, _)| page)
     }
 
     async fn close(&self) {

@@ -1,16 +1,18 @@
 //! The tree and its files while they are open, and what is read from them.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fmt, io};
 
 use serde::de::DeserializeOwned;
 use sled::IVec;
 
 use super::body_row::BodyRow;
+use super::check::census::Census;
 use super::codec::{self, ReadError, Rows};
 use super::lock::SpoolLock;
 use super::{
@@ -22,6 +24,9 @@ use crate::mapi::{EntryId, Priority, SysTime};
 /// Most rows that `due` looks at in one lane beside those it lists: a bound on what a caller who
 /// leaves out everything can cost.
 const MOST_SKIPPED: usize = 50_000;
+
+/// The indexes in one of which each row of the queue stands.
+const QUEUE_INDEXES: [u8; 3] = [keys::DUE, keys::DONE, keys::STILL];
 
 /// A step of a commit at which a test may let the disk fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub(super) struct Store {
     /// sled has no snapshot in which they would belong together.
     applying: RwLock<()>,
     fault: Option<Fault>,
+    /// A count that a check is about; the writer keeps it exact.
+    census: Mutex<Option<Census>>,
     /// How many rows were read.
     #[cfg(test)]
     reads: Arc<std::sync::atomic::AtomicU64>,
@@ -92,8 +99,11 @@ impl Store {
             .flush_every_ms(None);
         // A damaged file makes sled panic in some places; that is not the end of the process.
         let tree = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| SpoolError::Corrupt(format!("{} cannot be opened", dir.display())))?
-            .map_err(|error| failed("open", error))?;
+            .map_err(|_| SpoolError::Unreadable(format!("opening {} breaks down", dir.display())))?
+            .map_err(|error| match failed("open", error) {
+                SpoolError::Corrupt(why) => SpoolError::Unreadable(why),
+                other => other,
+            })?;
         let file = dir.join("db");
         let log = File::open(&file)
             .map_err(|error| SpoolError::io(format!("open {}", file.display()), error))?;
@@ -102,6 +112,7 @@ impl Store {
             log,
             applying: RwLock::new(()),
             fault,
+            census: Mutex::default(),
             #[cfg(test)]
             reads: Arc::default(),
             _lock: lock,
@@ -114,6 +125,50 @@ impl Store {
         self.fault(FaultPoint::Apply)?;
         let _applying = self.applying.write().unwrap_or_else(PoisonError::into_inner);
         self.tree.apply_batch(batch).map_err(|error| failed("write", error))
+    }
+
+    /// Applies changes of rows as [`Store::apply`] does; a census that goes on is kept exact.
+    pub(super) fn apply_rows(
+        &self,
+        rows: HashMap<Vec<u8>, Option<IVec>>,
+    ) -> Result<(), SpoolError> {
+        self.fault(FaultPoint::Apply)?;
+        let _applying = self.applying.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(census) = self.census().as_mut() {
+            census.observe(self, &rows);
+        }
+        let mut batch = sled::Batch::default();
+        for (key, value) in rows {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        self.tree.apply_batch(batch).map_err(|error| failed("write", error))
+    }
+
+    /// The census that goes on, if one does.
+    pub(super) fn census(&self) -> MutexGuard<'_, Option<Census>> {
+        self.census.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a census in place of any other.
+    pub(super) fn begin_census(&self, census: Census) {
+        *self.census() = Some(census);
+    }
+
+    /// Ends it.
+    pub(super) fn end_census(&self) {
+        *self.census() = None;
+    }
+
+    /// Takes the census a page further; whether there is more to count.
+    pub(super) fn advance_census(&self) -> Result<bool, SpoolError> {
+        let _quiet = self.applying.read().unwrap_or_else(PoisonError::into_inner);
+        match self.census().as_mut() {
+            Some(census) => census.advance(self),
+            None => Ok(false),
+        }
     }
 
     /// Makes everything durable that was applied.
@@ -135,6 +190,12 @@ impl Store {
             }
             None => Ok(()),
         }
+    }
+
+    /// How many rows were read so far.
+    #[cfg(test)]
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// The tree itself, for the migrations.
@@ -199,6 +260,31 @@ impl Store {
         Ok(page)
     }
 
+    /// Messages that have a row in Outbox or queue, in order.
+    pub(super) fn message_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let mut entries = BTreeSet::new();
+        for table in [keys::OUTBOX, keys::QUEUE] {
+            let range = keys::prefix_after(vec![table], after);
+            entries.extend(self.entries(range, limit, keys::parse_entry)?);
+        }
+        // What is behind the shorter of the two pages may be incomplete.
+        Ok(entries.into_iter().take(limit).collect())
+    }
+
+    /// Bodies that have a row, in order.
+    pub(super) fn body_page(
+        &self,
+        after: Option<&BodyId>,
+        limit: usize,
+    ) -> Result<Vec<BodyId>, SpoolError> {
+        let after = after.map(|body| keys::body(*body));
+        self.entries(keys::table_after(keys::BODY, after.as_deref()), limit, keys::parse_body)
+    }
+
     /// Messages of the Outbox that wait.
     pub(super) fn waiting_page(
         &self,
@@ -220,6 +306,71 @@ impl Store {
             }
         }
         Ok(page)
+    }
+
+    /// Messages of the Outbox that are with a transport.
+    pub(super) fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>, ReadError> {
+        let mut page = Vec::new();
+        for row in self.range(keys::prefix_after(vec![keys::DEFERRED], after)) {
+            if page.len() >= limit {
+                break;
+            }
+            let Some(entry) = keys::parse_entry(&row?.0) else { continue };
+            match self.record::<OutboxRecord>(&keys::outbox(&entry))? {
+                Some(record) if matches!(record.state, OutboxState::Deferred { .. }) => {
+                    page.push((entry, record));
+                }
+                _ => {}
+            }
+        }
+        Ok(page)
+    }
+
+    /// Messages whose rows do not fit together.
+    pub(super) fn unsettled_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.entries(keys::prefix_after(vec![keys::UNSETTLED], after), limit, keys::parse_entry)
+    }
+
+    /// The accounts that have rows in the queue: one look at each index for each of them.
+    pub(super) fn accounts(&self) -> Result<Vec<AccountKey>, SpoolError> {
+        let mut accounts = BTreeSet::new();
+        for table in QUEUE_INDEXES {
+            let mut range = keys::table(table);
+            while let Some((key, _)) = self.range(range.clone()).next().transpose()? {
+                let Some(account) = keys::parse_account(&key) else { break };
+                accounts.insert(account);
+                let next = keys::successor(&keys::of_account(table, account));
+                range.0 = next.map_or(Bound::Unbounded, Bound::Included);
+            }
+        }
+        Ok(accounts.into_iter().collect())
+    }
+
+    /// Some messages in the queue of an account, in no order.
+    pub(super) fn of_account(
+        &self,
+        account: AccountKey,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let mut found = Vec::new();
+        for table in QUEUE_INDEXES {
+            let range = keys::prefix(keys::of_account(table, account));
+            let left = limit.saturating_sub(found.len());
+            let parse = match table {
+                keys::DUE => |key: &[u8]| keys::parse_due(key).map(|(_, entry)| entry),
+                _ => keys::parse_of_account,
+            };
+            found.extend(self.entries(range, left, parse)?);
+        }
+        Ok(found)
     }
 
     /// What is due; only rows of the due index of this account are read.
@@ -271,8 +422,19 @@ impl Store {
         after: Option<&EntryId>,
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError> {
-        let range = keys::prefix_after(keys::done_of(account), after);
-        self.entries(range, limit, keys::parse_done)
+        let range = keys::prefix_after(keys::of_account(keys::DONE, account), after);
+        self.entries(range, limit, keys::parse_of_account)
+    }
+
+    /// Messages of an account that are claimed.
+    pub(super) fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let range = keys::prefix_after(keys::of_account(keys::CLAIMED, account), after);
+        self.entries(range, limit, keys::parse_of_account)
     }
 
     /// Histories that ended before `before`.
@@ -286,14 +448,41 @@ impl Store {
         self.entries(range, limit, |key| keys::parse_ended(key).map(|(_, entry)| entry))
     }
 
-    fn entries(
+    /// Messages with a `Message-ID`, the latest first.
+    pub(super) fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let rows = self.range(keys::prefix(keys::of_message_id(message_id))).rev().take(limit);
+        rows.filter_map(|row| row.map(|(key, _)| keys::parse_message_id(&key)).transpose())
+            .collect()
+    }
+
+    /// Messages of the Outbox and of the history between two entry ids.
+    pub(super) fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        let mut known = BTreeSet::new();
+        for table in [keys::OUTBOX, keys::HISTORY] {
+            let range = keys::between(table, first, last);
+            known.extend(self.entries(range, limit, keys::parse_entry)?);
+        }
+        Ok(known.into_iter().take(limit).collect())
+    }
+
+    fn entries<T>(
         &self,
         range: Range,
         limit: usize,
-        parse: impl Fn(&[u8]) -> Option<EntryId>,
-    ) -> Result<Vec<EntryId>, SpoolError> {
-        let rows = self.range(range).take(limit);
-        rows.filter_map(|row| row.map(|(key, _)| parse(&key)).transpose()).collect()
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, SpoolError> {
+        let rows = self.range(range);
+        let parsed = rows.filter_map(|row| row.map(|(key, _)| parse(&key)).transpose());
+        parsed.take(limit).collect()
     }
 
     /// Digests of a mailbox in the delivered table.
@@ -347,11 +536,16 @@ impl Store {
         self.record(&keys::body(body))
     }
 
-    /// What could not be read.
-    pub(super) fn quarantine(&self, limit: usize) -> Result<Vec<QuarantinedRecord>, SpoolError> {
-        let mut page = Vec::new();
-        for row in self.range(keys::table(keys::QUARANTINE)).take(limit) {
+    /// What could not be read, behind the row `after`; and the last row of the page.
+    pub(super) fn quarantine(
+        &self,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<QuarantinedRecord>, Option<Vec<u8>>), SpoolError> {
+        let (mut page, mut last) = (Vec::new(), None);
+        for row in self.range(keys::table_after(keys::QUARANTINE, after)).take(limit) {
             let (key, head) = row?;
+            last = Some(key.to_vec());
             let key_text = keys::describe(keys::parse_quarantine(&key));
             page.push(match codec::load_from::<QuarantineRow>(self, &key, head.clone()) {
                 Ok(QuarantineRow { reason, bytes }) => {
@@ -363,7 +557,24 @@ impl Store {
                 Err(ReadError::Failed(error)) => return Err(error),
             });
         }
-        Ok(page)
+        Ok((page, last))
+    }
+
+    /// How many records are in quarantine.
+    pub(super) fn count_quarantined(&self) -> Result<u64, SpoolError> {
+        self.range(keys::table(keys::QUARANTINE)).try_fold(0, |count, row| row.map(|_| count + 1))
+    }
+
+    /// Whether a record is in quarantine that may name bodies.
+    pub(super) fn has_quarantined_messages(&self) -> Result<bool, SpoolError> {
+        for row in self.range(keys::table(keys::QUARANTINE)) {
+            let original = row?.0;
+            let table = keys::parse_quarantine(&original).first().copied();
+            if let Some(keys::OUTBOX | keys::QUEUE) = table {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A number for inline bodies above all that are in use.

@@ -10,14 +10,16 @@ use sled::IVec;
 use tokio::sync::oneshot;
 
 use super::batch::{Batch, Durable};
+use super::body_row::file_name;
 use super::codec::{self, ReadError, Rows};
 use super::counts::Counters;
+use super::disk::Disk;
 use super::janitor::{Janitor, Job};
 use super::plan::{Books, Changes, Touched};
 use super::repair;
 use super::space::Space;
 use super::store::Store;
-use super::{SpoolError, keys};
+use super::{BodyId, SpoolError, keys};
 
 /// Most batches of a group, and bytes of new rows after which it is closed: a bound on how long
 /// readers wait for sled while a group is applied.
@@ -26,6 +28,60 @@ const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The answer a caller waits for.
 pub(super) type Reply = oneshot::Sender<Result<Durable, SpoolError>>;
+
+/// Done in the writer's thread between two groups, when nothing moves. What it leaves on the desk is
+/// applied as a group of its own; then what it returns is called, with why that failed.
+pub(super) type Work = Box<dyn FnOnce(&mut Desk<'_>) -> WorkDone + Send>;
+
+/// Hears how the group of a piece of work ended.
+pub(super) type WorkDone = Box<dyn FnOnce(Option<SpoolError>) + Send>;
+
+/// What a piece of work has before it.
+pub(super) struct Desk<'a> {
+    /// The tree.
+    pub(super) store: &'a Store,
+    group: &'a mut Group,
+}
+
+impl Rows for Desk<'_> {
+    fn value(&self, key: &[u8]) -> Result<Option<IVec>, SpoolError> {
+        View(self.store, self.group).value(key)
+    }
+}
+
+impl Desk<'_> {
+    pub(super) fn put(&mut self, key: Vec<u8>, value: impl Into<IVec>) {
+        self.group.rows.insert(key, Some(value.into()));
+    }
+
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.group.rows.insert(key, None);
+    }
+
+    /// The counts of messages.
+    pub(super) fn counters(&mut self) -> &mut Counters {
+        &mut self.group.books.counters
+    }
+
+    /// Removes a body file once the group is durable.
+    pub(super) fn remove_file(&mut self, body: BodyId, number: u64) {
+        self.put(keys::gone(&file_name(body, number)), IVec::default());
+        self.group.job.gone.push((body, number));
+    }
+
+    /// Applies a batch of records, whatever the space.
+    ///
+    /// # Errors
+    /// As when it is committed; nothing of it is applied then.
+    pub(super) fn apply(&mut self, batch: Batch) -> Result<(), ReadError> {
+        let view = View(self.store, self.group);
+        let mut books = self.group.books;
+        let changes = Touched::load(&batch, &view)?.plan(batch, &view, &mut books)?;
+        self.group.books = books;
+        self.group.take(changes);
+        Ok(())
+    }
+}
 
 /// What the writer is asked to do.
 pub(super) enum Request {
@@ -36,6 +92,8 @@ pub(super) enum Request {
         /// Who waits for it.
         reply: Reply,
     },
+    /// Do something while nothing moves.
+    Work(Work),
     /// Look at a row that a reader could not read, and set it aside if it cannot be read.
     Inspect {
         /// The row.
@@ -63,6 +121,14 @@ impl Bulletin {
         *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
+    /// Notes that a write or a sync has failed: from now on nothing is taken until the next open.
+    /// To try again would be no use: what the operating system could not write it may have
+    /// forgotten, and it calls the next sync a success. Returns the first reason there was.
+    pub(super) fn fail(&self, error: &SpoolError) -> String {
+        tracing::error!(%error, "the spool takes no more batches");
+        self.poison.get_or_init(|| error.to_string()).clone()
+    }
+
     /// The error of every commit after the one that failed.
     pub(super) fn poison(&self) -> Option<SpoolError> {
         self.poison.get().map(|why| SpoolError::Unknown(why.clone()))
@@ -75,6 +141,7 @@ pub(super) struct Writer {
     space: Arc<Space>,
     bulletin: Arc<Bulletin>,
     janitor: Janitor,
+    disk: Arc<dyn Disk>,
     books: Books,
 }
 
@@ -115,11 +182,12 @@ impl Writer {
         space: Arc<Space>,
         bulletin: Arc<Bulletin>,
         janitor: Janitor,
+        disk: Arc<dyn Disk>,
         counters: Counters,
     ) -> Result<Writer, SpoolError> {
         let books = Books { counters, slot: store.next_slot()? };
         bulletin.publish(counters);
-        Ok(Writer { store, space, bulletin, janitor, books })
+        Ok(Writer { store, space, bulletin, janitor, disk, books })
     }
 
     /// Works until all senders are gone and everything that was sent is done.
@@ -161,12 +229,22 @@ impl Writer {
     /// Takes up a request that had to wait for a repair.
     fn admit_alone(&mut self, request: Request) {
         let mut group = self.begin();
+        let request = match request {
+            Request::Work(work) => {
+                let done = work(&mut Desk { store: &self.store, group: &mut group });
+                self.finish(group);
+                return done(self.bulletin.poison());
+            }
+            request => request,
+        };
         match self.admit(&mut group, request) {
             None => {}
             Some(Request::Commit { reply, .. }) => {
                 let why = "a row of the batch is damaged and cannot be set aside".to_owned();
                 let _ = reply.send(Err(SpoolError::Corrupt(why)));
             }
+            // Not reached: work is done above.
+            Some(Request::Work(_)) => {}
             // The reader looks again and says what it finds.
             Some(Request::Inspect { reply, .. }) => {
                 let _ = reply.send(());
@@ -180,6 +258,7 @@ impl Writer {
     fn admit(&mut self, group: &mut Group, request: Request) -> Option<Request> {
         match request {
             Request::Commit { batch, reply } => self.admit_batch(group, batch, reply),
+            Request::Work(work) => Some(Request::Work(work)),
             Request::Inspect { key, reply } => {
                 if self.bulletin.poison().is_none() && repair::is_unreadable(&self.store, &key) {
                     group.damage = true;
@@ -233,14 +312,12 @@ impl Writer {
 
     /// Applies a group, makes it durable and answers.
     fn finish(&mut self, mut group: Group) {
-        if !group.rows.is_empty()
+        if !group.is_empty(&self.books.counters)
             && let Err(error) = self.write(&mut group)
         {
-            let why = error.to_string();
-            tracing::error!(error = %why, "the spool takes no more batches");
-            let _ = self.bulletin.poison.set(why.clone());
+            let failure = self.bulletin.fail(&error);
             for reply in group.replies {
-                let _ = reply.send(Err(SpoolError::Unknown(why.clone())));
+                let _ = reply.send(Err(SpoolError::Unknown(failure.clone())));
             }
             return;
         }
@@ -253,6 +330,9 @@ impl Writer {
     }
 
     fn write(&mut self, group: &mut Group) -> Result<(), SpoolError> {
+        if let Some(error) = self.bulletin.poison() {
+            return Err(error);
+        }
         if group.books.counters != self.books.counters {
             let counts = codec::encode(&group.books.counters)?;
             group.rows.insert(keys::COUNTS_KEY.to_vec(), Some(IVec::from(counts)));
@@ -262,15 +342,11 @@ impl Writer {
             // body files are never used twice.
             group.rows.entry(key).or_insert(None);
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in std::mem::take(&mut group.rows) {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        self.store.apply(batch)?;
-        self.store.sync()
+        self.disk.commit_begins();
+        self.store.apply_rows(std::mem::take(&mut group.rows))?;
+        self.store.sync()?;
+        self.disk.committed();
+        Ok(())
     }
 
     fn repair(&mut self) {
@@ -283,9 +359,7 @@ impl Writer {
                 self.bulletin.publish(counters);
             }
             Err(error) => {
-                let why = format!("a repair failed: {error}");
-                tracing::error!(error = %why, "the spool takes no more batches");
-                let _ = self.bulletin.poison.set(why);
+                self.bulletin.fail(&error);
             }
         }
     }
@@ -302,6 +376,10 @@ impl Writer {
 }
 
 impl Group {
+    fn is_empty(&self, counters: &Counters) -> bool {
+        self.rows.is_empty() && self.books.counters == *counters
+    }
+
     fn is_full(&self) -> bool {
         self.replies.len() >= MOST_BATCHES || self.bytes >= MOST_BYTES
     }

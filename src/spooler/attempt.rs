@@ -3,22 +3,29 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::Shared;
-use super::calling_order::Place;
+use super::attendance::{UnderWay, attend};
+use super::open_calls::OpenCall;
 use super::reports;
 use super::routed_message::RoutedMessage;
 use super::routing::{RouteRequest, RouteTarget, Routing, route};
 use super::slot::Slot;
 use crate::mapi::{
-    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, PropList, Recipient, StatusCode,
-    SubmitFlags, SubmitMessageFlags, tags,
+    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, MessageRef, PropList, Recipient,
+    StatusCode, SubmitFlags, SubmitMessageFlags, TransportNotify, tags,
 };
-use crate::spi::{Message, MessageRefCell, RecipientReport, Repetition, ReportKind, SubmitError};
+use crate::spi::{
+    Message, NotifyData, OutgoingNote, RecipientReport, Repetition, ReportKind, SubmitError,
+    XpLogon,
+};
 
 /// E_BUSY and END_RESEND_LATER name no time; NOTIFY_READYTOSEND may come before it is over.
 const LATER: Duration = Duration::from_secs(15);
@@ -58,9 +65,13 @@ enum Answer {
 
 /// Hands a waiting message to its transports.
 ///
-/// Its first call begins at its `place`, behind those of older messages (OB-14).
-pub(crate) async fn hand_over(shared: &Arc<Shared>, entry: &EntryId, place: Place) -> Handed {
-    locked(shared, entry, None, place).await
+/// Its first call begins at its place, behind those of older messages (OB-14).
+pub(crate) async fn hand_over(
+    shared: &Arc<Shared>,
+    entry: &EntryId,
+    under_way: UnderWay,
+) -> Handed {
+    guarded(shared, entry, None, under_way).await
 }
 
 /// Carries on with a message whose transport signalled NOTIFY_SENTDEFERRED (OB-11).
@@ -68,15 +79,34 @@ pub(crate) async fn finish_deferred(
     shared: &Arc<Shared>,
     slot: &Arc<Slot>,
     entry: &EntryId,
+    under_way: UnderWay,
 ) -> Handed {
-    locked(shared, entry, Some(slot), Place::default()).await
+    guarded(shared, entry, Some(slot), under_way).await
+}
+
+/// Whatever breaks, the message is not left locked and the loop hears that it is free again.
+async fn guarded(
+    shared: &Arc<Shared>,
+    entry: &EntryId,
+    deferred_by: Option<&Arc<Slot>>,
+    under_way: UnderWay,
+) -> Handed {
+    let work = AssertUnwindSafe(locked(shared, entry, deferred_by, under_way));
+    match work.catch_unwind().await {
+        Ok(handed) => handed,
+        Err(_) => {
+            tracing::error!(%entry, "Handling a message broke down");
+            unlock(shared, entry).await;
+            Handed::Error
+        }
+    }
 }
 
 async fn locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
-    place: Place,
+    under_way: UnderWay,
 ) -> Handed {
     let _turn = shared.turns.take(entry).await;
     match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
@@ -84,7 +114,7 @@ async fn locked(
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
         Err(_) => return Handed::Later(LATER),
     }
-    let handed = match hand_over_locked(shared, entry, deferred_by, place).await {
+    let handed = match hand_over_locked(shared, entry, deferred_by, under_way).await {
         Ok(handed) => handed,
         Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
         Err(error) => {
@@ -98,8 +128,13 @@ async fn locked(
     handed
 }
 
-/// A cancelled message is no longer wanted (OB-7); it leaves the table unsent.
+/// A cancelled message is no longer wanted (OB-7); it leaves the table unsent. Who cancels it in
+/// this session sees to that, at every transport that may have some of it.
 async fn remove_cancelled(shared: &Shared, entry: &EntryId) -> MapiResult<Handed> {
+    if shared.wishes.is_unwanted(entry) {
+        // Should the cancel come to nothing after all, it is looked at again.
+        return Ok(Handed::Later(LATER));
+    }
     // No transport has it any more; should it be handed over again meanwhile, the answer is the
     // same.
     shared.store.set_deferred(entry, None).await?;
@@ -124,7 +159,7 @@ async fn hand_over_locked(
     shared: &Arc<Shared>,
     entry: &EntryId,
     deferred_by: Option<&Arc<Slot>>,
-    mut place: Place,
+    mut under_way: UnderWay,
 ) -> MapiResult<Handed> {
     let message = shared.store.open_message(entry).await?;
     let props = message.props().await?;
@@ -135,13 +170,18 @@ async fn hand_over_locked(
     let mut deferred_to: Option<String> = None;
     // Targets that had their turn keep their rows out of the next round.
     let mut given: BTreeSet<u32> = BTreeSet::new();
+    // What the host itself gives up, for one report (OB-12).
+    let mut given_up: Vec<RecipientReport> = Vec::new();
 
     if let Some(slot) = deferred_by {
         let rows: BTreeSet<u32> =
             message.recipients().await?.iter().map(|recipient| recipient.row).collect();
         let view = RoutedMessage::view(Arc::clone(&message), rows);
-        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut place).await {
-            Answer::Sent => keep_outcomes(&message).await?,
+        match submit(shared, slot, view, SubmitMessageFlags::BEGIN_DEFERRED, &mut under_way).await {
+            Answer::Sent => {
+                shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
+                keep_outcomes(&message).await?;
+            }
             Answer::Deferred => return Ok(Handed::Deferred),
             Answer::Cancelled => return remove_cancelled(shared, entry).await,
             Answer::Error(error) if error.code() == MapiCode::NOT_FOUND => {
@@ -149,7 +189,10 @@ async fn hand_over_locked(
                 shared.store.set_deferred(entry, None).await?;
                 return Ok(Handed::Deferred);
             }
-            Answer::Error(error) | Answer::Refused(error) => return Err(error),
+            Answer::Error(error) | Answer::Refused(error) => {
+                slot.show_panic(&shared.table);
+                return Err(error);
+            }
             Answer::Later(after) => return Ok(Handed::Later(after)),
             Answer::Unavailable | Answer::NotMe => return Ok(Handed::Later(LATER)),
         }
@@ -173,23 +216,19 @@ async fn hand_over_locked(
                 // A transport that is not logged on may be the one that takes them.
                 worst = worse(worst, Handed::Unavailable);
             } else if !nobody.is_empty() {
-                fail(
-                    shared,
-                    &message,
-                    &nobody,
-                    "5.3.3",
-                    "no transport of this profile takes this type of address",
-                )
-                .await?;
+                let words = "no transport of this profile takes this type of address";
+                given_up.extend(failures(shared, &nobody, "5.3.3", words));
             }
             break;
         }
         for (index, rows) in groups {
             let Some(slot) = slots.get(index) else { continue };
             let view = RoutedMessage::view(Arc::clone(&message), rows.clone());
-            let answer = submit(shared, slot, view, SubmitMessageFlags::empty(), &mut place).await;
+            let answer =
+                submit(shared, slot, view, SubmitMessageFlags::empty(), &mut under_way).await;
             match answer {
                 Answer::Sent => {
+                    shared.store.note(entry, OutgoingNote::SentBy { transport: &slot.name });
                     keep_outcomes(&message).await?;
                     let left = message.recipients().await?;
                     let left = open_rows(&left).filter(|row| rows.contains(row));
@@ -201,8 +240,17 @@ async fn hand_over_locked(
                     given.extend(rows);
                 }
                 Answer::Cancelled => return remove_cancelled(shared, entry).await,
+                // A transport that cannot read it may be right about it, or about our disk.
+                Answer::Refused(error)
+                    if error.code() == MapiCode::CORRUPT_DATA
+                        && shared.store.set_aside_if_damaged(entry).await? =>
+                {
+                    tracing::error!(%entry, %error, "A stored message is damaged and set aside");
+                    return Ok(Handed::Unavailable);
+                }
                 Answer::Refused(error) => {
-                    fail(shared, &message, &rows, "5.6.0", &error.to_string()).await?;
+                    given_up.extend(failures(shared, &rows, "5.6.0", &error.to_string()));
+                    given.extend(rows);
                 }
                 Answer::Unavailable => {
                     worst = worse(worst, Handed::Unavailable);
@@ -213,6 +261,7 @@ async fn hand_over_locked(
                     given.extend(rows);
                 }
                 Answer::Error(error) => {
+                    slot.show_panic(&shared.table);
                     tracing::error!(%entry, transport = %slot.name, %error, "SubmitMessage failed");
                     worst = worse(worst, Handed::Error);
                     given.extend(rows);
@@ -221,6 +270,9 @@ async fn hand_over_locked(
         }
     }
 
+    if !given_up.is_empty() {
+        fail(shared, &message, given_up).await?;
+    }
     if worst != Handed::Gone {
         if deferred_by.is_some() {
             // The rest is not with this transport: the submission loop takes it from here.
@@ -283,34 +335,45 @@ async fn submit(
     slot: &Slot,
     message: Arc<dyn Message>,
     flags: SubmitMessageFlags,
-    place: &mut Place,
+    under_way: &mut UnderWay,
 ) -> Answer {
+    let UnderWay { place, hold } = under_way;
     let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
     let code = shared.table.status_code(slot.row_id).unwrap_or_default();
     // The end of a deferred message is told whatever the gate; it starts no transaction.
     let open = code.contains(StatusCode::OUTBOUND_ENABLED) && place.may_use(slot.row_id);
-    if !deferred && !open {
+    if slot.stands_still() || !deferred && !open {
         return Answer::Unavailable;
     }
+    let Some(entry) = message.entry_id() else {
+        return Answer::Error(MapiError::new(MapiCode::CALL_FAILED, "it has no entry id"));
+    };
     for _ in 0..RESEND_NOW_LIMIT {
         let Ok(logon) = slot.logon() else { return Answer::Unavailable };
-        let cell = MessageRefCell::outbound();
         place.comes().await;
-        let mut call = logon.submit_message(flags, Arc::clone(&message), &cell);
-        // A call that waits has begun; the next one need not wait for its end.
-        let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-        place.leave();
-        let submitted = match begun {
-            Poll::Ready(submitted) => submitted,
-            Poll::Pending => call.await,
-        };
-        if let Err(error) = submitted {
-            return refusal(error);
+        if !deferred && shared.wishes.is_unwanted(&entry) {
+            return Answer::Cancelled;
         }
-        let end = match logon.end_message(cell.reference()).await {
-            Ok(end) => end,
-            Err(error) => return refusal(error.into()),
+        let listed = slot.submits.begin(&entry);
+        let cell = &listed.call.cell;
+        let work = async {
+            let mut call = logon.submit_message(flags, Arc::clone(&message), cell);
+            // A call that waits has begun; the next one need not wait for its end.
+            let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+            place.leave();
+            match begun {
+                Poll::Ready(submitted) => submitted?,
+                Poll::Pending => {
+                    tokio::join!(call, heed(shared, logon.as_ref(), &listed.call, &entry)).0?;
+                }
+            }
+            Ok(logon.end_message(cell.reference()).await?)
         };
+        let end = match attend(shared, slot, logon.as_ref(), &listed.call, hold, work).await {
+            Ok(end) => end,
+            Err(error) => return refusal(shared, &entry, error),
+        };
+        slot.works(&shared.table);
         if end.contains(EndMessageFlags::RESEND_NOW) {
             continue;
         }
@@ -325,14 +388,31 @@ async fn submit(
     Answer::Later(LATER)
 }
 
+/// Cancels a call whose message became unwanted before it had a reference (TN-15).
+async fn heed(shared: &Shared, logon: &dyn XpLogon, call: &OpenCall, entry: &EntryId) {
+    let reference = call.cell.reference();
+    if reference == MessageRef::OUTBOUND_UNSET || !shared.wishes.is_unwanted(entry) {
+        return;
+    }
+    let cancel = TransportNotify::CANCEL_MESSAGE;
+    if let Err(error) = logon.transport_notify(cancel, NotifyData::Reference(reference)).await {
+        tracing::warn!(%entry, %error, "A call could not be cancelled");
+    }
+}
+
 /// What an error of SubmitMessage or EndMessage means (SP-3).
-fn refusal(error: SubmitError) -> Answer {
+fn refusal(shared: &Shared, entry: &EntryId, error: SubmitError) -> Answer {
     let after = error.retry_after.unwrap_or(LATER);
+    let unwanted = shared.wishes.is_unwanted(entry);
     match error.error.code() {
         MapiCode::NOT_ME => Answer::NotMe,
         MapiCode::BUSY => Answer::Later(LATER),
         MapiCode::WAIT | MapiCode::NETWORK_ERROR | MapiCode::TIMEOUT => Answer::Later(after),
-        MapiCode::CANCEL | MapiCode::USER_CANCEL => Answer::Cancelled,
+        MapiCode::CANCEL | MapiCode::USER_CANCEL if unwanted => Answer::Cancelled,
+        // A call that is cut short by the end of the session, by the transport or by our own
+        // SpoolerYield, is no reason to give a message up: the next session asks again (SP-1).
+        MapiCode::CANCEL if !shared.ending.is_cancelled() => Answer::Cancelled,
+        MapiCode::CANCEL | MapiCode::USER_CANCEL => Answer::Later(LATER),
         MapiCode::END_OF_SESSION | MapiCode::NOT_INITIALIZED => Answer::Unavailable,
         MapiCode::INVALID_PARAMETER
         | MapiCode::TOO_BIG
@@ -343,25 +423,31 @@ fn refusal(error: SubmitError) -> Answer {
     }
 }
 
+/// Rows that the host itself gives up.
+fn failures(
+    shared: &Shared,
+    rows: &BTreeSet<u32>,
+    status: &str,
+    words: &str,
+) -> impl Iterator<Item = RecipientReport> {
+    let time = shared.clock.now();
+    rows.iter().map(move |row| RecipientReport {
+        row: *row,
+        kind: ReportKind::Failure,
+        status: status.to_owned(),
+        diagnostic: words.to_owned(),
+        remote_mta: String::new(),
+        time,
+    })
+}
+
 /// Reports rows as failed by the host itself and takes responsibility for them.
 async fn fail(
     shared: &Shared,
     message: &Arc<dyn Message>,
-    rows: &BTreeSet<u32>,
-    status: &str,
-    words: &str,
+    reports: Vec<RecipientReport>,
 ) -> MapiResult<()> {
-    let reports: Vec<RecipientReport> = rows
-        .iter()
-        .map(|row| RecipientReport {
-            row: *row,
-            kind: ReportKind::Failure,
-            status: status.to_owned(),
-            diagnostic: words.to_owned(),
-            remote_mta: String::new(),
-            time: shared.clock.now(),
-        })
-        .collect();
+    let rows: BTreeSet<u32> = reports.iter().map(|report| report.row).collect();
     reports::deliver(shared.store.as_ref(), message.as_ref(), 0, reports).await?;
     let mut recipients = message.recipients().await?;
     recipients.retain(|recipient| rows.contains(&recipient.row));

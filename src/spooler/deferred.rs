@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::attempt::{self, Handed};
+use super::attendance::UnderWay;
+use super::calling_order::Place;
 use super::slot::Slot;
 use crate::mapi::EntryId;
 
@@ -59,9 +61,10 @@ pub(crate) async fn run(
         let Ok(permit) = permit else { return };
         busy.insert(entry.clone());
         let (task_shared, slot, report) = (Arc::clone(&shared), Arc::clone(&slot), report.clone());
-        shared.tasks.spawn(async move {
-            let handed = attempt::finish_deferred(&task_shared, &slot, &entry).await;
-            drop(permit);
+        // Its permit is all that a standstill holds from others here.
+        let under_way = UnderWay::new(Place::default(), permit, || {});
+        shared.spawn(async move {
+            let handed = attempt::finish_deferred(&task_shared, &slot, &entry, under_way).await;
             // An error means that the loop has ended with the session.
             let _ = report.send((entry, handed));
         });
@@ -70,7 +73,7 @@ pub(crate) async fn run(
 
 fn notify_later(shared: &Arc<Shared>, slot: &Arc<Slot>, entry: EntryId, after: Duration) {
     let (task_shared, slot) = (Arc::clone(shared), Arc::clone(slot));
-    shared.tasks.spawn(async move {
+    shared.spawn(async move {
         let until = task_shared.clock.now().saturating_add(after);
         tokio::select! {
             () = task_shared.ending.cancelled() => {}

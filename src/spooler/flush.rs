@@ -1,8 +1,10 @@
 //! Flushing: transports one after the other in transport order, upload before download (FL-4).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Shared;
+use super::open_calls::GIVEN_UP;
 use super::slot::Slot;
 use crate::mapi::{FlushFlags, MapiCode, MapiError, MapiResult, StatusCode, TransportNotify};
 use crate::spi::{NotifyData, OutgoingRow, OutgoingState};
@@ -75,10 +77,28 @@ async fn flush_one(
     };
     tokio::select! {
         () = flushed => {}
+        () = standstill(slot, upload) => {
+            tracing::warn!(transport = %slot.name, "A flush is given up: the transport stands still");
+            logon.transport_notify(END_FLUSHES, NotifyData::None).await?;
+        }
         () = slot.critical_error.cancelled() => {}
         () = shared.ending.cancelled() => {}
     }
     Ok(())
+}
+
+/// Waits until a transport shows no life, so that the flush of the next need not wait for it.
+async fn standstill(slot: &Slot, upload: bool) {
+    if upload {
+        return slot.standstill().await;
+    }
+    loop {
+        let before = slot.returns.load(Ordering::SeqCst);
+        tokio::time::sleep(GIVEN_UP).await;
+        if slot.returns.load(Ordering::SeqCst) == before {
+            return;
+        }
+    }
 }
 
 /// Whether the transport has messages of ours that it has not finished.

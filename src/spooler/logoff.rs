@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::Shared;
 use super::flush::END_FLUSHES;
+use super::guarded_logon::{CALL_LIMIT, bounded};
 use super::slot::Slot;
 use crate::mapi::{
     DeinitFlags, EntryId, LogoffFlags, MapiCode, MapiResult, StatusCode, TransportNotify,
@@ -15,6 +16,9 @@ use crate::spi::{NotifyData, OutgoingState, XpProvider};
 
 /// How many messages are given back at a time; their commits share flushes.
 const AT_ONCE: usize = 128;
+
+/// How long the transports may take to end their directions, all at once.
+const NOTIFY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long giving back deferred messages may take altogether. What is not reached keeps its
 /// place in the transport's durable queue and is due there by itself at the next logon.
@@ -28,11 +32,12 @@ pub(crate) async fn run(
     let hurry = grace.is_zero();
     let slots = shared.slots();
     let end = END_FLUSHES | TransportNotify::END_INBOUND | TransportNotify::END_OUTBOUND;
-    for slot in &slots {
-        if let Ok(logon) = slot.logon() {
-            // A logon that refuses is logged off all the same.
-            let _ = logon.transport_notify(end, NotifyData::None).await;
-        }
+    let ends = slots.iter().filter_map(|slot| slot.logon().ok()).map(|logon| async move {
+        // A logon that refuses is logged off all the same.
+        let _ = logon.transport_notify(end, NotifyData::None).await;
+    });
+    if tokio::time::timeout(NOTIFY_LIMIT, join_all(ends)).await.is_err() {
+        tracing::warn!("Not every transport has ended its directions in time");
     }
     // TN-9: what is on the wire is completed, and what became of it is heard.
     let deadline = tokio::time::Instant::now() + grace;
@@ -63,13 +68,17 @@ pub(crate) async fn run(
         shared.table.remove(slot.row_id);
     }
     let flags = if hurry { DeinitFlags::HURRY } else { DeinitFlags::NORMAL };
-    for provider in providers {
-        if let Err(error) = provider.shutdown(flags).await {
-            first_error.get_or_insert(error);
-        }
+    let shutdowns = providers.iter().map(|provider| {
+        bounded("of this session", "Shutdown", CALL_LIMIT, async { provider.shutdown(flags).await })
+    });
+    if let Some(error) = join_all(shutdowns).await.into_iter().find_map(Result::err) {
+        first_error.get_or_insert(error);
     }
     if tokio::time::timeout(GIVE_BACK, shared.tasks.wait()).await.is_err() {
         tracing::error!("Some calls did not return after the logoff and are abandoned");
+        shared.abandoned.cancel();
+        // Each ends at its next turn, unless a transport blocks its thread.
+        let _ = tokio::time::timeout(GIVE_BACK, shared.tasks.wait()).await;
     }
     first_error.map_or(Ok(()), Err)
 }

@@ -4,26 +4,36 @@
 //! It knows transports and the store only through [`spi`](crate::spi).
 
 mod attempt;
+mod attendance;
 mod calling_order;
 mod deferred;
 mod flush;
+mod guarded_logon;
 mod logoff;
+mod open_calls;
 mod reception;
 mod reports;
 mod routed_message;
 mod routing;
+mod services;
 mod slot;
+mod status_object;
 mod status_table;
 mod submission;
 mod turns;
+mod wishes;
 
+pub use services::TransportService;
+pub(crate) use status_table::stopped_row;
 pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,30 +41,16 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::mapi::{
     EntryId, FlushFlags, LogonFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags,
-    ResourceFlags, ResourceMethods, SPI_VERSION, StatusCode, TransportNotify,
+    ResourceFlags, StatusCode, TransportNotify, ValidateFlags,
 };
 use crate::spi::{
-    LogonOutcome, MessageStore, NotifyData, OutgoingState, ProfileSection, StatusColumns,
+    MessageStore, NotifyData, OutgoingState, ProfileSection, StatusColumns, StatusObject,
     StatusRowKind, XpProvider,
 };
-use slot::{Slot, SlotSupport};
+use slot::Slot;
 use status_table::HostColumns;
 use turns::Turns;
-
-/// A transport of the profile, to be logged on.
-#[derive(Clone)]
-pub struct TransportService {
-    /// Name in the profile.
-    pub name: String,
-    /// Its provider; one provider may serve several services (LG-2).
-    pub provider: Arc<dyn XpProvider>,
-    /// Name of the provider, for people.
-    pub provider_name: String,
-    /// Settings of the logon.
-    pub section: ProfileSection,
-    /// Addresses that choose this transport as senders.
-    pub senders: Vec<String>,
-}
+use wishes::Wishes;
 
 /// How a session is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) finish: Arc<Semaphore>,
     /// Keeps calls about one message apart.
     pub(crate) turns: Turns,
+    pub(crate) wishes: Wishes,
     /// Answered once everything that waits in the outgoing queue table has been looked at.
     barriers: mpsc::Sender<oneshot::Sender<()>>,
     /// Messages that a transport gave back (TN-18); not handed over again in this session.
@@ -99,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
     pub(crate) ending: CancellationToken,
+    /// Drops what has not ended in its time.
+    pub(crate) abandoned: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -110,7 +109,11 @@ const CANCEL_WAIT: Duration = Duration::from_secs(15);
 
 impl Spooler {
     /// Starts a session: logs every service on, in transport order, and starts the loops. A
-    /// service that cannot be logged on shows why in its status row; the others go on (LG-8).
+    /// service that cannot be logged on shows why in its status row; the others go on. Of a
+    /// service with several transports all fail with one that fails, except by
+    /// `MAPI_E_FAILONEPROVIDER`; when `MAPI_E_UNCONFIGURED` is the reason, the service's
+    /// configuration entry, if it has one, is called and the logon tried once more (LG-8).
+    /// Needs a tokio runtime with its timer.
     ///
     /// # Errors
     /// `MAPI_E_VERSION` when a provider speaks another version of the interface (LG-2).
@@ -132,62 +135,22 @@ impl Spooler {
             hand_over: Arc::new(Semaphore::new(AT_ONCE)),
             finish: Arc::new(Semaphore::new(AT_ONCE)),
             turns: Turns::default(),
+            wishes: Wishes::default(),
             barriers,
             given_back: Mutex::default(),
             ended: broadcast::Sender::new(4096),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             ending: CancellationToken::new(),
+            abandoned: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
         let mut spooler = Spooler { shared, providers: Vec::new() };
-        for (index, service) in services.into_iter().enumerate() {
-            spooler.add(service, index == 0).await?;
-        }
+        services::log_on(&spooler.shared, &mut spooler.providers, services).await?;
         let shared = &spooler.shared;
-        shared.tasks.spawn(submission::run(Arc::clone(shared), barrier_requests));
+        shared.spawn(submission::run(Arc::clone(shared), barrier_requests));
         spooler.add_own_row();
         Ok(spooler)
-    }
-
-    /// Logs one service on and starts its loops (LG-1).
-    async fn add(&mut self, service: TransportService, first: bool) -> MapiResult<()> {
-        if !self.providers.iter().any(|known| Arc::ptr_eq(known, &service.provider)) {
-            service.provider.init(SPI_VERSION)?;
-            self.providers.push(Arc::clone(&service.provider));
-        }
-        let shared = &self.shared;
-        let mut resource_flags = ResourceFlags::empty();
-        resource_flags
-            .set(ResourceFlags::DEFAULT_OUTBOUND | ResourceFlags::PRIMARY_IDENTITY, first);
-        let host = HostColumns {
-            kind: StatusRowKind::Transport,
-            provider: service.provider_name,
-            resource_flags,
-            display_name: service.name.clone(),
-        };
-        let (slot, sent_deferred) = Slot::new(
-            service.name,
-            service.senders,
-            service.section,
-            shared.table.new_row_id(),
-            host,
-        );
-        shared.slots.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&slot));
-        let support =
-            Arc::new(SlotSupport { slot: Arc::clone(&slot), shared: Arc::downgrade(shared) });
-        match service.provider.transport_logon(support, shared.options.logon).await {
-            Ok(LogonOutcome { logon, flags }) => slot.set_logon(logon, flags),
-            Err(error) => {
-                show_failed_logon(shared, &slot, &error);
-                return Ok(());
-            }
-        }
-        shared.tasks.spawn(deferred::run(Arc::clone(shared), Arc::clone(&slot), sent_deferred));
-        shared.tasks.spawn(reception::run(Arc::clone(shared), Arc::clone(&slot)));
-        shared.tasks.spawn(watch(Arc::clone(shared), Arc::clone(&slot)));
-        slot.refresh_address_types().await?;
-        slot.logon()?.transport_notify(shared.options.begin, NotifyData::None).await
     }
 
     /// The spooler's own row (`PR_RESOURCE_TYPE` 37).
@@ -202,7 +165,7 @@ impl Spooler {
         let columns = StatusColumns {
             status_code: Some(StatusCode::AVAILABLE),
             status_string: Some("ready".to_owned()),
-            resource_methods: Some(ResourceMethods::FLUSH_QUEUES),
+            resource_methods: Some(status_object::METHODS),
             ..StatusColumns::default()
         };
         table.modify(table.new_row_id(), &host, columns, ModifyStatusFlags::empty());
@@ -236,17 +199,34 @@ impl Spooler {
         data: NotifyData<'_>,
     ) -> MapiResult<()> {
         let slots = self.shared.slots_named(name)?;
-        let mut failure: Option<MapiError> = None;
-        let mut success = false;
-        for slot in slots {
-            let answer = match slot.logon() {
+        let call = |slot: Arc<Slot>| async move {
+            match slot.logon() {
                 Ok(logon) => logon.transport_notify(flags, data).await,
                 Err(error) => Err(error),
-            };
+            }
+        };
+        let abort = flags.contains(TransportNotify::ABORT_DEFERRED);
+        let mut answers = Vec::new();
+        if abort {
+            // One after the other: a transport that has the message and cannot abort it speaks
+            // for all.
+            for slot in slots {
+                answers.push(call(slot).await);
+                if answers.last().is_some_and(is_unable) {
+                    break;
+                }
+            }
+        } else {
+            answers = join_all(slots.into_iter().map(call)).await;
+        }
+        let mut failure: Option<MapiError> = None;
+        let mut success = false;
+        for answer in answers {
             match answer {
+                Err(error) if abort && error.code() == MapiCode::UNABLE_TO_ABORT => {
+                    return Err(error);
+                }
                 Ok(()) => success = true,
-                // A transport that has the message and cannot abort it speaks for all.
-                Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => return Err(error),
                 Err(error) => failure = Some(error),
             }
         }
@@ -283,35 +263,59 @@ impl Spooler {
     pub async fn flush(&self, name: Option<&str>, flags: FlushFlags) -> MapiResult<()> {
         flush::check(flags)?;
         let slots = self.shared.slots_named(name)?;
-        if !flags.contains(FlushFlags::ASYNC_OK) {
-            return flush::flush(&self.shared, &slots, flags).await;
-        }
-        let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn(async move {
-            tokio::select! {
-                () = shared.ending.cancelled() => {}
-                flushed = flush::flush(&shared, &slots, flags) => {
-                    if let Err(error) = flushed {
-                        tracing::warn!(%error, "A flush in the background failed");
-                    }
-                }
+        flush_slots(&self.shared, slots, flags).await
+    }
+
+    /// The object behind the row with this entry id: of a transport, or the spooler's own, which
+    /// flushes all of them or one (ST-6, FL-7).
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND` when no row has this entry id; `MAPI_E_END_OF_SESSION` for a transport
+    /// that is not logged on; `MAPI_E_NO_SUPPORT` for one without a status object.
+    pub async fn open_status_entry(&self, entry: &EntryId) -> MapiResult<Arc<dyn StatusObject>> {
+        status_object::open(&self.shared, entry).await
+    }
+
+    /// Gives the transport called `name` other settings and has it take them up
+    /// (`ValidateState(CONFIG_CHANGED)`, ST-7).
+    ///
+    /// # Errors
+    /// `MAPI_E_NOT_FOUND` for an unknown name; `MAPI_E_BUSY` while it is in a critical section,
+    /// `MAPI_E_UNCONFIGURED` for settings that make no sense: it then goes on with the old ones.
+    pub async fn reconfigure(&self, name: &str, section: ProfileSection) -> MapiResult<()> {
+        for slot in self.shared.slots_named(Some(name))? {
+            let logon = slot.logon()?;
+            let before = slot.section();
+            slot.set_section(section.clone());
+            if let Err(error) = logon.validate_state(ValidateFlags::CONFIG_CHANGED).await {
+                slot.set_section(before);
+                return Err(error);
             }
-        });
+        }
         Ok(())
     }
 
-    /// Cancels a message for good, wherever it is (OB-15, TN-17).
+    /// Cancels a message for good, wherever it is (OB-15, TN-17). A transport that is at work on
+    /// it just now is told by CANCEL_MESSAGE (TN-14) and by SpoolerYield (OB-18).
     ///
     /// # Errors
     /// `MAPI_E_UNABLE_TO_ABORT` when it is too late, `MAPI_E_NOT_IN_QUEUE` when it is gone;
     /// `MAPI_E_END_OF_SESSION` when the transport that has it is not logged on.
     pub async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
-        // A call about it that runs is short; while we have the turn, nobody hands it over.
-        let turn = tokio::time::timeout(CANCEL_WAIT, self.shared.turns.take(entry));
-        let _turn = turn.await.map_err(|_| {
-            let words = format!("{entry} is being handed to a transport");
-            MapiError::new(MapiCode::UNABLE_TO_ABORT, words)
-        })?;
+        // From now on no SubmitMessage for it begins; while we have the turn, nothing at all does.
+        let _unwanted = self.shared.wishes.cancel(entry);
+        let turn = self.shared.turns.take(entry);
+        tokio::pin!(turn);
+        let _turn = match futures_util::poll!(turn.as_mut()) {
+            Poll::Ready(turn) => turn,
+            Poll::Pending => {
+                self.reach_into(entry).await?;
+                tokio::time::timeout(CANCEL_WAIT, turn).await.map_err(|_| {
+                    let words = format!("{entry} is being handed to a transport");
+                    MapiError::new(MapiCode::UNABLE_TO_ABORT, words)
+                })?
+            }
+        };
         let store = &self.shared.store;
         self.abort_deferred(entry).await?;
         // Should this be the end, the message is handed over again, and the transport that has
@@ -321,6 +325,33 @@ impl Spooler {
         self.shared.given_back().remove(entry);
         self.shared.ended(entry);
         Ok(())
+    }
+
+    /// Ends the call about a message that runs, as far as that can be.
+    ///
+    /// # Errors
+    /// `MAPI_E_UNABLE_TO_ABORT` when it tells the end of the message: that need not be waited for.
+    async fn reach_into(&self, entry: &EntryId) -> MapiResult<()> {
+        let row = self.shared.store.outgoing_row(entry).await?;
+        if matches!(row.state, OutgoingState::Deferred { .. }) {
+            self.abort_deferred(entry).await?;
+        }
+        self.cancel_calls(entry).await;
+        Ok(())
+    }
+
+    /// Cancels the calls about a message that run (TN-14).
+    async fn cancel_calls(&self, entry: &EntryId) {
+        for slot in self.shared.slots() {
+            let (Some(reference), Ok(logon)) = (slot.submits.reference(entry), slot.logon()) else {
+                continue;
+            };
+            let data = NotifyData::Reference(reference);
+            let cancel = TransportNotify::CANCEL_MESSAGE;
+            if let Err(error) = logon.transport_notify(cancel, data).await {
+                tracing::warn!(transport = %slot.name, %error, "A call could not be cancelled");
+            }
+        }
     }
 
     /// Asks the transport that has the message, or while nobody is known to have it, every one:
@@ -374,6 +405,7 @@ impl Spooler {
 impl Drop for Spooler {
     fn drop(&mut self) {
         self.shared.ending.cancel();
+        self.shared.abandoned.cancel();
         self.shared.slots().iter().for_each(|slot| slot.release());
     }
 }
@@ -382,6 +414,22 @@ impl Shared {
     /// The logons in transport order.
     pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add_slot(&self, slot: Arc<Slot>) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+    }
+
+    /// Starts a task of the session. It is dropped where it is when the session cannot wait for
+    /// it any longer.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let abandoned = self.abandoned.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = abandoned.cancelled() => {}
+            }
+        });
     }
 
     fn slots_named(&self, name: Option<&str>) -> MapiResult<Vec<Arc<Slot>>> {
@@ -419,7 +467,7 @@ impl Shared {
     }
 
     /// Waits until everything that waits in the outgoing queue table was offered to its transport
-    /// and the calls about it have returned.
+    /// and the calls about it have returned, but for those that have come to a standstill.
     pub(crate) async fn settled(&self) {
         let (answer, answered) = oneshot::channel();
         if self.barriers.send(answer).await.is_ok() {
@@ -429,40 +477,68 @@ impl Shared {
     }
 }
 
+fn is_unable(answer: &MapiResult<()>) -> bool {
+    matches!(answer, Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT)
+}
+
 /// Keeps an eye on what a logon signals beside mail: a new configuration, a critical error.
 async fn watch(shared: Arc<Shared>, slot: Arc<Slot>) {
     loop {
         tokio::select! {
             () = shared.ending.cancelled() => return,
             () = slot.critical_error.cancelled() => {
-                slot.release();
-                let columns = StatusColumns {
-                    status_code: Some(StatusCode::FAILURE),
-                    status_string: Some(
-                        "the transport reported a critical error and was released".to_owned(),
-                    ),
-                    ..StatusColumns::default()
-                };
-                let update = ModifyStatusFlags::UPDATE;
-                shared.table.modify(slot.row_id, &slot.host, columns, update);
-                return;
+                show_critical_error(&shared, &slot);
+                return slot.release();
             }
             () = slot.config_change.notified() => {
                 if let Err(error) = slot.refresh_address_types().await {
                     tracing::warn!(transport = %slot.name, %error, "AddressTypes failed");
                 }
+                services::show_ranks(&shared);
                 shared.reconsider();
             }
         }
     }
 }
 
-fn show_failed_logon(shared: &Shared, slot: &Slot, error: &MapiError) {
-    tracing::error!(transport = %slot.name, %error, "The transport could not be logged on");
+/// The logon is about to be released (SP-2). What it said of its failure stays to be read.
+fn show_critical_error(shared: &Shared, slot: &Slot) {
+    let rows = shared.table.rows().into_iter();
+    let row = rows.filter(|row| row.status_code.contains(StatusCode::FAILURE));
+    let own = row.filter(|row| row.row_id == slot.row_id).map(|row| row.status_string).next();
+    let mut words = "the transport reported a critical error and was released".to_owned();
+    if let Some(own) = own.filter(|own| !own.is_empty()) {
+        words = format!("{words}: {own}");
+    }
+    tracing::error!(transport = %slot.name, "{words}");
     let columns = StatusColumns {
         status_code: Some(StatusCode::FAILURE),
-        status_string: Some(error.to_string()),
+        status_string: Some(words),
         ..StatusColumns::default()
     };
-    shared.table.modify(slot.row_id, &slot.host, columns, ModifyStatusFlags::empty());
+    shared.table.trouble(slot.row_id, None);
+    shared.table.modify(slot.row_id, &slot.host, columns, ModifyStatusFlags::UPDATE);
+}
+
+/// Flushes logons; with `FLUSH_ASYNC_OK` in the background (FL-7).
+async fn flush_slots(
+    shared: &Arc<Shared>,
+    slots: Vec<Arc<Slot>>,
+    flags: FlushFlags,
+) -> MapiResult<()> {
+    if !flags.contains(FlushFlags::ASYNC_OK) {
+        return flush::flush(shared, &slots, flags).await;
+    }
+    let task_shared = Arc::clone(shared);
+    shared.spawn(async move {
+        tokio::select! {
+            () = task_shared.ending.cancelled() => {}
+            flushed = flush::flush(&task_shared, &slots, flags) => {
+                if let Err(error) = flushed {
+                    tracing::warn!(%error, "A flush in the background failed");
+                }
+            }
+        }
+    });
+    Ok(())
 }

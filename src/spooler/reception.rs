@@ -1,9 +1,11 @@
 //! The reception loop of one logon: NEWMAIL or Poll -> StartMessage -> the store (IB-1 to IB-4).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::Shared;
@@ -32,11 +34,11 @@ enum Round {
 pub(crate) async fn run(shared: Arc<Shared>, slot: Arc<Slot>) {
     let mut round = Round::Empty;
     loop {
+        let polled = slot.wants(LogonOutFlags::SP_POLL);
+        let idles = slot.wants(LogonOutFlags::SP_IDLE);
         let pause = match round {
             Round::Trouble => Some(AFTER_TROUBLE),
-            Round::Empty if slot.wants(LogonOutFlags::SP_POLL) => {
-                Some(shared.options.poll_interval)
-            }
+            Round::Empty if polled || idles => Some(shared.options.poll_interval),
             Round::Empty => None,
         };
         let timer = async {
@@ -52,9 +54,44 @@ pub(crate) async fn run(shared: Arc<Shared>, slot: Arc<Slot>) {
             () = shared.ending.cancelled() => return,
             () = slot.critical_error.cancelled() => return,
             () = slot.new_mail.notified() => {}
-            () = timer => {}
+            () = timer => {
+                if idles {
+                    idle(&slot).await;
+                }
+                if round == Round::Empty && !polled {
+                    continue;
+                }
+            }
         }
-        round = receive(&shared, &slot).await;
+        let work = AssertUnwindSafe(receive(&shared, &slot));
+        round = work.catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(transport = %slot.name, "Receiving broke down");
+            Round::Trouble
+        });
+    }
+}
+
+/// A chance for low-priority work (LG-7), but not in a critical section (IB-9).
+async fn idle(slot: &Slot) {
+    let (false, Ok(logon)) = (slot.in_critical_section(), slot.logon()) else { return };
+    if let Err(error) = logon.idle().await {
+        tracing::warn!(transport = %slot.name, %error, "Idle failed");
+    }
+}
+
+/// A StartMessage call that runs.
+struct Starting<'a>(&'a Slot);
+
+impl<'a> Starting<'a> {
+    fn begin(slot: &'a Slot) -> Self {
+        slot.starts.add();
+        Starting(slot)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.starts.remove();
     }
 }
 
@@ -69,7 +106,7 @@ async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
     if slot.wants(LogonOutFlags::SP_POLL) && !flushing && !polled(slot).await {
         return Round::Empty;
     }
-    slot.starts.add();
+    let starting = Starting::begin(slot);
     let rounds = join_all((0..PARALLEL).map(|_| drain(shared, slot))).await;
     let still = shared.table.status_code(slot.row_id).unwrap_or_default();
     if flushing
@@ -84,7 +121,7 @@ async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
             tracing::warn!(transport = %slot.name, %error, "The inbound flush could not be ended");
         }
     }
-    slot.starts.remove();
+    drop(starting);
     match rounds.contains(&Round::Trouble) {
         true => Round::Trouble,
         false => Round::Empty,
@@ -118,15 +155,19 @@ async fn drain(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
             }
         };
         let cell = MessageRefCell::inbound();
-        match logon.start_message(Arc::clone(&message), &cell).await {
+        let received = logon.start_message(Arc::clone(&message), &cell).await;
+        slot.returns.fetch_add(1, Ordering::SeqCst);
+        match received {
             Ok(()) if message.entry_id().is_some() => {
                 shared.received.fetch_add(1, Ordering::Relaxed);
+                slot.works(&shared.table);
             }
             Ok(()) => return Round::Empty,
             Err(error) if error.code() == MapiCode::CANCEL => {}
             Err(error) if error.code() == MapiCode::END_OF_SESSION => return Round::Empty,
             Err(error) => {
                 tracing::warn!(transport = %slot.name, %error, "A message could not be received");
+                slot.show_panic(&shared.table);
                 return Round::Trouble;
             }
         }

@@ -1,7 +1,7 @@
 //! From what happened to recipients to a report message in the sender's Inbox (SP-4, OB-12).
 
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, Recipient, tags};
-use crate::spi::{Message, MessageStore, RecipientReport, Report, ReportKind};
+use crate::spi::{Message, MessageStore, OutgoingNote, RecipientReport, Report, ReportKind};
 
 /// Makes the reports that were asked for: failures unless suppressed, deliveries on request.
 pub(crate) async fn deliver(
@@ -13,6 +13,7 @@ pub(crate) async fn deliver(
     let original = message.entry_id().ok_or_else(|| {
         MapiError::new(MapiCode::INVALID_PARAMETER, "a report needs a message that was submitted")
     })?;
+    store.note(&original, OutgoingNote::Outcomes(&recipients));
     let props = message.props().await?;
     if is_report(&props) {
         return Ok(());

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::guarded_logon::{GuardedLogon, LastPanic};
+use super::open_calls::OpenCalls;
 use super::reports;
 use super::routing::RouteTarget;
-use super::status_table::HostColumns;
+use super::status_table::{HostColumns, StatusTable};
+use super::{Shared, TransportService};
 use crate::mapi::{
     EntryId, LogonOutFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags, SpoolerNotify,
     StatusCode,
@@ -22,8 +24,10 @@ use crate::spi::{
 /// A logon and what the host knows of it.
 pub(crate) struct Slot {
     pub(crate) name: String,
+    /// The message service it belongs to (LG-8).
+    pub(crate) service: String,
     pub(crate) senders: Vec<String>,
-    pub(crate) section: ProfileSection,
+    section: Mutex<ProfileSection>,
     pub(crate) row_id: u32,
     pub(crate) host: HostColumns,
     /// From the success of TransportLogon to the release. The logon holds its support object and
@@ -38,6 +42,13 @@ pub(crate) struct Slot {
     pub(crate) ends: Backlog,
     /// StartMessage calls that run.
     pub(crate) starts: Backlog,
+    /// SubmitMessage calls that run.
+    pub(crate) submits: OpenCalls,
+    /// Those of them that have come to a standstill.
+    standing: Backlog,
+    /// How often a StartMessage has returned: a sign of life.
+    pub(crate) returns: AtomicU64,
+    last_panic: Arc<LastPanic>,
     /// NOTIFY_CONFIG_CHANGE: AddressTypes is to be called again (AT-1, SP-6).
     pub(crate) config_change: Notify,
     /// How often STATUS_INBOUND_FLUSH was set: tells one flush from the next.
@@ -52,17 +63,16 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new(
-        name: String,
-        senders: Vec<String>,
-        section: ProfileSection,
+        service: &TransportService,
         row_id: u32,
         host: HostColumns,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<EntryId>) {
         let (sent_deferred, receiver) = mpsc::unbounded_channel();
         let slot = Slot {
-            name,
-            senders,
-            section,
+            name: service.name.clone(),
+            service: service.service.clone(),
+            senders: service.senders.clone(),
+            section: Mutex::new(service.section.clone()),
             row_id,
             host,
             logon: Mutex::new(None),
@@ -71,6 +81,10 @@ impl Slot {
             sent_deferred,
             ends: Backlog::default(),
             starts: Backlog::default(),
+            submits: OpenCalls::default(),
+            standing: Backlog::default(),
+            returns: AtomicU64::new(0),
+            last_panic: Arc::default(),
             config_change: Notify::new(),
             inbound_flushes: AtomicU64::new(0),
             critical_section: AtomicBool::new(false),
@@ -81,7 +95,38 @@ impl Slot {
     }
 
     pub(crate) fn set_logon(&self, logon: Arc<dyn XpLogon>, flags: LogonOutFlags) {
-        *self.lock_logon() = Some((logon, flags));
+        *self.lock_logon() =
+            Some((GuardedLogon::guard(logon, &self.name, &self.last_panic), flags));
+    }
+
+    /// The settings of the logon (LG-3).
+    pub(crate) fn section(&self) -> ProfileSection {
+        self.section.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the logon other settings: to be seen by the next that asks.
+    pub(crate) fn set_section(&self, section: ProfileSection) {
+        *self.section.lock().unwrap_or_else(PoisonError::into_inner) = section;
+    }
+
+    /// Whether a call has come to a standstill, so that the transport gets nothing more for now.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.standing.count() > 0
+    }
+
+    /// Waits until a call has come to a standstill.
+    pub(crate) async fn standstill(&self) {
+        self.standing.some().await;
+    }
+
+    pub(crate) fn stand_still(&self) {
+        self.standing.add();
+    }
+
+    /// One call moves again or is over; `true` when none is left.
+    pub(crate) fn move_on(&self) -> bool {
+        self.standing.remove();
+        !self.stands_still()
     }
 
     /// Releases the logon (LG-1); calls that run keep it until they return.
@@ -128,6 +173,21 @@ impl Slot {
         self.critical_section.load(Ordering::SeqCst)
     }
 
+    /// A transport that panics is in trouble, whatever its row says, until a call about a message
+    /// goes well.
+    pub(crate) fn show_panic(&self, table: &StatusTable) {
+        if let Some(words) = self.last_panic.take() {
+            table.trouble(self.row_id, Some(words));
+        }
+    }
+
+    /// A call about a message went well.
+    pub(crate) fn works(&self, table: &StatusTable) {
+        if !self.stands_still() {
+            table.trouble(self.row_id, None);
+        }
+    }
+
     /// Calls AddressTypes and keeps the answer (AT-1).
     pub(crate) async fn refresh_address_types(&self) -> MapiResult<()> {
         let types = self.logon()?.address_types().await?;
@@ -157,6 +217,16 @@ impl Backlog {
         self.0.send_modify(|count| *count = count.saturating_sub(1));
     }
 
+    fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    /// Waits until there is some.
+    async fn some(&self) {
+        // The sender is `self`, so it cannot be gone.
+        let _ = self.0.subscribe().wait_for(|count| *count > 0).await;
+    }
+
     /// Waits until there is none.
     pub(crate) async fn zero(&self) {
         // The sender is `self`, so it cannot be gone.
@@ -173,7 +243,7 @@ pub(crate) struct SlotSupport {
 #[async_trait]
 impl Support for SlotSupport {
     fn profile_section(&self) -> ProfileSection {
-        self.slot.section.clone()
+        self.slot.section()
     }
 
     fn spooler_notify(&self, flags: SpoolerNotify, entry: Option<&EntryId>) {
@@ -204,11 +274,15 @@ impl Support for SlotSupport {
         }
     }
 
-    async fn spooler_yield(&self) -> Yield {
+    /// Go on, unless the session ends or the message is being cancelled by the user.
+    async fn spooler_yield(&self, entry: Option<&EntryId>) -> Yield {
         tokio::task::yield_now().await;
-        match self.shared.upgrade() {
-            Some(shared) if !shared.ending.is_cancelled() => Yield::Continue,
-            _ => Yield::CancelMessage,
+        self.slot.submits.alive(entry);
+        let Some(shared) = self.shared.upgrade() else { return Yield::CancelMessage };
+        let unwanted = entry.is_some_and(|entry| shared.wishes.is_unwanted(entry));
+        match shared.ending.is_cancelled() || unwanted {
+            false => Yield::Continue,
+            true => Yield::CancelMessage,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::mapi::{ModifyStatusFlags, ResourceFlags, ResourceMethods, StatusCode};
+use crate::mapi::{EntryId, ModifyStatusFlags, ResourceFlags, ResourceMethods, StatusCode};
 use crate::spi::{StatusColumns, StatusRow, StatusRowKind};
 
 /// How many changes a subscriber may be behind before it gets the whole table instead.
@@ -17,11 +17,24 @@ pub struct StatusTable {
     changes: broadcast::Sender<StatusChange>,
 }
 
-#[derive(Default)]
 struct Rows {
-    rows: BTreeMap<u32, StatusRow>,
+    rows: BTreeMap<u32, Kept>,
     last_id: u32,
+    /// Tells the rows of this session from those of another.
+    session: u64,
 }
+
+/// A row as it was given and as it is shown.
+struct Kept {
+    /// What the transport says.
+    given: StatusRow,
+    /// What the host has to say against it.
+    trouble: Option<String>,
+    shown: StatusRow,
+}
+
+/// The provider UID of the entry ids of status rows.
+const STATUS_UID: [u8; 16] = *b"postrider status";
 
 /// A change of the status table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +67,11 @@ impl StatusTable {
     /// An empty table.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(StatusTable {
-            rows: Mutex::new(Rows::default()),
+            rows: Mutex::new(Rows {
+                rows: BTreeMap::new(),
+                last_id: 0,
+                session: fastrand::u64(..),
+            }),
             changes: broadcast::Sender::new(BACKLOG),
         })
     }
@@ -76,18 +93,46 @@ impl StatusTable {
         flags: ModifyStatusFlags,
     ) {
         let mut rows = self.lock();
+        let session = rows.session;
         let present = rows.rows.get(&row_id);
-        let mut row = match present {
-            Some(row) if flags.contains(ModifyStatusFlags::UPDATE) => row.clone(),
-            _ => blank_row(row_id, host),
+        let mut given = match present {
+            Some(kept) if flags.contains(ModifyStatusFlags::UPDATE) => kept.given.clone(),
+            _ => blank_row(session, row_id, host),
         };
-        merge(&mut row, columns);
-        if present == Some(&row) {
-            return;
+        merge(&mut given, columns);
+        let trouble = present.and_then(|kept| kept.trouble.clone());
+        self.show(&mut rows, row_id, given, trouble);
+    }
+
+    /// Shows trouble the host has with a transport, whatever that says of itself: its row is a
+    /// failure as long. `None` ends it. A row that is not there stays away.
+    pub(crate) fn trouble(&self, row_id: u32, words: Option<String>) {
+        let mut rows = self.lock();
+        if let Some(kept) = rows.rows.get(&row_id) {
+            let given = kept.given.clone();
+            self.show(&mut rows, row_id, given, words);
         }
-        rows.rows.insert(row_id, row.clone());
-        // An error means that nobody listens.
-        let _ = self.changes.send(StatusChange::Row(row));
+    }
+
+    /// Changes what the host says of itself in a row (`PR_RESOURCE_FLAGS`).
+    pub(crate) fn resource_flags(&self, row_id: u32, flags: ResourceFlags) {
+        let mut rows = self.lock();
+        if let Some(kept) = rows.rows.get(&row_id) {
+            let given = StatusRow { resource_flags: flags, ..kept.given.clone() };
+            let trouble = kept.trouble.clone();
+            self.show(&mut rows, row_id, given, trouble);
+        }
+    }
+
+    /// Keeps a row and tells subscribers if it looks different now; under the lock.
+    fn show(&self, rows: &mut Rows, row_id: u32, given: StatusRow, trouble: Option<String>) {
+        let shown = shown(&given, trouble.as_deref());
+        let changed = rows.rows.get(&row_id).is_none_or(|kept| kept.shown != shown);
+        rows.rows.insert(row_id, Kept { given, trouble, shown: shown.clone() });
+        if changed {
+            // An error means that nobody listens.
+            let _ = self.changes.send(StatusChange::Row(shown));
+        }
     }
 
     /// Removes a row (LG-9).
@@ -100,12 +145,18 @@ impl StatusTable {
 
     /// The rows as of now, in the order they were made.
     pub fn rows(&self) -> Vec<StatusRow> {
-        self.lock().rows.values().cloned().collect()
+        self.lock().shown()
     }
 
     /// The state of one row.
     pub(crate) fn status_code(&self, row_id: u32) -> Option<StatusCode> {
-        self.lock().rows.get(&row_id).map(|row| row.status_code)
+        self.lock().rows.get(&row_id).map(|kept| kept.shown.status_code)
+    }
+
+    /// The row with this entry id.
+    pub(crate) fn row_of(&self, entry: &EntryId) -> Option<StatusRow> {
+        let rows = self.lock();
+        rows.rows.values().find(|kept| kept.given.entry_id == *entry).map(|kept| kept.shown.clone())
     }
 
     /// Subscribes to every change from now on (ST-5).
@@ -113,7 +164,7 @@ impl StatusTable {
         let rows = self.lock();
         StatusSubscription {
             table: Arc::clone(self),
-            first: Some(rows.rows.values().cloned().collect()),
+            first: Some(rows.shown()),
             changes: self.changes.subscribe(),
         }
     }
@@ -157,7 +208,7 @@ impl StatusSubscription {
                 // What is still in the channel is older than the table that is answered now.
                 let rows = self.table.lock();
                 self.changes = self.changes.resubscribe();
-                StatusChange::Table(rows.rows.values().cloned().collect())
+                StatusChange::Table(rows.shown())
             }
             // The table is held by `self`, so its sender cannot be gone.
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
@@ -165,13 +216,45 @@ impl StatusSubscription {
     }
 }
 
-fn blank_row(row_id: u32, host: &HostColumns) -> StatusRow {
+impl Rows {
+    fn shown(&self) -> Vec<StatusRow> {
+        self.rows.values().map(|kept| kept.shown.clone()).collect()
+    }
+}
+
+/// The row as subscribers see it.
+fn shown(given: &StatusRow, trouble: Option<&str>) -> StatusRow {
+    let mut row = given.clone();
+    if let Some(words) = trouble {
+        row.status_code = (row.status_code - StatusCode::AVAILABLE) | StatusCode::FAILURE;
+        row.status_string = words.to_owned();
+    }
+    row
+}
+
+/// The row of a transport that is in the profile and not logged on.
+pub(crate) fn stopped_row(row_id: u32, name: &str) -> StatusRow {
+    let host = HostColumns {
+        kind: StatusRowKind::Transport,
+        provider: String::new(),
+        resource_flags: ResourceFlags::empty(),
+        display_name: name.to_owned(),
+    };
+    StatusRow { status_string: "not running".to_owned(), ..blank_row(0, row_id, &host) }
+}
+
+fn blank_row(session: u64, row_id: u32, host: &HostColumns) -> StatusRow {
+    let instance_key = [session.to_le_bytes().as_slice(), &row_id.to_le_bytes()].concat();
     StatusRow {
         row_id,
+        entry_id: entry_id(&instance_key),
+        instance_key,
         kind: host.kind,
         display_name: host.display_name.clone(),
         provider: host.provider.clone(),
         identity_display: String::new(),
+        identity_entry_id: None,
+        identity_search_key: Vec::new(),
         status_code: StatusCode::empty(),
         status_string: String::new(),
         resource_methods: ResourceMethods::empty(),
@@ -179,10 +262,19 @@ fn blank_row(row_id: u32, host: &HostColumns) -> StatusRow {
     }
 }
 
+/// Four bytes of flags that say "for the time of the session", our UID, and the instance.
+fn entry_id(instance: &[u8]) -> EntryId {
+    let bytes = [[0x80, 0, 0, 0].as_slice(), &STATUS_UID, instance].concat();
+    // Far from the longest that is taken.
+    EntryId::from_bytes(&bytes).unwrap_or_else(|_| EntryId::from_ulid(ulid::Ulid::nil()))
+}
+
 fn merge(row: &mut StatusRow, columns: StatusColumns) {
     let StatusColumns {
         display_name,
         identity_display,
+        identity_entry_id,
+        identity_search_key,
         status_code,
         status_string,
         resource_methods,
@@ -192,6 +284,12 @@ fn merge(row: &mut StatusRow, columns: StatusColumns) {
     }
     if let Some(value) = identity_display {
         row.identity_display = value;
+    }
+    if let Some(value) = identity_entry_id {
+        row.identity_entry_id = Some(value);
+    }
+    if let Some(value) = identity_search_key {
+        row.identity_search_key = value;
     }
     if let Some(value) = status_code {
         row.status_code = value;
@@ -205,6 +303,7 @@ fn merge(row: &mut StatusRow, columns: StatusColumns) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -262,6 +361,37 @@ mod tests {
         assert!(
             matches!(subscription.changed().await, StatusChange::Table(rows) if rows.len() == 1)
         );
+    }
+
+    /// Proves: ST-1, ST-5
+    #[tokio::test]
+    async fn trouble_of_the_host_stands_over_what_the_transport_says() {
+        let table = StatusTable::new();
+        let row = table.new_row_id();
+        let ready = StatusColumns {
+            status_string: Some("ready".to_owned()),
+            ..columns(StatusCode::AVAILABLE | StatusCode::OUTBOUND_ENABLED)
+        };
+        table.modify(row, &host(), ready, ModifyStatusFlags::empty());
+        table.trouble(row, Some("it hangs".to_owned()));
+        let now = || table.rows().first().unwrap().clone();
+        assert_eq!(now().status_code, StatusCode::FAILURE | StatusCode::OUTBOUND_ENABLED);
+        assert_eq!(now().status_string, "it hangs");
+        let mut subscription = table.subscribe();
+        let _ = subscription.changed().await;
+        // What the transport says meanwhile is kept, and shows where it is no contradiction.
+        let both = StatusCode::AVAILABLE | StatusCode::INBOUND_ENABLED;
+        table.modify(row, &host(), columns(both), ModifyStatusFlags::UPDATE);
+        assert_eq!(now().status_code, StatusCode::FAILURE | StatusCode::INBOUND_ENABLED);
+        table.trouble(row, None);
+        assert_eq!((now().status_code, now().status_string.as_str()), (both, "ready"));
+        for code in [StatusCode::FAILURE | StatusCode::INBOUND_ENABLED, both] {
+            let change = subscription.changed().await;
+            assert!(matches!(&change, StatusChange::Row(row) if row.status_code == code));
+        }
+        assert_eq!(now().entry_id, table.row_of(&now().entry_id).unwrap().entry_id);
+        table.trouble(row + 1, Some("nobody".to_owned()));
+        assert_eq!(table.rows().len(), 1);
     }
 
     /// Proves: ST-2

@@ -11,12 +11,22 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Shared;
 use super::attempt::{self, Handed};
+use super::attendance::UnderWay;
 use super::calling_order::CallingOrder;
 use crate::mapi::{EntryId, MapiCode, StatusCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
 
-/// How the handling of a message ended, for the loop.
-type Report = mpsc::UnboundedSender<(EntryId, Handed)>;
+/// What becomes of a message that is being handled, for the loop.
+type Report = mpsc::UnboundedSender<(EntryId, Progress)>;
+
+/// See [`Report`].
+#[derive(Clone, Copy, Debug)]
+enum Progress {
+    /// Its call has come to a standstill; nobody is to wait for it.
+    StandsStill,
+    /// It ended.
+    Ended(Handed),
+}
 
 /// Rows read at a time.
 const PAGE: usize = 256;
@@ -30,6 +40,8 @@ const AFTER_ERROR: Duration = Duration::from_secs(30);
 struct Memory {
     /// Messages being handed over.
     busy: BTreeSet<EntryId>,
+    /// Those of them whose calls have come to a standstill.
+    standing: BTreeSet<EntryId>,
     /// Those of them that something happened to meanwhile: to be looked at once more.
     again: BTreeSet<EntryId>,
     /// Messages not to be handed over before a time.
@@ -61,7 +73,7 @@ struct Barrier {
 /// Runs until the session ends.
 pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<oneshot::Sender<()>>) {
     let mut added = shared.store.outgoing_added();
-    let (report, mut reports) = mpsc::unbounded_channel::<(EntryId, Handed)>();
+    let (report, mut reports) = mpsc::unbounded_channel::<(EntryId, Progress)>();
     let mut memory = Memory::default();
     let mut waiting: Vec<Barrier> = Vec::new();
     let mut look = Look::All;
@@ -70,7 +82,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
             Look::All => look_at_all(&shared, &mut memory, &report).await,
             Look::These(entries) => look_at(&shared, &mut memory, &report, entries).await,
         }
-        waiting = still_waiting(waiting, &memory.busy);
+        waiting = still_waiting(waiting, &memory);
         tokio::select! {
             () = shared.ending.cancelled() => return,
             heard = added.recv() => match heard {
@@ -89,14 +101,21 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
             Some(asked) = barriers.recv() => {
                 // All of it, because what made messages possible may not have been heard yet.
                 look_at_all(&shared, &mut memory, &report).await;
-                waiting.push(Barrier { left: memory.busy.clone(), asked });
+                waiting.push(Barrier { left: memory.moving().cloned().collect(), asked });
             }
-            Some((entry, handed)) = reports.recv() => {
+            Some((entry, progress)) = reports.recv() => {
                 let mut entries = BTreeSet::new();
-                let mut next = Some((entry, handed));
-                while let Some((entry, handed)) = next {
-                    if memory.handed(entry.clone(), handed, shared.clock.now()) {
-                        entries.insert(entry);
+                let mut next = Some((entry, progress));
+                while let Some((entry, progress)) = next {
+                    match progress {
+                        Progress::StandsStill => {
+                            memory.standing.insert(entry);
+                        }
+                        Progress::Ended(handed) => {
+                            if memory.handed(entry.clone(), handed, shared.clock.now()) {
+                                entries.insert(entry);
+                            }
+                        }
                     }
                     next = reports.try_recv().ok();
                 }
@@ -107,8 +126,10 @@ pub(crate) async fn run(shared: Arc<Shared>, mut barriers: mpsc::Receiver<onesho
 }
 
 /// Answers those who need not wait any more: nothing they wait for is being handed over.
-fn still_waiting(mut barriers: Vec<Barrier>, busy: &BTreeSet<EntryId>) -> Vec<Barrier> {
-    barriers.iter_mut().for_each(|barrier| barrier.left.retain(|entry| busy.contains(entry)));
+fn still_waiting(mut barriers: Vec<Barrier>, memory: &Memory) -> Vec<Barrier> {
+    for barrier in &mut barriers {
+        barrier.left.retain(|entry| memory.is_moving(entry));
+    }
     let (left, through): (Vec<_>, Vec<_>) =
         barriers.into_iter().partition(|barrier| !barrier.left.is_empty());
     for Barrier { asked, .. } in through {
@@ -143,6 +164,15 @@ async fn wait_until(shared: &Shared, time: Option<SysTime>) {
 }
 
 impl Memory {
+    /// Messages that are being handed over and not at a standstill.
+    fn moving(&self) -> impl Iterator<Item = &EntryId> {
+        self.busy.difference(&self.standing)
+    }
+
+    fn is_moving(&self, entry: &EntryId) -> bool {
+        self.busy.contains(entry) && !self.standing.contains(entry)
+    }
+
     fn next_time(&self) -> Option<SysTime> {
         self.later.values().copied().chain(self.unread).min()
     }
@@ -159,6 +189,7 @@ impl Memory {
     /// Notes how the handling of a message ended; `true` when it is to be looked at once more.
     fn handed(&mut self, entry: EntryId, handed: Handed, now: SysTime) -> bool {
         self.busy.remove(&entry);
+        self.standing.remove(&entry);
         let again = self.again.remove(&entry);
         match handed {
             Handed::Gone | Handed::Deferred | Handed::Unavailable => {
@@ -255,11 +286,15 @@ async fn consider(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ro
     let Ok(permit) = permit else { return };
     memory.busy.insert(entry.clone());
     let place = memory.order.next(memory.open.clone());
+    let standstill = {
+        let (report, entry) = (report.clone(), entry.clone());
+        move || drop(report.send((entry, Progress::StandsStill)))
+    };
+    let under_way = UnderWay::new(place, permit, standstill);
     let (task_shared, report) = (Arc::clone(shared), report.clone());
-    shared.tasks.spawn(async move {
-        let handed = attempt::hand_over(&task_shared, &entry, place).await;
-        drop(permit);
+    shared.spawn(async move {
+        let handed = attempt::hand_over(&task_shared, &entry, under_way).await;
         // An error means that the loop has ended with the session.
-        let _ = report.send((entry, handed));
+        let _ = report.send((entry, Progress::Ended(handed)));
     });
 }

@@ -2,7 +2,7 @@
 
 /// The machine's name with what is fit for file names, message ids and host names; `localhost`
 /// when it has none.
-pub(super) fn name() -> String {
+pub(crate) fn name() -> String {
     clean(&rustix::system::uname().nodename().to_string_lossy())
 }
 

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 
 use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
-use super::on;
+use super::{on, status_report};
 use crate::mapi::{
     Attachment, EntryId, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient,
     SysTime, tags,
 };
-use crate::mime::{Defaults, IncomingHeader, compose};
+use crate::mime::{Defaults, IncomingHeader, StatusReport, StatusReportReader, compose};
 use crate::spi::{Content, ContentSink, Message, Repetition};
+use crate::spool::Spool;
 
 /// Messages of up to this many octets stay in memory until they are saved.
 const IN_MEMORY: usize = 256 * 1024;
@@ -20,6 +21,7 @@ const IN_MEMORY: usize = 256 * 1024;
 /// A message nobody has saved yet; dropping it leaves nothing behind.
 pub(super) struct IncomingMessage {
     maildir: Arc<Maildir>,
+    spool: Arc<dyn Spool>,
     /// Octets of free space to leave alone.
     reserve: u64,
     runtime: Handle,
@@ -35,6 +37,8 @@ struct State {
     recipients: Vec<Recipient>,
     header: IncomingHeader,
     written: Option<Written>,
+    /// What it says when it is a delivery status notification.
+    status_report: Option<StatusReport>,
 }
 
 /// Octets of the message: those in the file, then those in memory.
@@ -44,9 +48,15 @@ struct Written {
 }
 
 impl IncomingMessage {
-    pub(super) fn new(maildir: Arc<Maildir>, reserve: u64, runtime: Handle, made: SysTime) -> Self {
+    pub(super) fn new(
+        maildir: Arc<Maildir>,
+        spool: Arc<dyn Spool>,
+        reserve: u64,
+        runtime: Handle,
+        made: SysTime,
+    ) -> Self {
         let (state, saved) = (Arc::default(), OnceLock::new());
-        IncomingMessage { maildir, reserve, runtime, made, state, saved }
+        IncomingMessage { maildir, spool, reserve, runtime, made, state, saved }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -86,10 +96,14 @@ impl Message for IncomingMessage {
         self.saved.get().cloned()
     }
 
-    /// Those set, and beneath them those that the header of the content gives.
+    /// Those set, and beneath them those that the content gives: its header, and of a delivery
+    /// status notification the class (IB-8).
     async fn props(&self) -> MapiResult<PropList> {
         let state = self.state();
         let mut props = state.header.parse().props;
+        if let Some(report) = &state.status_report {
+            props.set(tags::MESSAGE_CLASS, report.message_class());
+        }
         props.merge(state.props.clone());
         Ok(props)
     }
@@ -147,6 +161,7 @@ impl Message for IncomingMessage {
             runtime: self.runtime.clone(),
             message: Arc::clone(&self.state),
             header: IncomingHeader::default(),
+            status_report: None,
             draft: None,
             buffer: Vec::new(),
             broken: false,
@@ -181,6 +196,10 @@ impl Message for IncomingMessage {
         let entry = EntryId::from_bytes(digest.as_bytes().get(..16).unwrap_or_default())
             .map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))?;
         self.saved.get_or_init(|| entry);
+        let report = self.state().status_report.take();
+        if let Some(report) = report {
+            status_report::tie(self.spool.as_ref(), &report, digest.as_bytes(), self.made).await;
+        }
         Ok(())
     }
 }
@@ -205,6 +224,8 @@ struct MaildirSink {
     runtime: Handle,
     message: Arc<Mutex<State>>,
     header: IncomingHeader,
+    /// Reads along when the header announces a delivery status notification.
+    status_report: Option<StatusReportReader>,
     draft: Option<Draft>,
     buffer: Vec<u8>,
     /// A write failed or was abandoned half way.
@@ -217,8 +238,16 @@ impl ContentSink for MaildirSink {
         if self.broken {
             return Err(broken());
         }
+        let known = self.header.is_complete();
         self.header.push(bytes);
         self.buffer.extend_from_slice(bytes);
+        if known {
+            self.status_report.iter_mut().for_each(|reader| reader.push(bytes));
+        } else if self.header.is_complete() {
+            // Nothing has left the buffer yet: it holds no less than a header that is kept.
+            self.status_report = StatusReportReader::for_header(self.header.kept());
+            self.status_report.iter_mut().for_each(|reader| reader.push(&self.buffer));
+        }
         if self.buffer.len() < IN_MEMORY {
             return Ok(());
         }
@@ -245,6 +274,7 @@ impl ContentSink for MaildirSink {
         let mut state = self.message.lock().unwrap_or_else(PoisonError::into_inner);
         state.written = Some(Written { draft: self.draft, rest: self.buffer });
         state.header = self.header;
+        state.status_report = self.status_report.and_then(StatusReportReader::finish);
         Ok(())
     }
 }

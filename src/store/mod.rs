@@ -6,13 +6,16 @@
 
 mod entry_ids;
 mod host;
+pub(crate) use host::name as host_name;
 mod incoming;
 mod maildir;
+mod notes;
 mod object;
 mod outbox;
 mod outbox_message;
 mod report;
 mod sent;
+mod status_report;
 mod submit;
 mod submit_raw;
 
@@ -29,15 +32,17 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
-use crate::spi::{Message, MessageStore, OutgoingRow, Report};
+use crate::spi::{Message, MessageStore, OutgoingNote, OutgoingRow, Report};
 use crate::spool::Spool;
+use crate::spool::disk::{Disk, RealDisk};
 use entry_ids::EntryIds;
 use incoming::IncomingMessage;
 use maildir::Maildir;
+use notes::Notes;
 use outbox::Outbox;
 
 /// How a [`LocalStore`] is opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// The Maildir; its root is INBOX. Made when it is missing. Default: `Mail` in the working
     /// folder.
@@ -51,6 +56,9 @@ pub struct StoreOptions {
     /// that is being received answers `MAPI_E_NOT_ENOUGH_DISK` and leaves nothing behind.
     /// Default: 64 MiB.
     pub reserve: u64,
+    /// Where the files of the Maildir are written; another one is for tests. Default: the file
+    /// system.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for StoreOptions {
@@ -60,6 +68,7 @@ impl Default for StoreOptions {
             sent: true,
             size_limit: 150 * 1024 * 1024,
             reserve: 64 * 1024 * 1024,
+            disk: Arc::new(RealDisk),
         }
     }
 }
@@ -73,6 +82,7 @@ pub struct LocalStore {
     clock: Arc<dyn Clock>,
     runtime: Handle,
     entries: EntryIds,
+    notes: Notes,
     /// Name of this machine, fit for file names and message ids.
     host: String,
     /// When the store was opened: what was submitted later can have left no traces in the
@@ -102,13 +112,15 @@ impl LocalStore {
         let host = host::name();
         let (root, own_host) = (options.maildir.clone(), host.clone());
         let now = clock.now();
-        let maildir = on(&runtime, move || Maildir::open(&root, own_host, now)).await??;
+        let disk = Arc::clone(&options.disk);
+        let maildir = on(&runtime, move || Maildir::open(&root, own_host, now, disk)).await??;
         Ok(Arc::new(LocalStore {
             options,
             outbox: Outbox::new(Arc::clone(&spool)),
             maildir: Arc::new(maildir),
             spool,
             entries: EntryIds::new(),
+            notes: Notes::default(),
             host,
             opened: clock.now(),
             clock,
@@ -122,7 +134,7 @@ impl LocalStore {
     /// # Errors
     /// `MAPI_E_UNABLE_TO_ABORT` while a transport works on it or has it, `MAPI_E_NOT_IN_QUEUE`.
     pub async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
-        self.outbox.hold(entry).await
+        self.outbox.hold(entry, self.clock.now()).await
     }
 
     /// Lets a held message go, not before its `PR_DEFERRED_SEND_TIME`. Not held: harmless.
@@ -205,17 +217,28 @@ impl MessageStore for LocalStore {
         self.outbox.set_deferred(entry, transport, self.clock.now()).await
     }
 
+    async fn set_aside_if_damaged(&self, entry: &EntryId) -> MapiResult<bool> {
+        self.outbox.set_aside_if_damaged(entry).await
+    }
+
+    fn note(&self, entry: &EntryId, note: OutgoingNote<'_>) {
+        self.notes.add(entry, note);
+    }
+
     async fn finished_msg(&self, entry: &EntryId) -> MapiResult<()> {
         self.finish(entry).await
     }
 
     async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
-        self.outbox.abort_submit(entry, self.clock.now()).await
+        self.outbox.abort_submit(entry, self.clock.now()).await?;
+        self.notes.forget(entry);
+        Ok(())
     }
 
     async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {
         Ok(Arc::new(IncomingMessage::new(
             Arc::clone(&self.maildir),
+            Arc::clone(&self.spool),
             self.options.reserve,
             self.runtime.clone(),
             self.clock.now(),

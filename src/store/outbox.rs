@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::io::AsyncRead;
 use tokio::sync::broadcast;
 
 use super::object;
@@ -13,7 +14,7 @@ use crate::mime::{Defaults, compose};
 use crate::spi::{Content, Message, OutgoingRow, OutgoingState};
 use crate::spool::{
     Batch, Durable, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
-    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody,
+    QueueRecipient, RecipientState, Spool, SpoolError, StagedBody, Step, StepKind, Trace,
 };
 
 /// How often a change is tried again that met another one.
@@ -21,9 +22,6 @@ const TRIES: usize = 8;
 
 /// Announcements kept for who is slow to hear them.
 const ANNOUNCED: usize = 4096;
-
-/// Rows read at a time where there is no index.
-const PAGE: usize = 256;
 
 pub(super) struct Outbox {
     spool: Arc<dyn Spool>,
@@ -81,20 +79,8 @@ impl Outbox {
         after: Option<&EntryId>,
         limit: usize,
     ) -> MapiResult<Vec<OutgoingRow>> {
-        let mut rows = Vec::new();
-        let mut after = after.cloned();
-        while rows.len() < limit {
-            let page = self.spool.outbox_page(after.as_ref(), PAGE).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            rows.extend(
-                page.iter()
-                    .filter(|(_, record)| matches!(record.state, OutboxState::Deferred { .. }))
-                    .map(|(entry, record)| row(entry, record)),
-            );
-        }
-        rows.truncate(limit);
-        Ok(rows)
+        let page = self.spool.deferred_page(after, limit).await?;
+        Ok(page.iter().map(|(entry, record)| row(entry, record)).collect())
     }
 
     pub(super) async fn row(&self, entry: &EntryId) -> MapiResult<OutgoingRow> {
@@ -165,31 +151,57 @@ impl Outbox {
             (None, OutboxState::Deferred { .. }) => waiting(&record.props, record.submitted, now),
             (None, state) => state.clone(),
         };
-        self.change_state(entry, |record| Ok(state(record))).await?;
+        self.change_state(entry, |record| Ok(state(record)), None).await?;
         if transport.is_none() {
             self.announce(entry);
         }
         Ok(())
     }
 
-    pub(super) async fn hold(&self, entry: &EntryId) -> MapiResult<()> {
+    pub(super) async fn hold(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
         let held = |record: &OutboxRecord| match &record.state {
             OutboxState::Waiting { .. } | OutboxState::Held => Ok(OutboxState::Held),
             OutboxState::Deferred { transport } => {
                 Err(unable(entry, &format!("is with the transport {transport}")))
             }
         };
-        self.guarded(entry, self.change_state(entry, held)).await
+        self.guarded(entry, self.change_state(entry, held, Some((now, StepKind::Held)))).await
+    }
+
+    /// Puts a message on hold, with the reason, when a body of it cannot be read whole.
+    pub(super) async fn set_aside_if_damaged(&self, entry: &EntryId) -> MapiResult<bool> {
+        let record = self.record(entry).await?;
+        let mut damage = None;
+        for body in record.bodies() {
+            let read = match self.spool.open_body(body).await {
+                Ok(body) => read_through(body.reader).await,
+                Err(error) => Err(error.into()),
+            };
+            match read {
+                Ok(()) => {}
+                Err(error) if error.code() == MapiCode::CORRUPT_DATA => damage = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(damage) = damage else { return Ok(false) };
+        let why = format!("{}: the stored message is damaged: {}", damage.code(), damage.detail());
+        update(self.spool.as_ref(), entry, |record| {
+            record.state = OutboxState::Held;
+            record.props.set(tags::REPORT_TEXT, why.as_str());
+            Ok(true)
+        })
+        .await?;
+        Ok(true)
     }
 
     pub(super) async fn release(&self, entry: &EntryId, now: SysTime) -> MapiResult<()> {
-        self.change_state(entry, |record| {
+        let released = |record: &OutboxRecord| {
             Ok(match &record.state {
                 OutboxState::Held => waiting(&record.props, record.submitted, now),
                 state => state.clone(),
             })
-        })
-        .await?;
+        };
+        self.change_state(entry, released, Some((now, StepKind::Released))).await?;
         self.announce(entry);
         Ok(())
     }
@@ -213,10 +225,18 @@ impl Outbox {
         .await
     }
 
-    /// Removes a message; gone already is as good.
-    pub(super) async fn delete(&self, entry: &EntryId) -> MapiResult<()> {
+    /// Removes a message, together with its history where that is new; gone already is as good.
+    pub(super) async fn delete(
+        &self,
+        entry: &EntryId,
+        history: Option<HistoryRecord>,
+    ) -> MapiResult<()> {
         let op = Op::DeleteOutbox { entry: entry.clone(), expect: Expect::Any };
-        self.spool.commit(Batch::new().with(op)).await?;
+        let mut batch = Batch::new().with(op);
+        if let Some(record) = history {
+            batch.push(Op::PutHistory { entry: entry.clone(), record: Box::new(record) });
+        }
+        self.spool.commit(batch).await?;
         Ok(())
     }
 
@@ -233,16 +253,21 @@ impl Outbox {
         change.await
     }
 
-    /// Changes the state of a row, again when someone else changed it meanwhile.
+    /// Changes the state of a row, again when someone else changed it meanwhile. The step is noted
+    /// when the state is another one then.
     async fn change_state(
         &self,
         entry: &EntryId,
         state: impl Fn(&OutboxRecord) -> MapiResult<OutboxState>,
+        step: Option<(SysTime, StepKind)>,
     ) -> MapiResult<()> {
         update(self.spool.as_ref(), entry, |record| {
             let state = state(record)?;
             let changed = record.state != state;
             record.state = state;
+            if let (true, Some((at, what))) = (changed, step.clone()) {
+                record.trace.push(Step { at, what });
+            }
             Ok(changed)
         })
         .await
@@ -287,6 +312,17 @@ pub(super) async fn update(
     Err(busy(entry, "is changed by others all the time"))
 }
 
+/// Reads a body to its end, where its digest is compared.
+async fn read_through(mut reader: std::pin::Pin<Box<dyn AsyncRead + Send>>) -> MapiResult<()> {
+    match tokio::io::copy(&mut reader, &mut tokio::io::sink()).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(MapiError::new(MapiCode::CORRUPT_DATA, error.to_string()))
+        }
+        Err(error) => Err(MapiError::new(MapiCode::DISK_ERROR, error.to_string())),
+    }
+}
+
 /// The history of a message that was cancelled before a transport had it.
 fn cancelled(record: &OutboxRecord, now: SysTime) -> HistoryRecord {
     let text = |tag| record.props.text(tag).map(str::to_owned);
@@ -312,6 +348,7 @@ fn cancelled(record: &OutboxRecord, now: SysTime) -> HistoryRecord {
         subject: text(tags::SUBJECT).unwrap_or_default(),
         message_id: text(tags::INTERNET_MESSAGE_ID).unwrap_or_default(),
         size: record.size,
+        trace: Trace::default(),
     }
 }
 

@@ -6,12 +6,16 @@ use tokio::io::AsyncReadExt;
 
 use super::LocalStore;
 use super::maildir::{FileState, Look, Origin, Place, Token};
-use crate::mapi::{MapiCode, MapiResult, PropList, Recipient, SysTime, tags};
+use super::outbox::update;
+use crate::mapi::{
+    EntryId, MapiCode, MapiResult, PropList, Recipient, ReportOutcome, SysTime, tags,
+};
 use crate::mime::report::{
     MAX_RETURNED, Original, ReportAction, ReportFields, ReportedRecipient, report,
 };
 use crate::mime::{MAX_HEADER, Mailbox};
 use crate::spi::{RecipientReport, Report, ReportKind};
+use crate::spool::{ReportMade, ReportStep};
 
 /// The original as far as it is returned.
 enum Returned {
@@ -22,7 +26,8 @@ enum Returned {
 
 impl LocalStore {
     /// Puts the reports into INBOX: one for failures, one for deliveries. The same report again
-    /// changes nothing. Nothing is reported about a report, nor to who did not want it.
+    /// changes nothing, and nobody is reported twice. Nothing is reported about a report, nor to
+    /// who did not want it.
     pub(super) async fn put_report(&self, report: Report) -> MapiResult<()> {
         if is_report(&report.original_props) {
             return Ok(());
@@ -36,36 +41,94 @@ impl LocalStore {
                     }
             };
             let recipients: Vec<_> = report.recipients.iter().filter(wanted).collect();
-            if !recipients.is_empty() {
-                self.put_one(&report, kind, &recipients).await?;
+            for (made, recipients) in self.begun(&report, kind, recipients).await? {
+                self.put_one(&report, &made, &recipients).await?;
             }
         }
         Ok(())
     }
 
-    async fn put_one(
+    /// Divides recipients into those of reports that were begun before, which are only completed,
+    /// and the others, who get a report that is noted before it is made. So a crash at any point
+    /// leads neither to a second report about somebody nor to none.
+    async fn begun<'a>(
         &self,
         about: &Report,
         kind: ReportKind,
+        recipients: Vec<&'a (Recipient, RecipientReport)>,
+    ) -> MapiResult<Vec<(Begun, Vec<&'a (Recipient, RecipientReport)>)>> {
+        let mut groups: Vec<(Begun, Vec<&'a (Recipient, RecipientReport)>)> = Vec::new();
+        if recipients.is_empty() {
+            return Ok(groups);
+        }
+        let outcome = outcome_of(kind);
+        let record = match self.outbox.record(&about.original).await {
+            Ok(record) => Some(record),
+            Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => None,
+            Err(error) => return Err(error),
+        };
+        let earlier = record.iter().flat_map(|record| &record.reports).map(|made| &made.report);
+        for step in earlier.filter(|step| step.outcome == outcome) {
+            groups.push((Begun { step: step.clone(), look: Look::Everywhere }, Vec::new()));
+        }
+        let mut fresh = Vec::new();
+        for recipient in recipients {
+            let row = recipient.0.row;
+            match groups.iter_mut().find(|(begun, _)| begun.step.rows.contains(&row)) {
+                Some((_, group)) => group.push(recipient),
+                None => fresh.push(recipient),
+            }
+        }
+        groups.retain(|(_, group)| !group.is_empty());
+        if !fresh.is_empty() {
+            let mut rows: Vec<u32> = fresh.iter().map(|(row, _)| row.row).collect();
+            rows.sort_unstable();
+            let class = about.original_props.text(tags::MESSAGE_CLASS).unwrap_or_default();
+            let class = outcome.message_class(class);
+            let step = ReportStep { outcome, attempt: about.attempt, rows, class };
+            let look = match self.note_report(&about.original, &step).await? {
+                Noted::Yes => Look::Here,
+                // Without a row nothing tells whether it was made before.
+                Noted::NoRow => Look::Everywhere,
+            };
+            groups.push((Begun { step, look }, fresh));
+        }
+        Ok(groups)
+    }
+
+    async fn note_report(&self, entry: &EntryId, step: &ReportStep) -> MapiResult<Noted> {
+        let at = self.clock.now();
+        let noted = update(self.spool.as_ref(), entry, |record| {
+            record.reports.push(ReportMade { at, report: step.clone() });
+            Ok(true)
+        });
+        match noted.await {
+            Ok(()) => Ok(Noted::Yes),
+            Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Ok(Noted::NoRow),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put_one(
+        &self,
+        about: &Report,
+        begun: &Begun,
         recipients: &[&(Recipient, RecipientReport)],
     ) -> MapiResult<()> {
-        let key = key(about, kind, recipients);
+        let key = key(&about.original, &begun.step);
         let token = Token::of(Origin::Report, &key);
         // From what happened and not from the clock, so that a repeat has the same name.
         let time = recipients.iter().map(|(_, one)| one.time).max().unwrap_or(SysTime::EPOCH);
         let submitted = about.original_props.time(tags::CLIENT_SUBMIT_TIME).unwrap_or(time);
         let recipients = recipients.iter().map(|(row, one)| reported(row, one)).collect();
-        let fields = self.fields(about, kind, recipients, &key, submitted);
+        let fields = self.fields(about, begun.step.outcome, recipients, &key, submitted);
         let original = self.returned(about).await?;
         let place = Place {
             mailbox: "INBOX".to_owned(),
             token,
             time,
             state: FileState::New,
-            look: match self.is_older(submitted) {
-                true => Look::Everywhere,
-                false => Look::Here,
-            },
+            look: begun.look,
         };
         let maildir = Arc::clone(&self.maildir);
         self.blocking(move || {
@@ -85,7 +148,7 @@ impl LocalStore {
     fn fields(
         &self,
         about: &Report,
-        kind: ReportKind,
+        outcome: ReportOutcome,
         recipients: Vec<ReportedRecipient>,
         key: &[u8],
         submitted: SysTime,
@@ -94,9 +157,9 @@ impl LocalStore {
         let text = |tag| props.text(tag).unwrap_or_default().to_owned();
         let id = blake3::hash(key).to_hex();
         ReportFields {
-            action: match kind {
-                ReportKind::Failure => ReportAction::Failed,
-                ReportKind::Delivery => ReportAction::Delivered,
+            action: match outcome {
+                ReportOutcome::Failed | ReportOutcome::Delayed => ReportAction::Failed,
+                ReportOutcome::Delivered => ReportAction::Delivered,
             },
             host: self.host.clone(),
             from: Mailbox::new("Mail Delivery System", format!("mailer-daemon@{}", self.host)),
@@ -105,7 +168,11 @@ impl LocalStore {
             message_id: format!("<{}@{}>", id.get(..26).unwrap_or_default(), self.host),
             subject: text(tags::SUBJECT),
             original_id: text(tags::INTERNET_MESSAGE_ID),
-            envelope_id: text(tags::ENVELOPE_ID),
+            envelope_id: match props.text(tags::ENVELOPE_ID) {
+                Some(given) => given.to_owned(),
+                // What our transports send as ENVID.
+                None => about.original.to_string(),
+            },
             submitted,
             recipients,
         }
@@ -137,18 +204,38 @@ impl LocalStore {
     }
 }
 
+/// A report that was noted, or could not be.
+struct Begun {
+    step: ReportStep,
+    /// Where it is looked for before it is made.
+    look: Look,
+}
+
+/// Whether a report could be noted.
+enum Noted {
+    Yes,
+    /// The message has left the Outbox.
+    NoRow,
+}
+
+fn outcome_of(kind: ReportKind) -> ReportOutcome {
+    match kind {
+        ReportKind::Failure => ReportOutcome::Failed,
+        ReportKind::Delivery => ReportOutcome::Delivered,
+    }
+}
+
 /// What makes it the same report: the message, the attempt, and whom it is about. An attempt that
 /// was taken back has its number used again, and the host has failures of its own, so that the
 /// number alone would hide the second report behind the first.
-fn key(about: &Report, kind: ReportKind, recipients: &[&(Recipient, RecipientReport)]) -> Vec<u8> {
-    let letter = match kind {
-        ReportKind::Failure => "ndr",
-        ReportKind::Delivery => "dr",
+fn key(original: &EntryId, step: &ReportStep) -> Vec<u8> {
+    let letter = match step.outcome {
+        ReportOutcome::Failed => "ndr",
+        ReportOutcome::Delivered => "dr",
+        ReportOutcome::Delayed => "delayed",
     };
-    let mut rows: Vec<u32> = recipients.iter().map(|(row, _)| row.row).collect();
-    rows.sort_unstable();
-    let mut key = format!("{letter} {} {rows:?} ", about.attempt).into_bytes();
-    key.extend_from_slice(about.original.as_bytes());
+    let mut key = format!("{letter} {} {:?} ", step.attempt, step.rows).into_bytes();
+    key.extend_from_slice(original.as_bytes());
     key
 }
 

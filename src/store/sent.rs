@@ -6,6 +6,7 @@ use tokio::io::AsyncReadExt;
 
 use super::LocalStore;
 use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
+use super::notes::completed;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::Content;
 use crate::spool::OutboxRecord;
@@ -31,7 +32,10 @@ impl LocalStore {
         if self.wants_copy(&record.props) {
             self.keep_copy(entry, &record).await?;
         }
-        self.outbox.delete(entry).await?;
+        let history = self.spool.history(entry).await?;
+        let history = completed(&record, history, &self.notes.of(entry), self.clock.now());
+        self.outbox.delete(entry, history).await?;
+        self.notes.forget(entry);
         self.outbox.unlock(entry);
         Ok(())
     }
@@ -52,6 +56,11 @@ impl LocalStore {
                 tracing::warn!(%entry, %error, "No copy of a sent message could be made");
                 return Ok(());
             }
+            // Sent it was; a copy that is not what was sent is none.
+            Err(error) if error.code() == MapiCode::CORRUPT_DATA => {
+                tracing::warn!(%entry, %error, "A sent message is damaged here, no copy is kept");
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let place = Place {
@@ -64,7 +73,13 @@ impl LocalStore {
                 false => Look::Here,
             },
         };
-        let draft = self.copy(content).await?;
+        let draft = match self.copy(content).await {
+            Err(error) if error.code() == MapiCode::CORRUPT_DATA => {
+                tracing::warn!(%entry, %error, "A sent message is damaged here, no copy is kept");
+                return Ok(());
+            }
+            draft => draft?,
+        };
         let maildir = Arc::clone(&self.maildir);
         self.blocking(move || maildir.deliver(draft, &place)).await??;
         Ok(())
@@ -78,7 +93,11 @@ impl LocalStore {
         loop {
             let mut some = (&mut content.reader).take(CHUNK as u64);
             let count = some.read_to_end(&mut buffer).await.map_err(|error| {
-                MapiError::new(MapiCode::CORRUPT_DATA, format!("a stored message: {error}"))
+                let code = match error.kind() {
+                    std::io::ErrorKind::InvalidData => MapiCode::CORRUPT_DATA,
+                    _ => MapiCode::DISK_ERROR,
+                };
+                MapiError::new(code, format!("a stored message: {error}"))
             })?;
             if count == 0 {
                 return Ok(draft);

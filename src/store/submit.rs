@@ -8,7 +8,7 @@ use crate::mapi::{
     SysTime, tags,
 };
 use crate::mime::check_message;
-use crate::spool::{Durable, OutboxRecord};
+use crate::spool::{Durable, OutboxRecord, Trace};
 
 impl LocalStore {
     /// Submits a message object. On `Ok` it is in the Outbox, durably (SP-1); on an error nothing
@@ -38,6 +38,8 @@ impl LocalStore {
             object: staged.as_ref().map(|body| body.id()),
             content: None,
             size,
+            trace: Trace::default(),
+            reports: Vec::new(),
         };
         let durable = self.outbox.add(&entry, record, staged).await?;
         Ok((entry, durable))

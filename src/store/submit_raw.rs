@@ -13,7 +13,7 @@ use crate::mapi::{
 use crate::mime::{
     Defaults, HeaderFacts, Mailbox, MimeError, Normalised, Normaliser, address, check_message,
 };
-use crate::spool::{Durable, OutboxRecord, StagedBody};
+use crate::spool::{Durable, OutboxRecord, StagedBody, Trace};
 
 /// Octets read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -78,6 +78,8 @@ impl LocalStore {
             object: None,
             content: Some(staged.id()),
             size: staged.size(),
+            trace: Trace::default(),
+            reports: Vec::new(),
         };
         let durable = self.outbox.add(&entry, record, Some(staged)).await?;
         Ok((entry, durable))
@@ -218,6 +220,10 @@ fn describe(
         header.subject.chars().filter(|c| !c.is_control()).take(MAX_SUBJECT).collect();
     props.set(tags::SUBJECT, subject);
     set_message_id(props, &normalised.message_id);
+    if header.status_report {
+        // There is no report about a report.
+        props.set(tags::MESSAGE_CLASS, "REPORT.IPM.Note");
+    }
     if envelope.delivery_report {
         props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
     }

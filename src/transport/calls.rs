@@ -33,6 +33,7 @@ pub(crate) enum Direction {
 /// A message between SubmitMessage and EndMessage, or in StartMessage.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenCall {
+    direction: Direction,
     pub(crate) cancel: CancellationToken,
     pub(crate) outcome: Outcome,
 }
@@ -55,6 +56,7 @@ pub(crate) enum Outcome {
 pub(crate) struct BegunCall<'a> {
     calls: &'a Calls,
     number: u64,
+    direction: Direction,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -76,33 +78,54 @@ impl Calls {
         let number = state.next_unset;
         state.next_unset = state.next_unset.wrapping_add(1);
         state.unset.insert(number, (direction, cancel.clone()));
-        BegunCall { calls: self, number, cancel }
+        BegunCall { calls: self, number, direction, cancel }
     }
 
     /// Cancels the call with this reference; the values 0 and 1 mean those without one (TN-15).
     /// A reference nobody knows is no error (TN-16).
-    pub(crate) fn cancel(&self, reference: MessageRef) {
+    ///
+    /// Answers the message that was accepted under this reference and waits for its EndMessage:
+    /// it may be on its way already, and is the caller's to stop.
+    #[must_use]
+    pub(crate) fn cancel(&self, reference: MessageRef) -> Option<EntryId> {
         let state = self.lock();
         let direction = match reference {
             MessageRef::OUTBOUND_UNSET => Direction::Outbound,
             MessageRef::INBOUND_UNSET => Direction::Inbound,
             _ => {
-                if let Some(call) = state.open.get(&reference) {
-                    call.cancel.cancel();
-                }
-                return;
+                let call = state.open.get(&reference)?;
+                call.cancel.cancel();
+                return match &call.outcome {
+                    Outcome::Deferred(entry) => Some(entry.clone()),
+                    Outcome::Running | Outcome::Reported(_) | Outcome::Finished => None,
+                };
             }
         };
         for (_, token) in state.unset.values().filter(|(towards, _)| *towards == direction) {
             token.cancel();
         }
+        None
     }
 
-    /// Cancels everything; for the end of the logon (LG-9).
-    pub(crate) fn cancel_all(&self) {
+    /// A deferred message was cancelled by its entry id: should its EndMessage still be to come,
+    /// it answers so (TN-17).
+    pub(crate) fn cancel_deferred(&self, entry: &EntryId) {
         let state = self.lock();
-        state.open.values().for_each(|call| call.cancel.cancel());
-        state.unset.values().for_each(|(_, token)| token.cancel());
+        let is_it =
+            |call: &&OpenCall| matches!(&call.outcome, Outcome::Deferred(it) if it == entry);
+        state.open.values().filter(is_it).for_each(|call| call.cancel.cancel());
+    }
+
+    /// Cancels every StartMessage; for the end of the logon (LG-9). A SubmitMessage ends with the
+    /// sending side instead: MAPI_E_CANCEL would tell the host that its message is not wanted any
+    /// more (OB-7).
+    pub(crate) fn cancel_receiving(&self) {
+        let state = self.lock();
+        let open = state.open.values().map(|call| (&call.direction, &call.cancel));
+        let unset = state.unset.values().map(|(direction, cancel)| (direction, cancel));
+        open.chain(unset)
+            .filter(|(direction, _)| **direction == Direction::Inbound)
+            .for_each(|(_, cancel)| cancel.cancel());
     }
 
     /// Takes an open call for EndMessage; the reference is dead from now on (OB-10).
@@ -127,7 +150,11 @@ impl<'a> BegunCall<'a> {
         let reference = state.free_reference();
         state.unset.remove(&self.number);
         let cancel = self.cancel.clone();
-        let call = OpenCall { cancel: cancel.clone(), outcome: Outcome::Running };
+        let call = OpenCall {
+            direction: self.direction,
+            cancel: cancel.clone(),
+            outcome: Outcome::Running,
+        };
         state.open.insert(reference, call);
         cell.set(reference);
         drop(state);
@@ -142,12 +169,16 @@ impl Drop for BegunCall<'_> {
 }
 
 impl NamedCall<'_> {
-    /// Leaves the reference open for EndMessage.
-    pub(crate) fn keep(mut self, outcome: Outcome) {
-        if let Some(call) = self.calls.lock().open.get_mut(&self.reference) {
+    /// Leaves the reference open for EndMessage. `true` when the call was cancelled before that:
+    /// whoever did so did not know yet what it came to.
+    #[must_use]
+    pub(crate) fn keep(mut self, outcome: Outcome) -> bool {
+        self.kept = true;
+        let mut state = self.calls.lock();
+        if let Some(call) = state.open.get_mut(&self.reference) {
             call.outcome = outcome;
         }
-        self.kept = true;
+        self.cancel.is_cancelled()
     }
 }
 
@@ -204,16 +235,46 @@ mod tests {
         let cell = MessageRefCell::outbound();
         let outbound = calls.begin(Direction::Outbound);
         let inbound = calls.begin(Direction::Inbound);
-        calls.cancel(MessageRef::OUTBOUND_UNSET);
+        assert_eq!(calls.cancel(MessageRef::OUTBOUND_UNSET), None);
         assert!(outbound.cancel.is_cancelled());
         assert!(!inbound.cancel.is_cancelled());
         let named = calls.begin(Direction::Outbound).name(&cell);
-        calls.cancel(MessageRef::OUTBOUND_UNSET);
+        assert_eq!(calls.cancel(MessageRef::OUTBOUND_UNSET), None);
         assert!(!named.cancel.is_cancelled());
-        calls.cancel(MessageRef(4711));
+        assert_eq!(calls.cancel(MessageRef(4711)), None);
         assert!(!named.cancel.is_cancelled());
-        calls.cancel(cell.reference());
+        assert_eq!(calls.cancel(cell.reference()), None);
         assert!(named.cancel.is_cancelled());
+    }
+
+    /// Either the canceller hears what the call came to, or the call hears of the cancel.
+    #[test]
+    fn a_cancel_and_the_end_of_a_call_know_of_each_other() {
+        let calls = Calls::default();
+        let cell = MessageRefCell::outbound();
+        let early = calls.begin(Direction::Outbound).name(&cell);
+        assert_eq!(calls.cancel(cell.reference()), None);
+        assert!(early.keep(Outcome::Deferred(entry())));
+        let late = calls.begin(Direction::Outbound).name(&cell);
+        assert!(!late.keep(Outcome::Deferred(entry())));
+        assert_eq!(calls.cancel(cell.reference()), Some(entry()));
+        let third = calls.begin(Direction::Outbound).name(&cell);
+        assert!(!third.keep(Outcome::Deferred(entry())));
+        calls.cancel_deferred(&entry());
+        assert!(calls.end(cell.reference()).unwrap().cancel.is_cancelled());
+    }
+
+    /// Proves: LG-9, OB-7
+    #[test]
+    fn the_end_cancels_no_submission() {
+        let calls = Calls::default();
+        let (one, two) = (MessageRefCell::outbound(), MessageRefCell::inbound());
+        let (out, into) = (calls.begin(Direction::Outbound), calls.begin(Direction::Inbound));
+        let out_named = calls.begin(Direction::Outbound).name(&one);
+        let into_named = calls.begin(Direction::Inbound).name(&two);
+        calls.cancel_receiving();
+        assert!(into.cancel.is_cancelled() && into_named.cancel.is_cancelled());
+        assert!(!out.cancel.is_cancelled() && !out_named.cancel.is_cancelled());
     }
 
     /// Proves: OB-2, OB-10
@@ -223,7 +284,7 @@ mod tests {
         let cell = MessageRefCell::outbound();
         let call = calls.begin(Direction::Outbound).name(&cell);
         assert!(calls.end(cell.reference()).is_none(), "SubmitMessage still runs");
-        call.keep(Outcome::Deferred(entry()));
+        assert!(!call.keep(Outcome::Deferred(entry())));
         assert_eq!(calls.end(cell.reference()).unwrap().outcome, Outcome::Deferred(entry()));
         assert!(calls.end(cell.reference()).is_none());
     }

@@ -1,6 +1,9 @@
 //! What the two halves of a logon tell it about their work.
 
+use std::any::Any;
+
 use crate::mapi::{MapiCode, MapiError, SysTime};
+use crate::spool::SpoolError;
 
 /// Whether a direction may start new work (TN-6 to TN-9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -54,6 +57,11 @@ pub(crate) enum TroubleKind {
     Storage,
     /// A message could not be handled and was set aside; the others flow.
     Message,
+    /// What the spool has on disk is not known any more, or it fails again and again: nothing
+    /// helps but another logon (OB-9).
+    SpoolLost,
+    /// A task of this transport broke down (OB-9).
+    Breakdown,
 }
 
 impl TroubleKind {
@@ -67,7 +75,38 @@ impl TroubleKind {
             TroubleKind::Throttled => MapiCode::WAIT,
             TroubleKind::Configuration => MapiCode::UNCONFIGURED,
             TroubleKind::Storage => MapiCode::NOT_ENOUGH_DISK,
-            TroubleKind::Message => MapiCode::CALL_FAILED,
+            TroubleKind::Message | TroubleKind::Breakdown => MapiCode::CALL_FAILED,
+            TroubleKind::SpoolLost => MapiCode::DISK_ERROR,
+        }
+    }
+
+    /// Whether the logon is beyond recovery and only to be released (OB-9, SP-2).
+    pub(crate) fn is_final(self) -> bool {
+        matches!(self, TroubleKind::SpoolLost | TroubleKind::Breakdown)
+    }
+}
+
+impl Trouble {
+    /// The trouble that an error of the spool amounts to when no later try can succeed.
+    pub(crate) fn spool_lost(error: &SpoolError) -> Option<Self> {
+        matches!(error, SpoolError::Unknown(_)).then(|| Trouble {
+            kind: TroubleKind::SpoolLost,
+            words: error.to_string(),
+            next_attempt: None,
+        })
+    }
+
+    /// The trouble that a panic of a task amounts to.
+    pub(crate) fn breakdown(task: &str, panic: &(dyn Any + Send)) -> Self {
+        let words = panic
+            .downcast_ref::<&str>()
+            .map(|words| (*words).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        Trouble {
+            kind: TroubleKind::Breakdown,
+            words: format!("{task} broke down ({words})"),
+            next_attempt: None,
         }
     }
 }

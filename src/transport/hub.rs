@@ -1,17 +1,18 @@
 //! Where the events of both halves of a logon come together: they change the status row and are
 //! passed on to the host.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::events::{Activity, Trouble};
+use super::events::{Activity, Gate, Trouble};
 use super::inbound::{Inbound, InboundEvents};
 use super::logon::Halves;
 use super::outbound::{Outbound, OutboundEvents};
 use super::status::StatusRowKeeper;
 use crate::mapi::{EntryId, SpoolerNotify};
-use crate::spi::Support;
+use crate::spi::{Support, Yield};
 
 /// Passes events on.
 pub(crate) struct Hub {
@@ -20,30 +21,49 @@ pub(crate) struct Hub {
     /// Wakes StartMessage calls that wait during a flush: mail came, or the flush is over.
     pub(crate) arrivals: Notify,
     /// The halves themselves, once they exist.
-    outbound: OnceLock<Weak<Outbound>>,
-    inbound: OnceLock<Weak<Inbound>>,
+    halves: Mutex<(Weak<Outbound>, Weak<Inbound>)>,
 }
 
 impl Hub {
     pub(crate) fn new(support: Arc<dyn Support>, row: StatusRowKeeper) -> Arc<Self> {
-        Arc::new(Hub {
-            support,
-            row,
-            arrivals: Notify::new(),
-            outbound: OnceLock::new(),
-            inbound: OnceLock::new(),
-        })
+        Arc::new(Hub { support, row, arrivals: Notify::new(), halves: Mutex::default() })
     }
 
     /// Gets to know the halves, which are made with the hub in hand.
     pub(crate) fn attach(&self, halves: &Halves) {
-        if let Some(outbound) = &halves.outbound {
-            // A hub belongs to one logon, whose halves never change.
-            let _ = self.outbound.set(Arc::downgrade(outbound));
+        let weak = (
+            halves.outbound.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            halves.inbound.as_ref().map(Arc::downgrade).unwrap_or_default(),
+        );
+        *self.halves.lock().unwrap_or_else(PoisonError::into_inner) = weak;
+    }
+
+    fn halves(&self) -> Halves {
+        let halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
+        Halves { outbound: halves.0.upgrade(), inbound: halves.1.upgrade() }
+    }
+
+    /// The logon is beyond recovery: nothing is begun any more, the row says so, and the host is
+    /// told once (OB-9, IB-7).
+    fn broken(&self, trouble: Trouble) {
+        tracing::error!(words = %trouble.words, "A logon is beyond recovery");
+        let first = self.row.update(|situation| {
+            let first = situation.broken.is_none();
+            situation.broken.get_or_insert(trouble);
+            first
+        });
+        if !first {
+            return;
         }
-        if let Some(inbound) = &halves.inbound {
-            let _ = self.inbound.set(Arc::downgrade(inbound));
+        let Halves { outbound, inbound } = self.halves();
+        if let Some(outbound) = outbound {
+            outbound.set_gate(Gate::Closed);
         }
+        if let Some(inbound) = inbound {
+            inbound.set_gate(Gate::Closed);
+        }
+        self.row.notify(SpoolerNotify::CRITICAL_ERROR, None);
+        self.arrivals.notify_waiters();
     }
 }
 
@@ -57,7 +77,10 @@ impl OutboundEvents for Hub {
     }
 
     fn trouble(&self, trouble: Option<Trouble>) {
-        self.row.update(|situation| situation.outbound_trouble = trouble);
+        match trouble {
+            Some(trouble) if trouble.kind.is_final() => self.broken(trouble),
+            other => self.row.update(|situation| situation.outbound_trouble = other),
+        }
     }
 
     fn ready_to_send(&self) {
@@ -68,11 +91,15 @@ impl OutboundEvents for Hub {
     /// meanwhile are old: that one goes on and announces its own end.
     fn flush_drained(&self) {
         self.row.update(|situation| {
-            let half = self.outbound.get().and_then(Weak::upgrade);
+            let half = self.halves().outbound;
             if half.is_none_or(|half| half.end_drained_flush()) {
                 situation.notify = situation.notify.outbound_drained();
             }
         });
+    }
+
+    fn yield_to_host<'a>(&'a self, entry: &'a EntryId) -> BoxFuture<'a, Yield> {
+        Box::pin(async move { self.support.spooler_yield(Some(entry)).await })
     }
 }
 
@@ -87,12 +114,15 @@ impl InboundEvents for Hub {
     }
 
     fn trouble(&self, trouble: Option<Trouble>) {
-        self.row.update(|situation| situation.inbound_trouble = trouble);
+        match trouble {
+            Some(trouble) if trouble.kind.is_final() => self.broken(trouble),
+            other => self.row.update(|situation| situation.inbound_trouble = other),
+        }
     }
 
     fn flush_drained(&self) {
         self.row.update(|situation| {
-            let half = self.inbound.get().and_then(Weak::upgrade);
+            let half = self.halves().inbound;
             if half.is_none_or(|half| half.end_drained_flush()) {
                 situation.notify = situation.notify.inbound_drained();
             }

@@ -1,25 +1,27 @@
 //! One account: the verbs of `IXPLogon` over the outbound and the inbound half.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 
-use super::calls::{Calls, Direction, OpenCall, Outcome};
+use super::calls::{BegunCall, Calls, Direction, OpenCall, Outcome};
 use super::deferred;
 use super::events::Gate;
 use super::hub::Hub;
 use super::inbound::{HandOver, Inbound, MailboxState};
-use super::notify::{Flush, FlushStep, MessageAction, Step};
+use super::notify::{DirectionState, Flush, FlushStep, MessageAction, NotifyState, Step};
+use super::occupation::Occupation;
 use super::outbound::{Abort, Outbound, Taken};
 use super::settings::TransportSettings;
 use super::status::{Connection, Situation};
 use super::status_entry::StatusEntry;
 use crate::mapi::{
     EndMessageFlags, EntryId, FlushFlags, LogoffFlags, MapiCode, MapiError, MapiResult, MessageRef,
-    SpoolerNotify, SubmitMessageFlags, TransportNotify, ValidateFlags,
+    SubmitMessageFlags, TransportNotify, ValidateFlags,
 };
 use crate::spi::{
     AddressTypes, Incoming, Message, MessageRefCell, NotifyData, StatusObject, SubmitError, XpLogon,
@@ -27,12 +29,13 @@ use crate::spi::{
 use crate::spool::{HistoryEnd, Spool};
 
 /// How long a message on the wire may take after an orderly TransportLogoff (LG-9).
-const LOGOFF_GRACE: Duration = Duration::from_secs(10);
+pub(super) const LOGOFF_GRACE: Duration = Duration::from_secs(10);
 
 /// The address type this transport takes (AT-2).
 const SMTP: &str = "SMTP";
 
 /// The halves of a logon: what the account can do at all.
+#[derive(Clone, Default)]
 pub(crate) struct Halves {
     /// Sending, unless the account only receives.
     pub(crate) outbound: Option<Arc<Outbound>>,
@@ -40,33 +43,55 @@ pub(crate) struct Halves {
     pub(crate) inbound: Option<Arc<Inbound>>,
 }
 
+impl Halves {
+    /// What of a state means something to an account that can do this: a direction it does not
+    /// have stays closed.
+    pub(super) fn possible(&self, mut state: NotifyState) -> NotifyState {
+        if self.outbound.is_none() {
+            state.outbound = DirectionState::default();
+        }
+        if self.inbound.is_none() {
+            state.inbound = DirectionState::default();
+        }
+        state
+    }
+}
+
+/// Makes the halves anew by other settings.
+pub(crate) type MakeHalves = Box<dyn Fn(&TransportSettings) -> Halves + Send + Sync>;
+
 /// A logon of the SMTP/IMAP provider.
 pub(crate) struct Logon {
     this: Weak<Logon>,
-    settings: TransportSettings,
+    name: String,
     spool: Arc<dyn Spool>,
-    runtime: Handle,
-    hub: Arc<Hub>,
-    halves: Halves,
+    pub(super) runtime: Handle,
+    pub(super) hub: Arc<Hub>,
+    halves: Mutex<Halves>,
+    pub(super) make_halves: MakeHalves,
+    pub(super) occupation: Arc<Occupation>,
     calls: Calls,
     ended: AtomicBool,
 }
 
 impl Logon {
     pub(crate) fn new(
-        settings: TransportSettings,
+        name: String,
         spool: Arc<dyn Spool>,
         runtime: Handle,
         hub: Arc<Hub>,
         halves: Halves,
+        make_halves: MakeHalves,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Logon {
             this: Weak::clone(this),
-            settings,
+            name,
             spool,
             runtime,
             hub,
-            halves,
+            halves: Mutex::new(halves),
+            make_halves,
+            occupation: Arc::default(),
             calls: Calls::default(),
             ended: AtomicBool::new(false),
         })
@@ -74,43 +99,79 @@ impl Logon {
 
     /// Name of the transport in the profile.
     pub(crate) fn name(&self) -> &str {
-        &self.settings.name
+        &self.name
+    }
+
+    /// Whether it was not logged off.
+    pub(crate) fn is_logged_on(&self) -> bool {
+        !self.ended.load(Ordering::SeqCst)
     }
 
     /// What is fetched, and how far.
     pub(crate) fn mailboxes(&self) -> Vec<MailboxState> {
-        self.halves.inbound.as_ref().map(|inbound| inbound.states()).unwrap_or_default()
+        self.halves().inbound.map(|inbound| inbound.states()).unwrap_or_default()
     }
 
     /// The sending half.
-    pub(crate) fn outbound(&self) -> Option<&Arc<Outbound>> {
-        self.halves.outbound.as_ref()
+    pub(crate) fn outbound(&self) -> Option<Arc<Outbound>> {
+        self.halves().outbound
     }
 
-    fn alive(&self) -> MapiResult<()> {
-        match self.ended.load(Ordering::SeqCst) {
-            false => Ok(()),
-            true => Err(MapiError::new(
+    pub(super) fn halves(&self) -> Halves {
+        self.halves.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_halves(&self, halves: Halves) {
+        let old = std::mem::replace(
+            &mut *self.halves.lock().unwrap_or_else(PoisonError::into_inner),
+            halves,
+        );
+        // Not under the lock.
+        drop(old);
+    }
+
+    /// # Errors
+    /// `MAPI_E_END_OF_SESSION` after the logoff; beyond recovery what that is (OB-9).
+    pub(super) fn alive(&self) -> MapiResult<()> {
+        if !self.is_logged_on() {
+            return Err(MapiError::new(
                 MapiCode::END_OF_SESSION,
-                format!("the transport {} is logged off", self.settings.name),
-            )),
+                format!("the transport {} is logged off", self.name),
+            ));
+        }
+        match self.hub.row.situation().broken {
+            Some(broken) => Err(MapiError::from(&broken)),
+            None => Ok(()),
         }
     }
 
     /// Carries out the part of a TransportNotify that is about one message.
     async fn act(&self, action: MessageAction) -> MapiResult<()> {
         match action {
-            MessageAction::CancelCall(reference) => {
-                self.calls.cancel(reference);
+            MessageAction::CancelCall(reference) => match self.calls.cancel(reference) {
+                Some(entry) => self.stop_accepted(&entry).await,
+                None => Ok(()),
+            },
+            MessageAction::CancelDeferred(entry) => {
+                self.abort(&entry, Abort::Cancel).await?;
+                self.calls.cancel_deferred(&entry);
                 Ok(())
             }
-            MessageAction::CancelDeferred(entry) => self.abort(&entry, Abort::Cancel).await,
             MessageAction::ParkDeferred(entry) => self.abort(&entry, Abort::Park).await,
         }
     }
 
+    /// Stops a message whose call was cancelled behind its acceptance, however long the host takes
+    /// to call EndMessage, which tells what came of it (TN-14).
+    async fn stop_accepted(&self, entry: &EntryId) -> MapiResult<()> {
+        match self.abort(entry, Abort::Cancel).await {
+            Err(error) if is_too_late(&error) => Ok(()),
+            answer => answer,
+        }
+    }
+
     async fn abort(&self, entry: &EntryId, how: Abort) -> MapiResult<()> {
-        let outbound = self.halves.outbound.as_ref().ok_or(MapiCode::NOT_FOUND)?;
+        let outbound = self.outbound().ok_or(MapiCode::NOT_FOUND)?;
         match outbound.abort(entry, how).await {
             Err(error) if how == Abort::Cancel && error.code() == MapiCode::NOT_FOUND => {
                 self.cancelled_before(entry).await.unwrap_or(Err(error))
@@ -123,7 +184,7 @@ impl Logon {
     /// cancelled before. `None` when this account never had it.
     async fn cancelled_before(&self, entry: &EntryId) -> Option<MapiResult<()>> {
         let history = match self.spool.history(entry).await {
-            Ok(history) => history.filter(|history| history.transport == self.settings.name)?,
+            Ok(history) => history.filter(|history| history.transport == self.name)?,
             Err(error) => return Some(Err(error.into())),
         };
         Some(match history.end {
@@ -137,9 +198,10 @@ impl Logon {
 
     /// Sets gates and flush modes of both halves; never waits (TN-2).
     fn apply(&self, situation: &Situation, step: &Step) {
-        let allowed = situation.connection == Connection::Allowed;
+        let allowed = situation.connection == Connection::Allowed && situation.broken.is_none();
         let effective = |gate: Gate| if allowed { gate } else { Gate::Closed };
-        if let Some(outbound) = &self.halves.outbound {
+        let halves = self.halves();
+        if let Some(outbound) = halves.outbound {
             if let Some(gate) = step.outbound.gate {
                 outbound.set_gate(effective(gate));
             }
@@ -149,7 +211,7 @@ impl Logon {
                 FlushStep::Keep => {}
             }
         }
-        if let Some(inbound) = &self.halves.inbound {
+        if let Some(inbound) = halves.inbound {
             if let Some(gate) = step.inbound.gate {
                 inbound.set_gate(effective(gate));
             }
@@ -161,20 +223,88 @@ impl Logon {
         }
     }
 
+    /// Brings halves that are new to where the situation is.
+    pub(super) fn apply_all(&self, situation: &Situation) {
+        self.apply(situation, &Step::to(situation.notify));
+    }
+
     /// The flags that mean something to this account: a direction it does not have stays closed,
     /// and without connections there is nothing to flush (LG-4).
     fn meaningful(&self, mut flags: TransportNotify) -> TransportNotify {
+        let halves = self.halves();
         let online = self.hub.row.situation().connection == Connection::Allowed;
-        if self.halves.outbound.is_none() {
+        if halves.outbound.is_none() {
             flags -= TransportNotify::BEGIN_OUTBOUND | TransportNotify::BEGIN_OUTBOUND_FLUSH;
         }
-        if self.halves.inbound.is_none() {
+        if halves.inbound.is_none() {
             flags -= TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_INBOUND_FLUSH;
         }
         if !online {
             flags -= TransportNotify::BEGIN_OUTBOUND_FLUSH | TransportNotify::BEGIN_INBOUND_FLUSH;
         }
         flags
+    }
+
+    /// The inside of SubmitMessage.
+    async fn submit(
+        &self,
+        begun: BegunCall<'_>,
+        flags: SubmitMessageFlags,
+        message: Arc<dyn Message>,
+        reference: &MessageRefCell,
+    ) -> Result<(), SubmitError> {
+        self.alive()?;
+        refuse_unknown(SubmitMessageFlags::unknown_bits(flags.bits()))?;
+        self.occupation.not_critical()?;
+        let call = begun.name(reference);
+        let Some(outbound) = self.outbound() else { return Err(MapiCode::NOT_ME.into()) };
+        let outcome = if flags.contains(SubmitMessageFlags::BEGIN_DEFERRED) {
+            // What is told of here has happened: no cancel undoes it (TN-14).
+            let entry = entry_of(message.as_ref())?;
+            deferred::report(self.spool.as_ref(), &self.hub.support, message.as_ref(), entry)
+                .await?
+        } else if call.cancel.is_cancelled() {
+            return Err(MapiCode::CANCEL.into());
+        } else {
+            self.take(&outbound, &message, &call).await?
+        };
+        if call.keep(outcome.clone())
+            && let Outcome::Deferred(entry) = &outcome
+        {
+            self.stop_accepted(entry).await?;
+        }
+        Ok(())
+    }
+
+    /// The inside of StartMessage.
+    async fn start(
+        &self,
+        begun: BegunCall<'_>,
+        message: Arc<dyn Message>,
+        reference: &MessageRefCell,
+    ) -> MapiResult<()> {
+        self.alive()?;
+        let call = begun.name(reference);
+        let Some(inbound) = self.halves().inbound else { return Ok(()) };
+        if call.cancel.is_cancelled() {
+            return Err(MapiCode::CANCEL.into());
+        }
+        loop {
+            // Listening begins before the look, so that no arrival is missed.
+            let arrival = self.hub.arrivals.notified();
+            tokio::pin!(arrival);
+            arrival.as_mut().enable();
+            match inbound.next(Arc::clone(&message), call.cancel.clone()).await? {
+                HandOver::Saved => return Ok(()),
+                // In a flush "nothing" may only mean "not yet"; the flush ends by itself.
+                HandOver::Nothing if self.flushing_inbound() && self.alive().is_ok() => {}
+                HandOver::Nothing => return Ok(()),
+            }
+            tokio::select! {
+                () = arrival => {}
+                () = call.cancel.cancelled() => return Err(MapiCode::CANCEL.into()),
+            }
+        }
     }
 
     /// The inside of SubmitMessage for a message that is new to us.
@@ -200,9 +330,18 @@ impl Logon {
 
     async fn stop(&self, grace: Duration) {
         if grace.is_zero() {
-            self.calls.cancel_all();
+            self.calls.cancel_receiving();
         }
-        let (outbound, inbound) = (self.halves.outbound.clone(), self.halves.inbound.clone());
+        self.stop_halves(grace).await;
+        // What they had still to say is told again at the next logon (S3).
+        self.hub.row.silence();
+        self.calls.cancel_receiving();
+        self.hub.arrivals.notify_waiters();
+    }
+
+    /// Ends both halves.
+    pub(super) async fn stop_halves(&self, grace: Duration) {
+        let Halves { outbound, inbound } = self.halves();
         // On our own runtime, because the caller's may have none (see `spi`).
         let stopped = self.runtime.spawn(async move {
             let outbound = async {
@@ -218,13 +357,14 @@ impl Logon {
             tokio::join!(outbound, inbound);
         });
         if let Err(error) = stopped.await {
-            tracing::error!(transport = %self.settings.name, %error, "The logoff failed");
+            tracing::error!(transport = %self.name, %error, "The logoff failed");
         }
-        // What they had still to say is told again at the next logon (S3).
-        self.hub.row.silence();
-        self.calls.cancel_all();
-        self.hub.arrivals.notify_waiters();
     }
+}
+
+/// Past its final dot the outcome of a message stands (TN-14); one that has left the queue has one.
+fn is_too_late(error: &MapiError) -> bool {
+    matches!(error.code(), MapiCode::UNABLE_TO_ABORT | MapiCode::NOT_FOUND)
 }
 
 fn entry_of(message: &dyn Message) -> MapiResult<EntryId> {
@@ -233,7 +373,7 @@ fn entry_of(message: &dyn Message) -> MapiResult<EntryId> {
     })
 }
 
-fn refuse_unknown(unknown: u32) -> MapiResult<()> {
+pub(super) fn refuse_unknown(unknown: u32) -> MapiResult<()> {
     match unknown {
         0 => Ok(()),
         bits => {
@@ -246,7 +386,7 @@ fn refuse_unknown(unknown: u32) -> MapiResult<()> {
 impl XpLogon for Logon {
     async fn address_types(&self) -> MapiResult<AddressTypes> {
         self.alive()?;
-        let types = match self.halves.outbound {
+        let types = match self.outbound() {
             Some(_) => vec![SMTP.to_owned()],
             None => vec![String::new()],
         };
@@ -269,45 +409,48 @@ impl XpLogon for Logon {
             let step = situation.notify.step(flags, data)?;
             situation.notify = step.next;
             self.apply(situation, &step);
+            // Also where it is open already: waiting messages start to flow (TN-8), whatever they
+            // were waiting for.
+            if flags.contains(TransportNotify::BEGIN_OUTBOUND)
+                && let Some(outbound) = self.outbound()
+            {
+                outbound.try_now();
+            }
             Ok(())
         });
         self.hub.arrivals.notify_waiters();
         applied
     }
 
-    async fn submit_message(
-        &self,
+    /// Begins with the call and not with the first poll of its future, so that the value 0 names
+    /// it from then on (TN-15).
+    fn submit_message<'life0, 'life1, 'async_trait>(
+        &'life0 self,
         flags: SubmitMessageFlags,
         message: Arc<dyn Message>,
-        reference: &MessageRefCell,
-    ) -> Result<(), SubmitError> {
-        self.alive()?;
-        refuse_unknown(SubmitMessageFlags::unknown_bits(flags.bits()))?;
-        let call = self.calls.begin(Direction::Outbound).name(reference);
-        let Some(outbound) = &self.halves.outbound else { return Err(MapiCode::NOT_ME.into()) };
-        let outcome = if flags.contains(SubmitMessageFlags::BEGIN_DEFERRED) {
-            let entry = entry_of(message.as_ref())?;
-            deferred::report(self.spool.as_ref(), &self.hub.support, message.as_ref(), entry)
-                .await?
-        } else {
-            self.take(outbound, &message, &call).await?
-        };
-        call.keep(outcome);
-        Ok(())
+        reference: &'life1 MessageRefCell,
+    ) -> Pin<Box<dyn Future<Output = Result<(), SubmitError>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        let begun = self.calls.begin(Direction::Outbound);
+        Box::pin(async move { self.submit(begun, flags, message, reference).await })
     }
 
     async fn end_message(&self, reference: MessageRef) -> MapiResult<EndMessageFlags> {
         self.alive()?;
-        let Some(OpenCall { cancel, outcome }) = self.calls.end(reference) else {
+        let Some(OpenCall { cancel, outcome, .. }) = self.calls.end(reference) else {
             return Err(MapiError::new(
                 MapiCode::INVALID_PARAMETER,
                 format!("no message is open under the reference {reference}"),
             ));
         };
-        let outbound = self.halves.outbound.as_ref().ok_or(MapiCode::CALL_FAILED)?;
+        let outbound = self.outbound().ok_or(MapiCode::CALL_FAILED)?;
         match outcome {
             Outcome::Deferred(entry) if cancel.is_cancelled() => {
-                match outbound.abort(&entry, Abort::Cancel).await {
+                match self.abort(&entry, Abort::Cancel).await {
                     Ok(()) => Err(MapiCode::CANCEL.into()),
                     // Past its final dot the outcome stands (TN-14).
                     Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => {
@@ -327,36 +470,25 @@ impl XpLogon for Logon {
 
     async fn poll(&self) -> MapiResult<Incoming> {
         self.alive()?;
-        match &self.halves.inbound {
+        match self.halves().inbound {
             Some(inbound) => inbound.poll().await,
             None => Ok(Incoming::None),
         }
     }
 
-    async fn start_message(
-        &self,
+    /// Begins with the call, as [`Logon::submit_message`] does; the value 1 names it.
+    fn start_message<'life0, 'life1, 'async_trait>(
+        &'life0 self,
         message: Arc<dyn Message>,
-        reference: &MessageRefCell,
-    ) -> MapiResult<()> {
-        self.alive()?;
-        let call = self.calls.begin(Direction::Inbound).name(reference);
-        let Some(inbound) = &self.halves.inbound else { return Ok(()) };
-        loop {
-            // Listening begins before the look, so that no arrival is missed.
-            let arrival = self.hub.arrivals.notified();
-            tokio::pin!(arrival);
-            arrival.as_mut().enable();
-            match inbound.next(Arc::clone(&message), call.cancel.clone()).await? {
-                HandOver::Saved => return Ok(()),
-                // In a flush "nothing" may only mean "not yet"; the flush ends by itself.
-                HandOver::Nothing if self.flushing_inbound() && self.alive().is_ok() => {}
-                HandOver::Nothing => return Ok(()),
-            }
-            tokio::select! {
-                () = arrival => {}
-                () = call.cancel.cancelled() => return Err(MapiCode::CANCEL.into()),
-            }
-        }
+        reference: &'life1 MessageRefCell,
+    ) -> Pin<Box<dyn Future<Output = MapiResult<()>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        let begun = self.calls.begin(Direction::Inbound);
+        Box::pin(async move { self.start(begun, message, reference).await })
     }
 
     async fn open_status_entry(&self) -> MapiResult<Arc<dyn StatusObject>> {
@@ -366,23 +498,8 @@ impl XpLogon for Logon {
 
     async fn validate_state(&self, flags: ValidateFlags) -> MapiResult<()> {
         self.alive()?;
-        refuse_unknown(ValidateFlags::unknown_bits(flags.bits()))?;
-        let headers =
-            ValidateFlags::all() - ValidateFlags::SUPPRESS_UI - ValidateFlags::CONFIG_CHANGED;
-        if flags.intersects(headers) {
-            return Err(MapiError::new(
-                MapiCode::NO_SUPPORT,
-                "headers first is not offered by this transport",
-            ));
-        }
-        if flags.contains(ValidateFlags::CONFIG_CHANGED) {
-            // What kept a pause going may have been mended.
-            if let Some(inbound) = &self.halves.inbound {
-                inbound.hurry();
-            }
-            self.hub.row.notify(SpoolerNotify::CONFIG_CHANGE, None);
-        }
-        Ok(())
+        let this = self.this.upgrade().ok_or(MapiCode::END_OF_SESSION)?;
+        this.validate(flags).await
     }
 
     async fn flush_queues(&self, flags: FlushFlags) -> MapiResult<()> {
@@ -416,8 +533,9 @@ impl Drop for Logon {
             return;
         }
         self.hub.row.silence();
-        self.calls.cancel_all();
-        let (outbound, inbound) = (self.halves.outbound.take(), self.halves.inbound.take());
+        self.calls.cancel_receiving();
+        let halves = self.halves.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Halves { outbound, inbound } = std::mem::take(halves);
         self.runtime.spawn(async move {
             if let Some(outbound) = outbound {
                 outbound.stop(Duration::ZERO).await;

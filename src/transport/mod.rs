@@ -3,7 +3,8 @@
 //! `provider` makes logons; `logon` has the verbs of `IXPLogon` and owns the two halves,
 //! `outbound` and `inbound`, which know nothing of each other. `notify` works out what a
 //! TransportNotify means, `calls` knows the open references, `hub` gathers the events of the
-//! halves, `status` turns them into the status row, `deferred` reports what became of a message.
+//! halves, `status` turns them into the status row, `deferred` reports what became of a message, `reload`
+//! takes up a changed configuration in a critical section (`occupation`).
 
 mod calls;
 mod check;
@@ -16,14 +17,19 @@ mod logon;
 #[allow(clippy::unwrap_used)]
 mod model;
 mod notify;
+mod occupation;
 mod outbound;
 mod provider;
+mod reload;
 mod settings;
 mod status;
 mod status_entry;
 
 pub use check::{ServerCheck, ServerRole, check_servers};
 pub use inbound::{MailboxState, Watched};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use outbound::properties::reply as reply_property;
 pub use provider::SmtpImapProvider;
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,

@@ -9,6 +9,7 @@ use shuttle::thread;
 
 use super::calls::{Calls, Direction, Outcome};
 use super::events::{Activity, Gate};
+use super::settings::Identity;
 use super::status::{Situation, StatusRowKeeper};
 use crate::mapi::{
     EntryId, MapiResult, MessageRef, ModifyStatusFlags, SpoolerNotify, StatusCode, TransportNotify,
@@ -20,6 +21,10 @@ use crate::spi::{
 
 /// Interleavings tried at random where all are too many.
 const RANDOM: usize = 5_000;
+
+fn ann() -> Identity {
+    Identity { name: String::new(), address: "ann@example.org".to_owned() }
+}
 
 /// A host that writes down what it is told.
 #[derive(Default)]
@@ -38,7 +43,7 @@ impl Support for Host {
         self.signals.lock().unwrap().push(flags);
     }
 
-    async fn spooler_yield(&self) -> Yield {
+    async fn spooler_yield(&self, _: Option<&EntryId>) -> Yield {
         Yield::Continue
     }
 
@@ -76,7 +81,7 @@ fn a_cancel_finds_the_call_by_one_name_or_the_other() {
                 thread::spawn(move || {
                     loop {
                         let name = cell.reference();
-                        calls.cancel(name);
+                        assert_eq!(calls.cancel(name), None);
                         if cell.reference() == name {
                             return;
                         }
@@ -107,7 +112,7 @@ fn references_stay_unique_and_each_ends_once() {
                         let call = calls.begin(Direction::Outbound).name(&cell);
                         let reference = cell.reference();
                         assert!(calls.end(reference).is_none(), "it runs");
-                        call.keep(Outcome::Finished);
+                        assert!(!call.keep(Outcome::Finished));
                         seen.lock().unwrap().push(reference);
                         reference
                     })
@@ -137,7 +142,7 @@ fn references_stay_unique_and_each_ends_once() {
 
 /// Proves: LG-9, TN-19
 #[test]
-fn the_end_of_the_logon_cancels_whatever_is_open() {
+fn the_end_of_the_logon_cancels_whatever_is_received() {
     shuttle::check_dfs(
         || {
             let calls = Arc::new(Calls::default());
@@ -145,7 +150,7 @@ fn the_end_of_the_logon_cancels_whatever_is_open() {
             let token = begun.cancel.clone();
             let ender = {
                 let calls = Arc::clone(&calls);
-                thread::spawn(move || calls.cancel_all())
+                thread::spawn(move || calls.cancel_receiving())
             };
             let named = begun.name(&MessageRefCell::inbound());
             ender.join().unwrap();
@@ -164,7 +169,7 @@ fn the_row_shows_every_change_once_and_the_last_one_stands() {
             let host = Arc::new(Host::default());
             let situation = Situation::default();
             let support = Arc::clone(&host) as Arc<dyn Support>;
-            let row = Arc::new(StatusRowKeeper::create(support, "work", "ann", situation));
+            let row = Arc::new(StatusRowKeeper::create(support, "work", &ann(), situation));
             let begin = TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_OUTBOUND;
             let end = TransportNotify::END_INBOUND | TransportNotify::END_OUTBOUND;
             let callers = [begin, end, begin, end].map(|flags| {
@@ -209,7 +214,7 @@ fn a_row_that_was_silenced_says_nothing_more() {
             let host = Arc::new(Host::default());
             let support = Arc::clone(&host) as Arc<dyn Support>;
             let row =
-                Arc::new(StatusRowKeeper::create(support, "work", "ann", Situation::default()));
+                Arc::new(StatusRowKeeper::create(support, "work", &ann(), Situation::default()));
             let talkers = [Activity::Moving, Activity::Idle, Activity::Moving].map(|activity| {
                 let row = Arc::clone(&row);
                 thread::spawn(move || {

@@ -77,6 +77,25 @@ pub(crate) struct Step {
     pub(crate) outbound: DirectionStep,
 }
 
+impl Step {
+    /// Brings what is as new, closed and quiet, to `state`.
+    pub(crate) fn to(state: NotifyState) -> Self {
+        let direction = |state: DirectionState| DirectionStep {
+            gate: Some(state.gate),
+            flush: match state.flush {
+                Flush::On => FlushStep::Begin,
+                Flush::Off | Flush::Remembered => FlushStep::Keep,
+            },
+        };
+        Step {
+            next: state,
+            message: None,
+            inbound: direction(state.inbound),
+            outbound: direction(state.outbound),
+        }
+    }
+}
+
 const EXCLUSIVE: [(TransportNotify, TransportNotify); 4] = [
     (TransportNotify::BEGIN_INBOUND, TransportNotify::END_INBOUND),
     (TransportNotify::BEGIN_OUTBOUND, TransportNotify::END_OUTBOUND),

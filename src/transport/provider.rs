@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use super::events::Gate;
 use super::hub::Hub;
 use super::inbound::{Inbound, InboundEvents, InboundSettings, MailboxState};
-use super::logon::{Halves, Logon};
+use super::logon::{Halves, Logon, MakeHalves};
 use super::outbound::{Outbound, OutboundEvents, OutboundSettings};
 use super::settings::TransportSettings;
 use super::status::{Connection, Situation, StatusRowKeeper};
@@ -18,7 +18,7 @@ use crate::mapi::{
     SPI_VERSION,
 };
 use crate::spi::{LogonOutcome, Support, XpLogon, XpProvider};
-use crate::spool::Spool;
+use crate::spool::{AccountKey, Batch, Spool, SpoolError};
 
 /// The SMTP/IMAP transport provider: sends by SMTP over a durable queue in the spool, fetches by
 /// IMAP. One serves several logons (LG-2).
@@ -44,6 +44,16 @@ impl State {
             Phase::ShutDown => Err(MapiCode::END_OF_SESSION.into()),
         }
     }
+
+    fn is_logged_on(&self, name: &str) -> bool {
+        let logons = self.logons.iter().filter_map(Weak::upgrade);
+        logons.into_iter().any(|logon| logon.name() == name && logon.is_logged_on())
+    }
+}
+
+fn taken(name: &str) -> MapiError {
+    let words = format!("a transport called {name} is logged on already");
+    MapiError::new(MapiCode::FAILONEPROVIDER, words)
 }
 
 /// Where the provider stands in the order of calls (LG-1).
@@ -107,7 +117,7 @@ impl SmtpImapProvider {
         self.logons()
             .iter()
             .filter(|logon| logon.name() == transport)
-            .find_map(|logon| logon.outbound().cloned())
+            .find_map(|logon| logon.outbound())
             .ok_or_else(|| {
                 MapiError::new(
                     MapiCode::NOT_INITIALIZED,
@@ -124,31 +134,60 @@ impl SmtpImapProvider {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn halves(&self, settings: &TransportSettings, hub: &Arc<Hub>) -> Halves {
-        let outbound = settings.smtp.clone().map(|smtp| {
-            Outbound::start(
-                OutboundSettings::new(
-                    &settings.name,
-                    settings.identity.clone(),
-                    smtp,
-                    settings.queue,
-                ),
-                Arc::clone(&self.spool),
-                Arc::clone(&self.clock),
-                self.runtime.clone(),
-                Arc::clone(hub) as Arc<dyn OutboundEvents>,
-            )
+    /// Refuses a logon that this provider cannot serve, though its service may be fine (LG-8): a
+    /// second one over the same queue, and any over a spool that is lost.
+    async fn usable(&self, name: &str) -> MapiResult<()> {
+        let unusable = |words: String| Err(MapiError::new(MapiCode::FAILONEPROVIDER, words));
+        if self.lock().is_logged_on(name) {
+            return Err(taken(name));
+        }
+        let (spool, account) = (Arc::clone(&self.spool), AccountKey::of(name));
+        let asked = self.runtime.spawn(async move {
+            spool.done_page(account, None, 1).await?;
+            // Changes nothing; a spool that takes nothing any more says so.
+            spool.commit(Batch::new()).await.map(drop)
         });
-        let inbound = settings.imap.clone().map(|imap| {
-            Inbound::start(
-                InboundSettings::new(&settings.name, imap),
-                Arc::clone(&self.spool),
-                Arc::clone(&self.clock),
-                self.runtime.clone(),
-                Arc::clone(hub) as Arc<dyn InboundEvents>,
-            )
-        });
-        Halves { outbound, inbound }
+        match asked.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(SpoolError::DiskFull { .. })) => Ok(()),
+            Ok(Err(error)) => unusable(error.to_string()),
+            Err(error) => unusable(format!("the spool: {error}")),
+        }
+    }
+
+    /// What makes the halves of a logon, now and by other settings later.
+    fn maker(&self, hub: &Arc<Hub>) -> MakeHalves {
+        let (spool, clock) = (Arc::clone(&self.spool), Arc::clone(&self.clock));
+        let (runtime, hub) = (self.runtime.clone(), Arc::clone(hub));
+        Box::new(move |settings| {
+            let outbound = settings.smtp.clone().map(|smtp| {
+                Outbound::start(
+                    OutboundSettings::new(
+                        &settings.name,
+                        settings.identity.clone(),
+                        smtp,
+                        settings.queue,
+                    ),
+                    Arc::clone(&spool),
+                    Arc::clone(&clock),
+                    runtime.clone(),
+                    Arc::clone(&hub) as Arc<dyn OutboundEvents>,
+                )
+            });
+            let inbound = settings.imap.clone().map(|imap| {
+                Inbound::start(
+                    InboundSettings::new(&settings.name, imap),
+                    Arc::clone(&spool),
+                    Arc::clone(&clock),
+                    runtime.clone(),
+                    Arc::clone(&hub) as Arc<dyn InboundEvents>,
+                )
+            });
+            if let Some(outbound) = &outbound {
+                outbound.set_gate(Gate::Closed);
+            }
+            Halves { outbound, inbound }
+        })
     }
 }
 
@@ -196,25 +235,26 @@ impl XpProvider for SmtpImapProvider {
             },
             ..Situation::default()
         };
-        let identity = settings.identity.to_string();
-        let row =
-            StatusRowKeeper::create(Arc::clone(&support), &settings.name, &identity, situation);
+        self.usable(&settings.name).await?;
+        let (name, identity) = (settings.name.clone(), &settings.identity);
+        let row = StatusRowKeeper::create(Arc::clone(&support), &name, identity, situation);
         let hub = Hub::new(support, row);
-        let halves = self.halves(&settings, &hub);
+        let make_halves = self.maker(&hub);
+        let halves = make_halves(&settings);
         hub.attach(&halves);
-        if let Some(outbound) = &halves.outbound {
-            outbound.set_gate(Gate::Closed);
-        }
         let mut out = LogonOutFlags::empty();
         if let Some(inbound) = &halves.inbound {
             out.set(LogonOutFlags::SP_POLL, !inbound.push_expected());
         }
-        let logon =
-            Logon::new(settings, Arc::clone(&self.spool), self.runtime.clone(), hub, halves);
+        let (spool, runtime) = (Arc::clone(&self.spool), self.runtime.clone());
+        let logon = Logon::new(name, spool, runtime, hub, halves, make_halves);
         let mut state = self.lock();
         // A shutdown that came meanwhile has not seen this logon.
         state.ready()?;
         state.logons.retain(|logon| logon.strong_count() > 0);
+        if state.is_logged_on(logon.name()) {
+            return Err(taken(logon.name()));
+        }
         state.logons.push(Arc::downgrade(&logon));
         drop(state);
         Ok(LogonOutcome { logon, flags: out })

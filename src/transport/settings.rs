@@ -113,7 +113,8 @@ pub enum AfterFetch {
 /// How long and how often sending is tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QueueSettings {
-    /// How long after submission a message is given up (`queue.lifetime`, default 5 days).
+    /// How long after submission a message is given up (`queue.lifetime`, default 5 days). Does not
+    /// run out while the account is the trouble.
     pub lifetime: Duration,
     /// Times between attempts.
     pub retry: RetrySchedule,

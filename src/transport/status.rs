@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::events::{Activity, Trouble, TroubleKind};
 use super::notify::NotifyState;
+use super::settings::Identity;
 use crate::mapi::{EntryId, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode};
 use crate::spi::{StatusColumns, Support};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,8 @@ pub(crate) struct Situation {
     pub(crate) inbound_trouble: Option<Trouble>,
     pub(crate) outbound_trouble: Option<Trouble>,
     pub(crate) connection: Connection,
+    /// What is beyond recovery: the logon is only to be released (OB-9).
+    pub(crate) broken: Option<Trouble>,
 }
 
 /// Whether connections may be made at all.
@@ -54,14 +57,13 @@ impl StatusRowKeeper {
     pub(crate) fn create(
         support: Arc<dyn Support>,
         display_name: &str,
-        identity: &str,
+        identity: &Identity,
         situation: Situation,
     ) -> Self {
         let columns = StatusColumns {
             display_name: Some(display_name.to_owned()),
-            identity_display: Some(identity.to_owned()),
-            resource_methods: Some(ResourceMethods::VALIDATE_STATE | ResourceMethods::FLUSH_QUEUES),
-            ..situation.columns()
+            resource_methods: Some(METHODS),
+            ..identity_columns(identity, situation.columns())
         };
         // It fails only when the logon was released already; then there is no row to keep.
         let _ = support.modify_status_row(columns, ModifyStatusFlags::empty());
@@ -80,6 +82,16 @@ impl StatusRowKeeper {
             let _ = self.support.modify_status_row(after, ModifyStatusFlags::UPDATE);
         }
         answer
+    }
+
+    /// Shows another identity, with whatever `change` makes of the situation, as one update.
+    pub(crate) fn update_identity(&self, identity: &Identity, change: impl FnOnce(&mut Situation)) {
+        let mut kept = self.lock();
+        change(&mut kept.situation);
+        let columns = identity_columns(identity, kept.situation.columns());
+        if kept.voice == Voice::Speaking {
+            let _ = self.support.modify_status_row(columns, ModifyStatusFlags::UPDATE);
+        }
     }
 
     /// SpoolerNotify, as long as the logon lasts.
@@ -108,6 +120,9 @@ impl StatusRowKeeper {
 impl Situation {
     /// `PR_STATUS_CODE` (ST-3, ST-4).
     pub(crate) fn status_code(&self) -> StatusCode {
+        if self.broken.is_some() {
+            return StatusCode::FAILURE;
+        }
         let mut code = self.notify.status_bits();
         code.set(StatusCode::INBOUND_ACTIVE, self.inbound_activity == Activity::Moving);
         code.set(StatusCode::OUTBOUND_ACTIVE, self.outbound_activity == Activity::Moving);
@@ -122,6 +137,9 @@ impl Situation {
 
     /// `PR_STATUS_STRING`: what an owner of the account wants to know first.
     pub(crate) fn status_string(&self) -> String {
+        if let Some(broken) = &self.broken {
+            return trouble_sentence(broken);
+        }
         let mut sentences: Vec<String> = Vec::new();
         for trouble in self.troubles() {
             let sentence = trouble_sentence(trouble);
@@ -165,6 +183,22 @@ impl Situation {
             status_string: Some(self.status_string()),
             ..StatusColumns::default()
         }
+    }
+}
+
+/// What the object behind the row can do (ST-6).
+pub(super) const METHODS: ResourceMethods =
+    ResourceMethods::VALIDATE_STATE.union(ResourceMethods::FLUSH_QUEUES);
+
+/// The `PR_IDENTITY_*` columns, beside `columns`.
+fn identity_columns(identity: &Identity, columns: StatusColumns) -> StatusColumns {
+    let mut key = format!("SMTP:{}", identity.address).to_uppercase().into_bytes();
+    key.push(0);
+    StatusColumns {
+        identity_display: Some(identity.to_string()),
+        identity_entry_id: EntryId::one_off(&identity.name, "SMTP", &identity.address).ok(),
+        identity_search_key: Some(key),
+        ..columns
     }
 }
 
@@ -222,6 +256,22 @@ mod tests {
         situation.inbound_trouble = None;
         situation.outbound_trouble = Some(trouble(TroubleKind::Network));
         assert_eq!(situation.status_code(), StatusCode::OFFLINE);
+    }
+
+    /// Proves: OB-9, ST-3
+    #[test]
+    fn beyond_recovery_nothing_else_shows() {
+        let both = TransportNotify::BEGIN_INBOUND | TransportNotify::BEGIN_OUTBOUND;
+        let notify = NotifyState::default().step(both, NotifyData::None).unwrap().next;
+        let situation = Situation {
+            notify,
+            outbound_activity: Activity::Moving,
+            inbound_trouble: Some(trouble(TroubleKind::Network)),
+            broken: Some(Trouble { next_attempt: None, ..trouble(TroubleKind::SpoolLost) }),
+            ..Situation::default()
+        };
+        assert_eq!(situation.status_code(), StatusCode::FAILURE);
+        assert_eq!(situation.status_string(), "MAPI_E_DISK_ERROR: words");
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 
 use super::logon::Logon;
-use crate::mapi::{FlushFlags, MapiCode, MapiResult, ResourceMethods, ValidateFlags};
+use super::status::METHODS;
+use crate::mapi::{
+    EntryId, FlushFlags, MapiCode, MapiError, MapiResult, ResourceMethods, ValidateFlags,
+};
 use crate::spi::{StatusObject, XpLogon};
 
 /// `IMAPIStatus` of a logon; ends with it.
@@ -26,15 +29,22 @@ impl StatusEntry {
 #[async_trait]
 impl StatusObject for StatusEntry {
     fn resource_methods(&self) -> ResourceMethods {
-        ResourceMethods::VALIDATE_STATE | ResourceMethods::FLUSH_QUEUES
+        METHODS
     }
 
     async fn validate_state(&self, flags: ValidateFlags) -> MapiResult<()> {
         self.logon()?.validate_state(flags).await
     }
 
-    async fn flush_queues(&self, flags: FlushFlags) -> MapiResult<()> {
-        self.logon()?.flush_queues(flags).await
+    async fn flush_queues(&self, target: Option<&EntryId>, flags: FlushFlags) -> MapiResult<()> {
+        let logon = self.logon()?;
+        match target {
+            None => logon.flush_queues(flags).await,
+            Some(_) => Err(MapiError::new(
+                MapiCode::INVALID_PARAMETER,
+                "the target of FlushQueues is reserved here",
+            )),
+        }
     }
 
     async fn settings_dialog(&self) -> MapiResult<()> {

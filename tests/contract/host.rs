@@ -8,7 +8,7 @@ use postrider::mapi::{
     EntryId, FlushFlags, LogonFlags, LogonOutFlags, MapiCode, MessageData, PropList, Recipient,
     RecipientType, SpoolerNotify, StatusCode, SysTime, TransportNotify, tags,
 };
-use postrider::spi::{NotifyData, ProfileSection, Yield};
+use postrider::spi::{NotifyData, Yield};
 use postrider::spooler::{Spooler, SpoolerOptions, TransportService};
 
 use crate::house::{GRACE, PATIENCE};
@@ -23,13 +23,8 @@ struct Host {
 }
 
 fn service(name: &str, transport: &Arc<ScriptedTransport>) -> TransportService {
-    TransportService {
-        name: name.to_owned(),
-        provider: Arc::new(ScriptedProvider(Arc::clone(transport))),
-        provider_name: "scripted".to_owned(),
-        section: ProfileSection::new(),
-        senders: vec![format!("ann@{name}")],
-    }
+    TransportService::new(name, Arc::new(ScriptedProvider(Arc::clone(transport))))
+        .sender(format!("ann@{name}"))
 }
 
 impl Host {
@@ -260,7 +255,9 @@ async fn a_transport_that_never_answers_does_not_hold_up_the_logoff() {
     // The spooler's own bounds, beside the grace it was given.
     let answer = tokio::time::timeout(PATIENCE, host.spooler.logoff(Duration::ZERO)).await;
     answer.expect("the logoff waits for a call that hangs").unwrap();
-    assert_eq!(transport.calls().last().map(String::as_str), Some("shutdown"));
+    // The call that hangs holds the logon until it is let go.
+    let calls = transport.calls();
+    assert_eq!(calls[calls.len() - 3..], ["logoff", "shutdown", "release"]);
     host.store.with(|store| assert_eq!(store.outgoing.len(), 1));
 }
 
@@ -270,9 +267,12 @@ async fn spooler_yield_says_go_on_until_the_session_ends() {
     let transport = transport();
     let host = Host::one(&transport).await;
     let support = Arc::clone(transport.support());
-    assert_eq!(support.spooler_yield().await, Yield::Continue);
+    let entry = EntryId::from_bytes(&[1]).unwrap();
+    assert_eq!(support.spooler_yield(None).await, Yield::Continue);
+    assert_eq!(support.spooler_yield(Some(&entry)).await, Yield::Continue);
     host.spooler.logoff(GRACE).await.unwrap();
-    assert_eq!(support.spooler_yield().await, Yield::CancelMessage);
+    assert_eq!(support.spooler_yield(None).await, Yield::CancelMessage);
+    assert_eq!(support.spooler_yield(Some(&entry)).await, Yield::CancelMessage);
 }
 
 /// Proves: FL-6, FL-7

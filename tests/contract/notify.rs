@@ -64,6 +64,37 @@ async fn end_inbound_lets_the_message_in_process_finish() {
     session.shutdown(GRACE).await.unwrap();
 }
 
+/// Proves: TN-14, ST-4
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_cancelled_on_its_way_in_comes_again_and_once() {
+    let post = Post::start().await;
+    let hang = post.office.inject(Fault::imap(ImapPhase::MidLiteral, Action::Hang).once());
+    post.arrive_large("in process");
+    let session = post.open(Logon::Full).await;
+    let watcher = Watcher::of(&session, "work");
+    hang.reached(PATIENCE).await.unwrap();
+    let active = StatusCode::INBOUND_ACTIVE;
+    watcher.until_last("it moves", |code| code.contains(active)).await;
+    // Its reference is one of the first; the others are unknown, which is no error (TN-16).
+    for reference in 2..40 {
+        let flags = TransportNotify::CANCEL_MESSAGE.bits();
+        let request =
+            NotifyRequest { flags, reference: Some(reference), ..NotifyRequest::default() };
+        notify_with(&session, request).await.unwrap();
+    }
+    watcher.until_last("it was stopped", |code| !code.contains(active)).await;
+    assert_eq!(messages(&post.maildir(), "INBOX").len(), 0, "nothing half is there");
+    hang.release();
+    let received = await_messages(&post.maildir(), "INBOX", 1).await;
+    one_with(&received, "Subject: in process");
+    let codes = watcher.until_last("it moved", |code| !code.contains(active)).await;
+    assert!(times_set(&codes, active) >= 2, "{codes:?}");
+    let sent = send(&session, "a full round meanwhile").await;
+    assert_eq!(ended(&session, &sent).await, QueueRowState::Finished);
+    assert_eq!(messages(&post.maildir(), "INBOX").len(), 1);
+    session.shutdown(GRACE).await.unwrap();
+}
+
 /// Proves: TN-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn begin_outbound_shows_before_it_returns_and_what_waits_flows() {

@@ -1,9 +1,9 @@
 //! The status table while mail moves.
 
 use postoffice::{Action, Fault, ImapPhase, Protocol, SmtpPhase};
-use postrider::mapi::{ResourceFlags, ResourceMethods, StatusCode, TransportNotify};
+use postrider::mapi::{EntryId, ResourceFlags, ResourceMethods, StatusCode, TransportNotify};
 use postrider::session::{Logon, QueueRowState, Service};
-use postrider::spi::StatusRowKind;
+use postrider::spi::{StatusRow, StatusRowKind};
 
 use crate::house::{GRACE, PATIENCE, await_row};
 use crate::maildir::await_messages;
@@ -196,6 +196,18 @@ async fn each_logon_has_one_row_with_its_columns() {
     let home = row(&session, "home");
     assert!(!home.resource_flags.contains(ResourceFlags::DEFAULT_OUTBOUND));
     assert_ne!(work.row_id, home.row_id);
+    assert_ne!(work.entry_id, home.entry_id);
+    assert_ne!(work.instance_key, home.instance_key);
+    assert_eq!((StatusRow::OBJECT_TYPE, work.kind.number()), (10, 36));
+    let identity = EntryId::one_off("", "SMTP", "ann@example.org").unwrap();
+    assert_eq!(work.identity_entry_id, Some(identity));
+    assert_eq!(work.identity_search_key, b"SMTP:ANN@EXAMPLE.ORG\0");
+    assert!(work.resource_flags.contains(ResourceFlags::PRIMARY_IDENTITY));
+    assert!(!home.resource_flags.contains(ResourceFlags::PRIMARY_IDENTITY));
+    let spooler = rows.iter().find(|row| row.kind == StatusRowKind::Spooler).unwrap();
+    assert_eq!(spooler.kind.number(), 37);
+    assert_eq!(spooler.resource_methods, ResourceMethods::FLUSH_QUEUES);
+    assert!(spooler.identity_search_key.is_empty() && spooler.identity_entry_id.is_none());
     // The rows go with their logons (LG-9).
     let table = std::sync::Arc::clone(session.status_table().unwrap());
     session.shutdown(GRACE).await.unwrap();

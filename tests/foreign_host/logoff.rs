@@ -78,7 +78,7 @@ fn after_logoff_every_call_is_refused() {
     assert_eq!(code(wait("ValidateState", logon.validate_state(validate))), ended);
     assert_eq!(code(wait("FlushQueues", logon.flush_queues(FlushFlags::UPLOAD))), ended);
     assert_eq!(code(wait("ValidateState", entry.validate_state(validate))), ended);
-    assert_eq!(code(wait("FlushQueues", entry.flush_queues(FlushFlags::UPLOAD))), ended);
+    assert_eq!(code(wait("FlushQueues", entry.flush_queues(None, FlushFlags::UPLOAD))), ended);
     assert_eq!(log_off(&logon, LogoffFlags::NORMAL), ended);
 }
 

@@ -2,7 +2,7 @@
 
 use postoffice::{Action, Fault, SmtpAction, SmtpPhase};
 use postrider::mapi::{
-    FlushFlags, MapiCode, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode,
+    EntryId, FlushFlags, MapiCode, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode,
     TransportNotify, ValidateFlags,
 };
 
@@ -27,6 +27,10 @@ fn the_row_is_made_at_logon_and_merged_afterwards() {
         assert_eq!(*flags, ModifyStatusFlags::empty(), "the first call makes the row");
         assert_eq!(made.display_name.as_deref(), Some("ann"));
         assert_eq!(made.identity_display.as_deref(), Some("A Name <ann@example.org>"));
+        let one_off = EntryId::one_off("A Name", "SMTP", "ann@example.org").unwrap();
+        assert_eq!(made.identity_entry_id, Some(one_off));
+        let key = b"SMTP:ANN@EXAMPLE.ORG\0".to_vec();
+        assert_eq!(made.identity_search_key, Some(key));
         assert_eq!(made.status_code, Some(StatusCode::AVAILABLE));
         assert_eq!(made.status_string.as_deref(), Some("switched off"));
         let methods = ResourceMethods::VALIDATE_STATE | ResourceMethods::FLUSH_QUEUES;
@@ -139,7 +143,7 @@ fn unknown_flags_are_refused_and_change_nothing() {
     let validate = ValidateFlags::from_bits_retain(0x2) | ValidateFlags::CONFIG_CHANGED;
     let unknown = MapiCode::UNKNOWN_FLAGS;
     assert_eq!(code(wait("FlushQueues", logon.flush_queues(flush))), unknown);
-    assert_eq!(code(wait("FlushQueues", entry.flush_queues(flush))), unknown);
+    assert_eq!(code(wait("FlushQueues", entry.flush_queues(None, flush))), unknown);
     assert_eq!(code(wait("ValidateState", logon.validate_state(validate))), unknown);
     assert_eq!(code(wait("ValidateState", entry.validate_state(validate))), unknown);
     let seen = host.seen();
@@ -185,11 +189,11 @@ fn the_status_object_does_what_its_bits_say() {
     wait("ValidateState", entry.validate_state(ValidateFlags::CONFIG_CHANGED)).unwrap();
     assert_eq!(host.seen().count(SpoolerNotify::CONFIG_CHANGE), 1);
     assert!(methods.contains(ResourceMethods::FLUSH_QUEUES));
-    wait("FlushQueues", entry.flush_queues(FlushFlags::UPLOAD)).unwrap();
+    wait("FlushQueues", entry.flush_queues(None, FlushFlags::UPLOAD)).unwrap();
     assert!(had(&host.seen(), StatusCode::OUTBOUND_FLUSH));
     host.wait_flag(StatusCode::OUTBOUND_FLUSH, false);
     drop(logon);
     host.wait_until("the support object is released", |seen| seen.released);
-    let ended = code(wait("FlushQueues", entry.flush_queues(FlushFlags::UPLOAD)));
+    let ended = code(wait("FlushQueues", entry.flush_queues(None, FlushFlags::UPLOAD)));
     assert_eq!(ended, MapiCode::END_OF_SESSION, "it does not keep the logon alive");
 }

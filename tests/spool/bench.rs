@@ -75,6 +75,8 @@ pub(crate) fn outbox(content: Option<BodyId>) -> OutboxRecord {
         object: None,
         content,
         size: 7,
+        trace: Trace::default(),
+        reports: Vec::new(),
     }
 }
 
@@ -103,6 +105,7 @@ pub(crate) fn queue(body: BodyId, due: u64) -> QueueRecord {
         subject: "greetings".to_owned(),
         message_id: "<1@example.org>".to_owned(),
         last_error: String::new(),
+        trace: Trace::default(),
     }
 }
 
@@ -117,6 +120,7 @@ pub(crate) fn history(ended: u64) -> HistoryRecord {
         subject: "greetings".to_owned(),
         message_id: "<1@example.org>".to_owned(),
         size: 7,
+        trace: Trace::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Random batches against a model of a few lines: same answers, same rows, same indexes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postrider::mapi::{EntryId, Priority};
 use postrider::spool::*;
@@ -77,7 +77,7 @@ fn queue_record(state: u8, lane: u8, transport: u8, due: u64, body: u64) -> Queu
     let (state, attempts) = match state % 8 {
         0 => (QueueState::Due, 0),
         1 => (QueueState::Due, 2),
-        2 => (QueueState::Claimed(Lease { owner: 3, expires: at(9) }), 1),
+        2 => (QueueState::Claimed(Lease { owner: 3, expires: at(9), dot: FinalDot::NotSent }), 1),
         3 => (QueueState::InDoubt { since: at(1), resend: false }, 1),
         4 => (QueueState::InDoubt { since: at(1), resend: true }, 1),
         5 => (QueueState::Held, 0),
@@ -178,6 +178,19 @@ impl Model {
         }
     }
 
+    /// Messages whose two rows do not fit together.
+    fn unsettled(&self) -> Vec<u64> {
+        let fits = |number: &u64| match (self.outbox.get(number), self.queue.get(number)) {
+            (None, queue) => queue.is_none(),
+            (Some(OutboxRecord { state: OutboxState::Deferred { transport }, .. }), queue) => queue
+                .is_some_and(|queue| {
+                    queue.transport == *transport && queue.state != QueueState::Parked
+                }),
+            (Some(_), _) => true,
+        };
+        (0..ENTRIES).filter(|number| !fits(number)).collect()
+    }
+
     async fn compare(&self, spool: &dyn Spool) {
         let owned = |rows: &BTreeMap<u64, OutboxRecord>| -> Vec<(EntryId, OutboxRecord)> {
             rows.iter().map(|(number, record)| (entry(*number), record.clone())).collect()
@@ -186,6 +199,16 @@ impl Model {
         let mut waiting = owned(&self.outbox);
         waiting.retain(|(_, record)| matches!(record.state, OutboxState::Waiting { .. }));
         assert_eq!(spool.waiting_page(None, 99).await.unwrap(), waiting);
+        let mut deferred = owned(&self.outbox);
+        deferred.retain(|(_, record)| matches!(record.state, OutboxState::Deferred { .. }));
+        assert_eq!(spool.deferred_page(None, 99).await.unwrap(), deferred);
+        let unsettled: Vec<_> = self.unsettled().into_iter().map(entry).collect();
+        assert_eq!(spool.unsettled_page(None, 99).await.unwrap(), unsettled);
+        let mut accounts: Vec<_> =
+            self.queue.values().map(|record| account(&record.transport)).collect();
+        accounts.sort();
+        accounts.dedup();
+        assert_eq!(spool.queue_accounts().await.unwrap(), accounts);
         let queue: Vec<_> =
             self.queue.iter().map(|(number, record)| (entry(*number), record.clone())).collect();
         assert_eq!(spool.queue_page(None, 99).await.unwrap(), queue);
@@ -194,6 +217,10 @@ impl Model {
                 let due = spool.due(account(transport), at(now), 99, &|_| false).await.unwrap();
                 assert_eq!(due, self.due(transport, now));
             }
+            let mut of = spool.queue_of(account(transport), 99).await.unwrap();
+            of.sort();
+            let all = queue.iter().filter(|(_, record)| record.transport == transport);
+            assert_eq!(of, all.map(|(entry, _)| entry.clone()).collect::<Vec<_>>());
             let done: Vec<_> = queue
                 .iter()
                 .filter(|(_, record)| record.transport == transport)
@@ -201,6 +228,13 @@ impl Model {
                 .map(|(entry, _)| entry.clone())
                 .collect();
             assert_eq!(spool.done_page(account(transport), None, 99).await.unwrap(), done);
+            let claimed: Vec<_> = queue
+                .iter()
+                .filter(|(_, record)| record.transport == transport)
+                .filter(|(_, record)| matches!(record.state, QueueState::Claimed(_)))
+                .map(|(entry, _)| entry.clone())
+                .collect();
+            assert_eq!(spool.claimed_page(account(transport), None, 99).await.unwrap(), claimed);
         }
         let mut ended: Vec<_> =
             self.history.iter().map(|(number, record)| (record.ended, entry(*number))).collect();
@@ -228,13 +262,20 @@ impl Model {
             .values()
             .filter(|record| matches!(record.state, OutboxState::Waiting { .. }))
             .count();
-        let scheduled = self.queue.values().filter(|record| record.scheduled().is_some()).count();
-        let done = self.queue.values().filter(|record| record.state == QueueState::Done).count();
+        let deferred = self
+            .outbox
+            .values()
+            .filter(|record| matches!(record.state, OutboxState::Deferred { .. }))
+            .count();
+        // Each once in the index of Message-IDs.
+        let named: BTreeSet<_> = self.queue.keys().chain(self.history.keys()).collect();
         self.outbox.len()
+            + named.len()
             + waiting
-            + self.queue.len()
-            + scheduled
-            + done
+            + deferred
+            + self.unsettled().len()
+            // Each row of the queue stands in one of three indexes.
+            + 2 * self.queue.len()
             + 2 * self.history.len()
             + bodies.len()
             + bodies.iter().filter(|body| **body != 0).count()

@@ -33,7 +33,7 @@ async fn a_message_goes_its_way_through_all_states() {
     let due = spool.due(account("smtp"), at(500), 10, nothing_skipped()).await.unwrap();
     assert_eq!(due, DuePage { entries: vec![entry(1)], next: None });
 
-    let lease = Lease { owner: 7, expires: at(2_000) };
+    let lease = Lease { owner: 7, expires: at(2_000), dot: FinalDot::NotSent };
     let mut claimed = spool.queue(&entry(1)).await.unwrap().unwrap();
     claimed.state = QueueState::Claimed(lease);
     claimed.attempts = 1;
@@ -43,11 +43,14 @@ async fn a_message_goes_its_way_through_all_states() {
     assert_eq!(spool.counts(), QueueCounts { sending: 1, ..QueueCounts::default() });
     let due = spool.due(account("smtp"), at(500), 10, nothing_skipped()).await.unwrap();
     assert_eq!(due, DuePage { entries: vec![], next: Some(at(2_000)) });
+    assert_eq!(spool.claimed_page(account("smtp"), None, 10).await.unwrap(), [entry(1)]);
+    assert_eq!(spool.claimed_page(account("other"), None, 10).await.unwrap(), []);
 
     let done = QueueRecord { state: QueueState::Done, ..claimed };
     spool.commit(Batch::new().with(put_queue(1, done, Expect::Revision(2)))).await.unwrap();
     assert_eq!(spool.counts(), QueueCounts { done: 1, ..QueueCounts::default() });
     assert_eq!(spool.done_page(account("smtp"), None, 10).await.unwrap(), [entry(1)]);
+    assert_eq!(spool.claimed_page(account("smtp"), None, 10).await.unwrap(), []);
     assert_eq!(spool.done_page(account("other"), None, 10).await.unwrap(), []);
 
     let batch = Batch::new()

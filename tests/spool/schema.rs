@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use postrider::mapi::{PropList, PropValue, Recipient, RecipientType, tags};
+use postrider::mapi::{PropList, PropValue, Recipient, RecipientType, ReportOutcome, tags};
 use postrider::spool::*;
 
 use crate::bench::*;
@@ -73,7 +73,71 @@ fn full_outbox(object: BodyId) -> OutboxRecord {
         object: Some(object),
         content: None,
         size: 70_000,
+        trace: full_trace(),
+        reports: vec![ReportMade { at: at(8), report: report_step() }],
     }
+}
+
+fn report_step() -> ReportStep {
+    ReportStep {
+        outcome: ReportOutcome::Failed,
+        attempt: 3,
+        rows: vec![0, 7],
+        class: "REPORT.IPM.Note.NDR".to_owned(),
+    }
+}
+
+/// A step of every kind.
+fn full_trace() -> Trace {
+    let attempt = |end| {
+        StepKind::Attempt(AttemptStep {
+            number: 1,
+            host: "mx.example.org".to_owned(),
+            tls: "TLSv1.3".to_owned(),
+            delivered: 2,
+            refusals: vec![RefusalStep {
+                phase: AttemptPhase::Rcpt,
+                reply: "451 later".to_owned(),
+                recipients: 4,
+            }],
+            end,
+        })
+    };
+    let why = || "closed".to_owned();
+    let status_report = StatusReportStep {
+        id: [9; 8],
+        outcome: ReportOutcome::Delayed,
+        class: "REPORT.IPM.Note.Delayed".to_owned(),
+        tied_by: TiedBy::Reference,
+        reporting_mta: "dns; mx".to_owned(),
+        recipients: vec![StatusReportLine {
+            address: "bob@example.org".to_owned(),
+            action: "delayed".to_owned(),
+            status: "4.4.1".to_owned(),
+            diagnostic: "smtp; 450".to_owned(),
+            remote_mta: "dns; next".to_owned(),
+        }],
+        more: 5,
+    };
+    let kinds = [
+        StepKind::Accepted { transport: "smtp".to_owned() },
+        attempt(AttemptStepEnd::Answered),
+        attempt(AttemptStepEnd::Broken { phase: AttemptPhase::Dot, why: why() }),
+        attempt(AttemptStepEnd::InDoubt { why: why() }),
+        attempt(AttemptStepEnd::Postponed),
+        StepKind::Untried { why: why(), times: 3 },
+        StepKind::Interrupted { number: 2 },
+        StepKind::Held,
+        StepKind::Released,
+        StepKind::Hurried,
+        StepKind::GivenBack,
+        StepKind::TakenUp,
+        StepKind::Reported(report_step()),
+        StepKind::StatusReport(status_report),
+    ];
+    let mut trace = Trace::default();
+    (1..).zip(kinds).for_each(|(millis, what)| trace.push(Step { at: at(millis), what }));
+    trace
 }
 
 fn full_queue(body: BodyId) -> QueueRecord {
@@ -101,7 +165,11 @@ fn full_queue(body: BodyId) -> QueueRecord {
         ),
     ];
     QueueRecord {
-        state: QueueState::Claimed(Lease { owner: 77, expires: at(88) }),
+        state: QueueState::Claimed(Lease {
+            owner: 77,
+            expires: at(88),
+            dot: FinalDot::MayBeOut { since: at(80) },
+        }),
         attempts: 2,
         envelope: Envelope {
             from: "bob@example.org".to_owned(),
@@ -112,6 +180,7 @@ fn full_queue(body: BodyId) -> QueueRecord {
             ret: Some(DsnReturn::Headers),
         },
         last_error: "451 later".to_owned(),
+        trace: full_trace(),
         ..queue(body, 66)
     }
 }

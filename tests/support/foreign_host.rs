@@ -41,7 +41,7 @@ pub(crate) fn wait<F: Future>(what: &str, future: F) -> F::Output {
 pub(crate) struct Host(Arc<Inner>);
 
 struct Inner {
-    section: ProfileSection,
+    section: Mutex<ProfileSection>,
     seen: Mutex<Seen>,
     changed: Condvar,
 }
@@ -58,6 +58,10 @@ pub(crate) struct Seen {
     pub(crate) row: StatusColumns,
     /// Each StatusRecips: message, attempt, recipients.
     pub(crate) reports: Vec<(EntryId, u32, Vec<RecipientReport>)>,
+    /// Each SpoolerYield, with the message it was about.
+    pub(crate) yields: Vec<Option<EntryId>>,
+    /// What SpoolerYield answers; go on, unless a test says otherwise.
+    pub(crate) answer: Option<Yield>,
     /// The transport has let go of the support object.
     pub(crate) released: bool,
 }
@@ -87,7 +91,16 @@ impl Seen {
 
 impl Host {
     pub(crate) fn new(section: ProfileSection) -> Self {
-        Host(Arc::new(Inner { section, seen: Mutex::default(), changed: Condvar::new() }))
+        Host(Arc::new(Inner {
+            section: Mutex::new(section),
+            seen: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    /// Other settings, for whoever asks from now on.
+    pub(crate) fn set_section(&self, section: ProfileSection) {
+        *self.0.section.lock().unwrap_or_else(PoisonError::into_inner) = section;
     }
 
     /// A support object to log on with.
@@ -150,15 +163,20 @@ impl Drop for HostSupport {
 #[async_trait]
 impl Support for HostSupport {
     fn profile_section(&self) -> ProfileSection {
-        self.0.section.clone()
+        self.0.section.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn spooler_notify(&self, flags: SpoolerNotify, entry: Option<&EntryId>) {
         self.0.note(|seen| seen.notified.push((flags, entry.cloned())));
     }
 
-    async fn spooler_yield(&self) -> Yield {
-        Yield::Continue
+    async fn spooler_yield(&self, entry: Option<&EntryId>) -> Yield {
+        let mut answer = Yield::Continue;
+        self.0.note(|seen| {
+            seen.yields.push(entry.cloned());
+            answer = seen.answer.unwrap_or(Yield::Continue);
+        });
+        answer
     }
 
     fn modify_status_row(
@@ -174,12 +192,16 @@ impl Support for HostSupport {
             let StatusColumns {
                 display_name,
                 identity_display,
+                identity_entry_id,
+                identity_search_key,
                 status_code,
                 status_string,
                 resource_methods,
             } = columns.clone();
             row.display_name = display_name.or(row.display_name);
             row.identity_display = identity_display.or(row.identity_display);
+            row.identity_entry_id = identity_entry_id.or(row.identity_entry_id);
+            row.identity_search_key = identity_search_key.or(row.identity_search_key);
             row.status_code = status_code.or(row.status_code);
             row.status_string = status_string.or(row.status_string);
             row.resource_methods = resource_methods.or(row.resource_methods);

@@ -1,7 +1,10 @@
 //! Message objects of a host that is not our spooler: in memory, and watching what is done to
 //! them.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use postrider::mapi::{
@@ -9,6 +12,7 @@ use postrider::mapi::{
     tags,
 };
 use postrider::spi::{Content, ContentSink, Message, MessageRefCell, Repetition};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 /// A message, with the cell of the reference of the call it is lent to.
@@ -16,7 +20,7 @@ pub(crate) struct HostMessage {
     pub(crate) cell: MessageRefCell,
     state: Mutex<State>,
     content: Shared,
-    hold: Option<Hold>,
+    holds: Holds,
 }
 
 /// RFC 5322 bytes.
@@ -25,11 +29,15 @@ type Shared = Arc<Mutex<Option<Vec<u8>>>>;
 struct Sink {
     content: Shared,
     bytes: Vec<u8>,
+    hold: Option<Hold>,
 }
 
 #[async_trait]
 impl ContentSink for Sink {
     async fn write(&mut self, bytes: &[u8]) -> MapiResult<()> {
+        if let Some(hold) = &self.hold {
+            hold.stop().await;
+        }
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
@@ -50,13 +58,53 @@ pub(crate) struct State {
     pub(crate) reference_at_touch: Option<MessageRef>,
 }
 
-/// Keeps whoever reads the recipients until it is let go.
+/// Keeps whoever comes to a place until it is let go.
 #[derive(Clone, Default)]
 pub(crate) struct Hold {
     /// Someone is kept.
     pub(crate) reached: CancellationToken,
     /// Nobody is kept any more.
     pub(crate) go: CancellationToken,
+}
+
+impl Hold {
+    /// Comes to the place.
+    pub(crate) async fn stop(&self) {
+        self.reached.cancel();
+        self.go.cancelled().await;
+    }
+
+    /// A reader that keeps its caller, and then is at its end.
+    pub(crate) fn reader(&self) -> HeldReader {
+        let hold = self.clone();
+        HeldReader(Box::pin(async move { hold.stop().await }))
+    }
+}
+
+/// See [`Hold::reader`].
+pub(crate) struct HeldReader(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl AsyncRead for HeldReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll(context).map(Ok)
+    }
+}
+
+/// Where a message keeps those who work on it.
+#[derive(Clone, Default)]
+pub(crate) struct Holds {
+    /// Who reads the recipients.
+    pub(crate) recipients: Option<Hold>,
+    /// Who has read so many bytes of the content.
+    pub(crate) content: Option<(usize, Hold)>,
+    /// Who writes the content.
+    pub(crate) sink: Option<Hold>,
+    /// Who saves.
+    pub(crate) save: Option<Hold>,
 }
 
 impl HostMessage {
@@ -69,13 +117,23 @@ impl HostMessage {
 
     /// The same with these rows.
     pub(crate) fn outgoing_with(number: u8, recipients: Vec<Recipient>) -> Arc<Self> {
-        Self::make(Some(number), data(number, recipients), None)
+        Self::make(Some(number), data(number, recipients), Holds::default())
     }
 
     /// The same, keeping whoever reads its recipients.
     pub(crate) fn held(number: u8, to: &str, hold: Hold) -> Arc<Self> {
         let recipients = vec![Recipient::smtp(0, RecipientType::To, to)];
-        Self::make(Some(number), data(number, recipients), Some(hold))
+        let holds = Holds { recipients: Some(hold), ..Holds::default() };
+        Self::make(Some(number), data(number, recipients), holds)
+    }
+
+    /// RFC 5322 bytes to several recipients, keeping whom `holds` says.
+    pub(crate) fn raw_held(number: u8, to: &[&str], bytes: Vec<u8>, holds: Holds) -> Arc<Self> {
+        let rows = (0..).zip(to);
+        let recipients = rows.map(|(row, to)| Recipient::smtp(row, RecipientType::To, *to));
+        let message = Self::make(Some(number), data(number, recipients.collect()), holds);
+        *lock(&message.content) = Some(bytes);
+        message
     }
 
     /// The same as RFC 5322 bytes, which are to be sent as they are.
@@ -87,17 +145,22 @@ impl HostMessage {
 
     /// A new message for StartMessage.
     pub(crate) fn incoming() -> Arc<Self> {
-        Self::make(None, MessageData::default(), None)
+        Self::incoming_held(Holds::default())
     }
 
-    fn make(number: Option<u8>, data: MessageData, hold: Option<Hold>) -> Arc<Self> {
+    /// The same, keeping whom `holds` says.
+    pub(crate) fn incoming_held(holds: Holds) -> Arc<Self> {
+        Self::make(None, MessageData::default(), holds)
+    }
+
+    fn make(number: Option<u8>, data: MessageData, holds: Holds) -> Arc<Self> {
         let cell = match number {
             Some(_) => MessageRefCell::outbound(),
             None => MessageRefCell::inbound(),
         };
         let entry = number.map(|number| EntryId::from_bytes(&[number; 16]).unwrap());
         let state = State { entry, data, ..State::default() };
-        Arc::new(HostMessage { cell, state: Mutex::new(state), content: Shared::default(), hold })
+        Arc::new(HostMessage { cell, state: Mutex::new(state), content: Shared::default(), holds })
     }
 
     /// What the message holds now; does not count as a touch.
@@ -152,9 +215,8 @@ impl Message for HostMessage {
     }
 
     async fn recipients(&self) -> MapiResult<Vec<Recipient>> {
-        if let Some(hold) = &self.hold {
-            hold.reached.cancel();
-            hold.go.cancelled().await;
+        if let Some(hold) = &self.holds.recipients {
+            hold.stop().await;
         }
         Ok(self.touch().data.recipients.clone())
     }
@@ -176,19 +238,33 @@ impl Message for HostMessage {
 
     async fn content(&self) -> MapiResult<Option<Content>> {
         drop(self.touch());
-        Ok(self.bytes().map(|bytes| Content {
-            size: bytes.len() as u64,
-            digest: None,
-            reader: Box::pin(std::io::Cursor::new(bytes)),
+        Ok(self.bytes().map(|mut bytes| {
+            let size = bytes.len() as u64;
+            let reader: Pin<Box<dyn AsyncRead + Send>> = match &self.holds.content {
+                None => Box::pin(io::Cursor::new(bytes)),
+                Some((at, hold)) => {
+                    let rest = bytes.split_off(*at);
+                    let held = io::Cursor::new(bytes).chain(hold.reader());
+                    Box::pin(held.chain(io::Cursor::new(rest)))
+                }
+            };
+            Content { size, digest: None, reader }
         }))
     }
 
     async fn set_content(&self) -> MapiResult<Box<dyn ContentSink>> {
         drop(self.touch());
-        Ok(Box::new(Sink { content: Arc::clone(&self.content), bytes: Vec::new() }))
+        Ok(Box::new(Sink {
+            content: Arc::clone(&self.content),
+            bytes: Vec::new(),
+            hold: self.holds.sink.clone(),
+        }))
     }
 
     async fn save_changes(&self, _: Repetition) -> MapiResult<()> {
+        if let Some(hold) = &self.holds.save {
+            hold.stop().await;
+        }
         let mut state = self.touch();
         state.saves += 1;
         state.entry.get_or_insert_with(|| EntryId::from_bytes(b"received").unwrap());

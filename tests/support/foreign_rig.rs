@@ -1,6 +1,7 @@
 //! The provider, the mail server it talks to, and the runtime both work on: the host has none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use postoffice::{Listener, PostOffice};
@@ -13,7 +14,7 @@ use postrider::spi::{
     LogonOutcome, Message, NotifyData, ProfileSection, SecretError, SecretSource, SectionValue,
     SubmitError, XpLogon, XpProvider,
 };
-use postrider::spool::{SledSpool, SpoolOptions};
+use postrider::spool::{FaultPoint, SledSpool, Spool, SpoolOptions};
 use postrider::transport::SmtpImapProvider;
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -29,8 +30,10 @@ pub(crate) const BEGIN: TransportNotify =
 pub(crate) struct Rig {
     pub(crate) provider: Arc<dyn XpProvider>,
     pub(crate) office: PostOffice,
-    spool: Arc<SledSpool>,
-    folder: tempfile::TempDir,
+    /// From now on no flush of the spool succeeds.
+    pub(crate) disk_fails: Arc<AtomicBool>,
+    pub(crate) spool: Arc<dyn Spool>,
+    pub(crate) folder: tempfile::TempDir,
     runtime: Runtime,
 }
 
@@ -44,6 +47,11 @@ impl Rig {
 
     /// A provider that was not spoken to yet.
     pub(crate) fn uninitialized() -> Self {
+        Self::over(|spool| spool)
+    }
+
+    /// The same over a spool with another before it.
+    pub(crate) fn over(before: impl FnOnce(Arc<dyn Spool>) -> Arc<dyn Spool>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -53,10 +61,19 @@ impl Rig {
         let office = runtime.block_on(office.start()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), office.ca_pem()).unwrap();
-        let spool = SledSpool::open(&folder.path().join("spool"), SpoolOptions::default());
-        let spool = Arc::new(spool.unwrap());
+        let disk_fails = Arc::new(AtomicBool::new(false));
+        let fails = Arc::clone(&disk_fails);
+        let fault: postrider::spool::Fault = Arc::new(move |point| match point {
+            FaultPoint::Sync if fails.load(Ordering::SeqCst) => {
+                Err(std::io::Error::other("the disk is broken"))
+            }
+            FaultPoint::Sync | FaultPoint::Apply => Ok(()),
+        });
+        let options = SpoolOptions { fault: Some(fault), ..SpoolOptions::default() };
+        let spool = SledSpool::open(&folder.path().join("spool"), options);
+        let spool = before(Arc::new(spool.unwrap()));
         let provider = make_provider(&spool, &runtime);
-        Rig { provider, office, spool, folder, runtime }
+        Rig { provider, office, disk_fails, spool, folder, runtime }
     }
 
     /// A new provider over the same spool, as after a restart of the host.
@@ -64,6 +81,11 @@ impl Rig {
         let provider = make_provider(&self.spool, &self.runtime);
         provider.init(SPI_VERSION).unwrap();
         provider
+    }
+
+    /// What the provider works on.
+    pub(crate) fn runtime(&self) -> tokio::runtime::Handle {
+        self.runtime.handle().clone()
     }
 
     /// Does something on the server's side.
@@ -140,9 +162,9 @@ impl SecretSource for Password {
     }
 }
 
-fn make_provider(spool: &Arc<SledSpool>, runtime: &Runtime) -> Arc<dyn XpProvider> {
+fn make_provider(spool: &Arc<dyn Spool>, runtime: &Runtime) -> Arc<dyn XpProvider> {
     let clock = Arc::new(SystemClock);
-    SmtpImapProvider::new(Arc::clone(spool) as _, clock, runtime.handle().clone())
+    SmtpImapProvider::new(Arc::clone(spool), clock, runtime.handle().clone())
 }
 
 /// TransportLogon.

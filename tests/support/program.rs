@@ -63,7 +63,7 @@ impl Program {
 
     /// A command, not started yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+        let mut command = Command::new(executable());
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -115,23 +115,15 @@ impl Program {
 
     /// Starts the daemon and waits until it is ready.
     pub(crate) async fn daemon(&self) -> Daemon {
-        let mut child = self.command(&["run"]).stdout(Stdio::null()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
-        let ready = tokio::time::timeout(PATIENCE, async {
-            loop {
-                match log.next_line().await.unwrap() {
-                    Some(line) if line.contains("ready") => return true,
-                    Some(line) => said.push(line),
-                    None => return false,
-                }
-            }
-        });
-        let ready = ready.await.unwrap_or(false);
-        assert!(ready, "the daemon is not ready: {said:?}");
-        let reading = tokio::spawn(read_on(log));
-        Daemon { child, _reading: reading }
+        let mut command = self.command(&["run"]);
+        command.stdout(Stdio::null());
+        Daemon::start(command).await
     }
+}
+
+/// The program under test; `POSTRIDER_PROGRAM` names another build of it.
+fn executable() -> std::ffi::OsString {
+    std::env::var_os("POSTRIDER_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_postrider").into())
 }
 
 /// Reads the rest, so that the daemon is never stopped by a full pipe.
@@ -153,13 +145,45 @@ pub(crate) async fn said(child: Child) -> Said {
 /// A running daemon; killed when it is dropped.
 pub(crate) struct Daemon {
     child: Child,
+    said: Vec<String>,
     _reading: tokio::task::JoinHandle<()>,
 }
 
 impl Daemon {
+    /// Starts it by this command and waits until it is ready.
+    pub(crate) async fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let ready = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match log.next_line().await.unwrap() {
+                    Some(line) if line.contains("ready") => return true,
+                    Some(line) => said.push(line),
+                    None => return false,
+                }
+            }
+        });
+        let ready = ready.await.unwrap_or(false);
+        assert!(ready, "the daemon is not ready: {said:?}");
+        let reading = tokio::spawn(read_on(log));
+        Daemon { child, said, _reading: reading }
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap()
+    }
+
+    /// What it said before it was ready.
+    pub(crate) fn said(&self) -> &[String] {
+        &self.said
+    }
+
+    /// Asks it to read its profile anew.
+    pub(crate) fn reload(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
     }
 
     /// Kills it at once, as a crash would.

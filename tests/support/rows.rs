@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use postoffice::{Listener, PostOffice};
-use postrider::mapi::{EntryId, MessageData, PropList, Recipient, RecipientType, SysTime, tags};
+use postrider::mapi::{
+    EntryId, MapiResult, MessageData, PropList, Recipient, RecipientType, SysTime, tags,
+};
 use postrider::profile::{Environment, Profile};
 use postrider::session::{Logon, Service, Session, SessionOptions, Submission};
 use postrider::spool::{
     Batch, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
-    QueueRecipient, QueueRecord, QueueState, RecipientState, SledSpool, Spool, SpoolOptions,
+    QueueRecipient, QueueRecord, QueueState, RecipientState, SledSpool, Spool, SpoolOptions, Trace,
 };
 
 /// The deadline of everything that is waited for.
@@ -61,6 +63,13 @@ retry = {{ first = "1s", factor = 1.0, max = "1s" }}
     pub async fn open(&self, logon: Logon) -> Session {
         let options = SessionOptions::new(self.folder.path().join("state")).logon(logon);
         Session::open(&self.profile, options).await.unwrap()
+    }
+
+    /// A session over a spool with these options.
+    pub async fn try_open(&self, logon: Logon, spool: SpoolOptions) -> MapiResult<Session> {
+        let state = self.folder.path().join("state");
+        let options = SessionOptions { spool, ..SessionOptions::new(state).logon(logon) };
+        Session::open(&self.profile, options).await
     }
 
     /// The spool, while no session has it.
@@ -171,6 +180,7 @@ pub async fn queued(
         subject: "x".to_owned(),
         message_id: "<1@example.org>".to_owned(),
         last_error: String::new(),
+        trace: Trace::default(),
     }
 }
 
@@ -185,6 +195,7 @@ pub fn history_of(record: &QueueRecord, end: HistoryEnd) -> HistoryRecord {
         subject: record.subject.clone(),
         message_id: record.message_id.clone(),
         size: record.size,
+        trace: record.trace.clone(),
     }
 }
 

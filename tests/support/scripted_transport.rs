@@ -12,7 +12,7 @@ use postrider::mapi::{
 };
 use postrider::spi::{
     AddressTypes, Incoming, LogonOutcome, Message, MessageRefCell, NotifyData, Repetition,
-    StatusColumns, StatusObject, SubmitError, Support, XpLogon, XpProvider,
+    StatusColumns, StatusObject, SubmitError, Support, XpLogon, XpProvider, Yield,
 };
 use tokio::sync::watch;
 
@@ -35,13 +35,49 @@ pub enum Script {
     RefuseAtEnd(MapiCode),
     /// SubmitMessage never returns.
     Hang,
+    /// EndMessage never returns.
+    HangAtEnd,
+    /// SubmitMessage returns with E_CANCEL when it is cancelled by its reference, not before.
+    HangUntilCancelled,
+    /// SubmitMessage calls SpoolerYield until the answer is W_CANCEL_MESSAGE, and returns with
+    /// E_USER_CANCEL.
+    Yield,
+    /// SubmitMessage panics.
+    Panic,
+    /// EndMessage panics.
+    PanicAtEnd,
+}
+
+/// Where the order of LG-1 stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    New,
+    Initialized,
+    LoggedOn,
+    AddressTypesAsked,
+    Begun,
+    LoggedOff,
+    Released,
+    ShutDown,
 }
 
 /// The provider and its only logon.
 pub struct ScriptedTransport {
     pub types: AddressTypes,
     pub out_flags: LogonOutFlags,
+    /// What TransportLogon answers, each time.
     pub logon_error: Option<MapiError>,
+    /// What TransportLogon answers first, each once.
+    pub logon_errors: Mutex<VecDeque<MapiError>>,
+    /// Calls that never return, by their names here.
+    pub hangs: Vec<&'static str>,
+    /// Calls that panic, each once, by their names here.
+    pub panics: Mutex<Vec<&'static str>>,
+    phase: Mutex<Phase>,
+    /// Calls that came out of order.
+    violations: Mutex<Vec<String>>,
+    cancelled: watch::Sender<Vec<MessageRef>>,
     script: Mutex<VecDeque<Script>>,
     incoming: Mutex<VecDeque<Vec<u8>>>,
     calls: Mutex<Vec<String>>,
@@ -60,6 +96,12 @@ impl ScriptedTransport {
             },
             out_flags: LogonOutFlags::empty(),
             logon_error: None,
+            logon_errors: Mutex::default(),
+            hangs: Vec::new(),
+            panics: Mutex::default(),
+            phase: Mutex::default(),
+            violations: Mutex::default(),
+            cancelled: watch::Sender::new(Vec::new()),
             script: Mutex::default(),
             incoming: Mutex::default(),
             calls: Mutex::default(),
@@ -89,9 +131,42 @@ impl ScriptedTransport {
         self.support.get().unwrap()
     }
 
-    /// The calls so far, one word each.
+    /// The calls so far, one word each. Each came in the order of LG-1.
     pub fn calls(&self) -> Vec<String> {
-        self.calls.lock().unwrap().clone()
+        let calls = self.calls.lock().unwrap().clone();
+        let violations = self.violations.lock().unwrap().clone();
+        assert!(violations.is_empty(), "{violations:?} among {calls:?}");
+        calls
+    }
+
+    /// Checks a call against the order of LG-1 and moves on.
+    fn at(&self, call: &str, allowed: &[Phase], next: Option<Phase>) {
+        let mut phase = self.phase.lock().unwrap();
+        if !allowed.contains(&phase) {
+            self.violations.lock().unwrap().push(format!("{call} while {phase:?}"));
+        }
+        if let Some(next) = next {
+            *phase = next;
+        }
+    }
+
+    /// Does what a test wants a call to do beside what it does.
+    async fn misbehave(&self, call: &'static str) {
+        if self.hangs.contains(&call) {
+            std::future::pending::<()>().await;
+        }
+        let mut panics = self.panics.lock().unwrap();
+        if let Some(at) = panics.iter().position(|other| *other == call) {
+            panics.remove(at);
+            drop(panics);
+            panic!("as told, in {call}");
+        }
+    }
+
+    /// Every call that waits for its cancel has it.
+    pub fn cancel_everything(&self) {
+        let all = (2..1000).map(MessageRef);
+        self.cancelled.send_modify(|cancelled| cancelled.extend(all));
     }
 
     /// How often a call was made.
@@ -127,6 +202,7 @@ pub struct ScriptedProvider(pub Arc<ScriptedTransport>);
 impl XpProvider for ScriptedProvider {
     fn init(&self, host_version: u32) -> MapiResult<u32> {
         assert_eq!(host_version, SPI_VERSION);
+        self.0.at("init", &[Phase::New], Some(Phase::Initialized));
         self.0.note("init");
         Ok(SPI_VERSION)
     }
@@ -136,10 +212,14 @@ impl XpProvider for ScriptedProvider {
         support: Arc<dyn Support>,
         _: LogonFlags,
     ) -> MapiResult<LogonOutcome> {
+        self.0.at("logon", &[Phase::Initialized], None);
         self.0.note("logon");
-        if let Some(error) = &self.0.logon_error {
-            return Err(error.clone());
+        self.0.misbehave("logon").await;
+        let error = self.0.logon_errors.lock().unwrap().pop_front();
+        if let Some(error) = error.or_else(|| self.0.logon_error.clone()) {
+            return Err(error);
         }
+        self.0.at("logon", &[Phase::Initialized], Some(Phase::LoggedOn));
         let columns =
             StatusColumns { status_code: Some(StatusCode::AVAILABLE), ..StatusColumns::default() };
         support.modify_status_row(columns, ModifyStatusFlags::empty())?;
@@ -151,7 +231,10 @@ impl XpProvider for ScriptedProvider {
     }
 
     async fn shutdown(&self, _: DeinitFlags) -> MapiResult<()> {
+        let ended = [Phase::Initialized, Phase::LoggedOff, Phase::Released];
+        self.0.at("shutdown", &ended, Some(Phase::ShutDown));
         self.0.note("shutdown");
+        self.0.misbehave("shutdown").await;
         Ok(())
     }
 }
@@ -161,13 +244,25 @@ struct ScriptedLogon(Arc<ScriptedTransport>);
 impl Drop for ScriptedLogon {
     fn drop(&mut self) {
         self.0.note("release");
+        let mut phase = self.0.phase.lock().unwrap();
+        if *phase != Phase::ShutDown {
+            *phase = Phase::Released;
+        }
     }
 }
 
 #[async_trait]
 impl XpLogon for ScriptedLogon {
     async fn address_types(&self) -> MapiResult<AddressTypes> {
+        let asked = [Phase::LoggedOn, Phase::AddressTypesAsked, Phase::Begun];
+        self.0.at("address_types", &asked, None);
         self.0.note("address_types");
+        self.0.misbehave("address_types").await;
+        let mut phase = self.0.phase.lock().unwrap();
+        if *phase == Phase::LoggedOn {
+            *phase = Phase::AddressTypesAsked;
+        }
+        drop(phase);
         Ok(self.0.types.clone())
     }
 
@@ -178,8 +273,16 @@ impl XpLogon for ScriptedLogon {
     ) -> MapiResult<()> {
         let names: Vec<&str> = flags.iter_names().map(|(name, _)| name).collect();
         self.0.note(format!("notify {}", names.join("|")));
-        if let NotifyData::EntryId(entry) = data {
-            self.0.note(format!("abort {entry}"));
+        let asked = [Phase::AddressTypesAsked, Phase::Begun];
+        self.0.at("notify", &asked, Some(Phase::Begun));
+        self.0.misbehave("notify").await;
+        match data {
+            NotifyData::EntryId(entry) => self.0.note(format!("abort {entry}")),
+            NotifyData::Reference(reference) => {
+                self.0.note(format!("cancel {reference}"));
+                self.0.cancelled.send_modify(|cancelled| cancelled.push(reference));
+            }
+            NotifyData::None => {}
         }
         for (begin, end, bit) in [
             (
@@ -219,6 +322,7 @@ impl XpLogon for ScriptedLogon {
         message: Arc<dyn Message>,
         reference: &MessageRefCell,
     ) -> Result<(), SubmitError> {
+        self.0.at("submit", &[Phase::Begun], None);
         let number = {
             let mut open = self.0.open.lock().unwrap();
             let number = MessageRef(2 + u32::try_from(open.len()).unwrap());
@@ -243,6 +347,21 @@ impl XpLogon for ScriptedLogon {
                 return Err(SubmitError { error: code.into(), retry_after });
             }
             Script::Hang => std::future::pending().await,
+            Script::HangUntilCancelled => {
+                let mut cancelled = self.0.cancelled.subscribe();
+                cancelled.wait_for(|all| all.contains(&number)).await.unwrap();
+                return Err(MapiCode::CANCEL.into());
+            }
+            Script::Yield => {
+                let entry = message.entry_id();
+                let yielded = || self.0.support().spooler_yield(entry.as_ref());
+                while yielded().await == Yield::Continue {
+                    self.0.note("yield");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                return Err(MapiCode::USER_CANCEL.into());
+            }
+            Script::Panic => panic!("as told, in SubmitMessage"),
             Script::Send => {
                 recipients.iter_mut().for_each(|recipient| recipient.responsibility = true);
                 message.modify_recipients(recipients).await?;
@@ -253,6 +372,7 @@ impl XpLogon for ScriptedLogon {
     }
 
     async fn end_message(&self, reference: MessageRef) -> MapiResult<EndMessageFlags> {
+        self.0.at("end", &[Phase::Begun], None);
         self.0.note("end");
         let open = self.0.open.lock().unwrap().clone();
         let (_, script, entry) = open.iter().find(|open| open.0 == reference).unwrap();
@@ -269,14 +389,24 @@ impl XpLogon for ScriptedLogon {
             Script::ResendLater => Ok(EndMessageFlags::RESEND_LATER),
             Script::ResendNow => Ok(EndMessageFlags::RESEND_NOW),
             Script::RefuseAtEnd(code) => Err((*code).into()),
-            Script::Refuse(..) | Script::Hang => {
-                panic!("EndMessage after a SubmitMessage that did not succeed")
+            Script::HangAtEnd => std::future::pending().await,
+            Script::PanicAtEnd => panic!("as told, in EndMessage"),
+            Script::Refuse(..)
+            | Script::Hang
+            | Script::HangUntilCancelled
+            | Script::Yield
+            | Script::Panic => {
+                let why = "EndMessage after a SubmitMessage that did not succeed".to_owned();
+                self.0.violations.lock().unwrap().push(why);
+                Err(MapiCode::INVALID_PARAMETER.into())
             }
         }
     }
 
     async fn poll(&self) -> MapiResult<Incoming> {
+        self.0.at("poll", &[Phase::Begun], None);
         self.0.note("poll");
+        self.0.misbehave("poll").await;
         match self.0.incoming.lock().unwrap().is_empty() {
             true => Ok(Incoming::None),
             false => Ok(Incoming::Waiting),
@@ -289,7 +419,9 @@ impl XpLogon for ScriptedLogon {
         reference: &MessageRefCell,
     ) -> MapiResult<()> {
         reference.set(MessageRef(1000));
+        self.0.at("start", &[Phase::Begun], None);
         self.0.note("start");
+        self.0.misbehave("start").await;
         let Some(mail) = self.0.incoming.lock().unwrap().pop_front() else { return Ok(()) };
         let mut sink = message.set_content().await?;
         sink.write(&mail).await?;
@@ -301,12 +433,15 @@ impl XpLogon for ScriptedLogon {
         Err(MapiCode::NO_SUPPORT.into())
     }
 
-    async fn validate_state(&self, _: ValidateFlags) -> MapiResult<()> {
+    async fn validate_state(&self, flags: ValidateFlags) -> MapiResult<()> {
+        self.0.note(format!("validate {:X}", flags.bits()));
         Ok(())
     }
 
     async fn flush_queues(&self, flags: FlushFlags) -> MapiResult<()> {
+        self.0.at("flush_queues", &[Phase::Begun], None);
         self.0.note("flush_queues");
+        self.0.misbehave("flush_queues").await;
         self.0.show(|state| {
             state.set(StatusCode::OUTBOUND_FLUSH, flags.contains(FlushFlags::UPLOAD));
             state.set(StatusCode::INBOUND_FLUSH, flags.contains(FlushFlags::DOWNLOAD));
@@ -315,11 +450,16 @@ impl XpLogon for ScriptedLogon {
     }
 
     async fn idle(&self) -> MapiResult<()> {
+        self.0.at("idle", &[Phase::Begun], None);
+        self.0.note("idle");
         Ok(())
     }
 
     async fn transport_logoff(&self, _: LogoffFlags) -> MapiResult<()> {
+        let on = [Phase::LoggedOn, Phase::AddressTypesAsked, Phase::Begun];
+        self.0.at("logoff", &on, Some(Phase::LoggedOff));
         self.0.note("logoff");
+        self.0.misbehave("logoff").await;
         Ok(())
     }
 }

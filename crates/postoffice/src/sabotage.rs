@@ -135,6 +135,7 @@ impl Connection {
         let phase = Phase::handshake(self.protocol);
         if let Outcome::Replaced = self.fault(phase, Moment::Before, "").await? {
             // Garbage instead of a handshake: the peer gives up, or we do.
+            self.flush().await?;
             self.half_close().await?;
         }
         self.handshake().await

@@ -45,6 +45,8 @@ pub struct Counters {
     pub logins: u64,
     /// Refused ones.
     pub login_failures: u64,
+    /// SMTP: messages of which some came after DATA was answered with 354, but never the final dot.
+    pub broken_off: u64,
     /// Commands by verb in capitals (`MAIL`, `UID FETCH`).
     pub commands: BTreeMap<String, u64>,
 }

@@ -14,6 +14,28 @@ pub(super) fn has_long_line(block: &[u8]) -> bool {
         .any(|line| line.strip_suffix(b"\r").unwrap_or(line).len() as u64 > MAX_LINE)
 }
 
+/// Whether a line is too long for any server, or has a CR that ends no line.
+pub(super) fn is_unsendable(lines: &[u8]) -> bool {
+    has_long_line(lines) || bare_crs(lines).next().is_some()
+}
+
+/// Makes a space of each CR that ends no line (RFC 5321 section 2.3.8).
+pub(super) fn blank_bare_crs(bytes: &mut [u8]) {
+    let found: Vec<usize> = bare_crs(bytes).collect();
+    for at in found {
+        if let Some(octet) = bytes.get_mut(at) {
+            *octet = b' ';
+        }
+    }
+}
+
+fn bare_crs(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let is_bare = move |at: &usize| {
+        bytes.get(*at) == Some(&b'\r') && bytes.get(at.saturating_add(1)) != Some(&b'\n')
+    };
+    (0..bytes.len()).filter(is_bare)
+}
+
 /// What is to be changed in one header block.
 pub(super) struct Rewrite {
     accepts: Accepts,
@@ -150,7 +172,7 @@ fn encode_field(field: &Field<'_>) -> Option<String> {
 }
 
 /// Breaks lines of more than 998 octets, at blanks where there are any.
-fn refold(raw: &[u8], out: &mut Vec<u8>) {
+pub(super) fn refold(raw: &[u8], out: &mut Vec<u8>) {
     let limit = MAX_LINE as usize;
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
         let mut rest = line;

@@ -299,3 +299,33 @@ proptest! {
         let _ = to_seven_bit(&message);
     }
 }
+
+/// No server may get one (RFC 5321 section 2.3.8), wherever it stands.
+#[test]
+fn bare_crs_of_part_headers_and_boundaries_are_mended() {
+    let message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b \r \r\n\
+        Content-Type: text/plain;\r charset=x\r\n\r\nhello\r\n--b--\r\r\n";
+    let mut survey = Survey::new();
+    survey.push(message);
+    assert!(survey.finish().must_change(Accepts { eight_bit_mime: true, smtputf8: true }));
+    let made = to_short_lines(message);
+    let wanted = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\
+        Content-Type: text/plain;  charset=x\r\n\r\nhello\r\n--b--\r\n";
+    assert_eq!(made.escape_ascii().to_string(), wanted.escape_ascii().to_string());
+}
+
+#[test]
+fn no_field_of_a_part_keeps_a_line_that_is_too_long() {
+    for field in ["Content-Transfer-Encoding: 8b", "Content-Type: text/", "X-Y: ", "Content-Type: "]
+    {
+        for accepts in [Accepts::default(), Accepts { eight_bit_mime: true, smtputf8: true }] {
+            let long = "x".repeat(1200);
+            let message = format!(
+                "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n{field}{long}\r\n\r\n\u{e4}\r\n--b--\r\n"
+            );
+            let made = recode(message.as_bytes(), accepts);
+            let longest = made.split(|octet| *octet == b'\n').map(<[u8]>::len).max().unwrap();
+            assert!(longest <= 999, "{field}: {longest}");
+        }
+    }
+}

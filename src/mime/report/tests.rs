@@ -84,6 +84,11 @@ fn has_the_three_parts_of_a_report() {
     assert!(groups[2].contains("Status: 5.0.0"), "{status}");
     let at = bytes.windows(ORIGINAL.len()).position(|octets| octets == ORIGINAL);
     assert!(at.is_some(), "the original is attached byte for byte");
+    // Its header needs RFC 6532; only a body with such octets does not.
+    assert!(text.contains("Content-Type: message/global\r\nContent-Transfer-Encoding: 8bit\r\n"));
+    let plain = b"Subject: x\r\n\r\nbody \xff\r\n";
+    let bytes = report(&fields(ReportAction::Failed), Original::Whole(plain));
+    let text = String::from_utf8_lossy(&bytes).into_owned();
     assert!(text.contains("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n"));
 }
 
@@ -95,11 +100,14 @@ fn of_large_originals_only_the_header_is_returned() {
     for original in [Original::Whole(&large), Original::Beginning(ORIGINAL)] {
         let bytes = report(&fields(ReportAction::Delivered), original);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        assert!(text.contains("text/rfc822-headers"), "{text}");
+        assert!(text.contains("message/global-headers"), "{text}");
         assert!(text.contains("To: bob@example.net\r\n") && !text.contains("body"), "{text}");
         assert!(text.contains("Status: 2.0.0") && text.contains("Action: delivered"));
         assert!(bytes.len() < 4_000);
     }
+    let plain = b"Subject: x\r\n\r\nbody\r\n";
+    let bytes = report(&fields(ReportAction::Failed), Original::Beginning(plain));
+    assert!(String::from_utf8_lossy(&bytes).contains("Content-Type: text/rfc822-headers\r\n"));
     let bytes = report(&fields(ReportAction::Failed), Original::Missing);
     assert!(String::from_utf8_lossy(&bytes).contains("no longer available"));
 }
@@ -116,4 +124,23 @@ fn hostile_words_stay_in_their_place() {
     assert!(!text.contains("\nAction: delivered"));
     let longest = text.lines().map(str::len).max().unwrap();
     assert!(longest <= 998, "{longest}");
+}
+
+/// Proves: SP-4
+#[test]
+fn a_report_says_what_happened_in_types_that_are_true() {
+    let mut fields = fields(ReportAction::Failed);
+    fields.recipients[0].diagnostic = "4.4.7 could not be sent within 5days".into();
+    fields.recipients[0].mailbox = Mailbox::new("Bob\r\nX: y", "jü+news@example.net");
+    let text = String::from_utf8(report(&fields, Original::Missing)).unwrap();
+    // What no server said is not called the word of one (RFC 3464 section 2.3.6).
+    assert!(text.contains("Diagnostic-Code: x-postrider; 4.4.7 could not"), "{text}");
+    // RFC 6533 section 3: a plus sign stands for itself in ASCII addresses only.
+    assert!(text.contains("Final-Recipient: utf-8; j\\x{FC}\\x{2B}news@example.net\r\n"), "{text}");
+    assert!(!text.contains("\nX: y"), "{text}");
+    assert!(text.contains("send the\r\nmessage again"), "{text}");
+    let bytes = report(&self::fields(ReportAction::Delivered), Original::Missing);
+    let parsed = MessageParser::default().parse(&bytes).unwrap();
+    let words = parsed.body_text(0).unwrap();
+    assert!(words.contains("On Tue, 14 Nov 2023 22:13:20 +0000."), "{words}");
 }

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::{NetErrorKind, Phase, Stream, TlsMode, Trust, tls};
+use super::super::{NetErrorKind, Phase, Stream, TlsMode, TlsReason, Trust, tls};
 use super::peer::{Flaw, Step, identity, peer};
 use super::{connector, plain};
 
@@ -91,7 +91,7 @@ async fn anything_in_clear_behind_the_starttls_reply_is_refused() {
 
 #[tokio::test]
 async fn there_is_no_way_around_starttls() {
-    let cases: [(&str, &[Step], NetErrorKind); 3] = [
+    let cases: [(&str, &[Step], NetErrorKind); 7] = [
         ("not offered", &[Step::Say("250-me\r\n250 SIZE\r\n")], NetErrorKind::StartTlsNotOffered),
         ("no EHLO", &[Step::Say("502 what\r\n")], NetErrorKind::StartTlsNotOffered),
         (
@@ -99,10 +99,30 @@ async fn there_is_no_way_around_starttls() {
             &[
                 Step::Say("250-me\r\n250 STARTTLS\r\n"),
                 Step::Hear("STARTTLS"),
-                Step::Say("454 not now\r\n"),
+                Step::Say("502 no\r\n"),
             ],
             NetErrorKind::StartTlsRefused,
         ),
+        (
+            "refused for now",
+            &[
+                Step::Say("250-me\r\n250 STARTTLS\r\n"),
+                Step::Hear("STARTTLS"),
+                Step::Say("454 not now\r\n"),
+            ],
+            NetErrorKind::Tls(TlsReason::Other),
+        ),
+        (
+            "closing",
+            &[
+                Step::Say("250-me\r\n250 STARTTLS\r\n"),
+                Step::Hear("STARTTLS"),
+                Step::Say("421 not now\r\n"),
+            ],
+            NetErrorKind::Unavailable,
+        ),
+        ("EHLO refused for now", &[Step::Say("451 later\r\n")], NetErrorKind::Unavailable),
+        ("EHLO refused", &[Step::Say("550 not you\r\n")], NetErrorKind::Rejected),
     ];
     for (name, rest, wanted) in cases {
         let mut script = vec![Step::Say("220 hello\r\n"), Step::Hear("EHLO client")];

@@ -1,15 +1,15 @@
 //! A file in `tmp` on its way.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, Timespec, Timestamps};
 use ulid::Ulid;
 
 use super::MaildirError;
 use crate::mapi::SysTime;
+use crate::spool::disk::{At, Disk};
 
 /// How names of ours in `tmp` begin.
 const PREFIX: &str = "postrider.";
@@ -20,6 +20,7 @@ const STALE: Duration = Duration::from_secs(36 * 60 * 60);
 /// A message that is being written. Dropping it removes it.
 #[derive(Debug)]
 pub(in crate::store) struct Draft {
+    disk: Arc<dyn Disk>,
     tmp: Arc<OwnedFd>,
     name: String,
     file: std::fs::File,
@@ -27,39 +28,39 @@ pub(in crate::store) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn create(tmp: Arc<OwnedFd>, host: &str) -> Result<Self, MaildirError> {
+    pub(super) fn create(
+        disk: Arc<dyn Disk>,
+        tmp: Arc<OwnedFd>,
+        host: &str,
+    ) -> Result<Self, MaildirError> {
         let unique = Ulid::from_parts(u64::from(fastrand::u32(..)), fastrand::u128(..));
         let name = format!("{PREFIX}{}.{unique}.{host}", std::process::id());
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&tmp, &name, flags, Mode::RUSR | Mode::WUSR)
+        let file = disk
+            .create(At::new(&*tmp, &name))
             .map_err(|error| MaildirError::new(format!("make tmp/{name}"), error))?;
-        Ok(Draft { tmp, name, file: file.into(), there: true })
+        Ok(Draft { disk, tmp, name, file, there: true })
     }
 
     /// Appends octets.
     pub(in crate::store) fn write(&mut self, bytes: &[u8]) -> Result<(), MaildirError> {
-        self.file
-            .write_all(bytes)
+        self.disk
+            .write(&self.file, bytes)
             .map_err(|error| MaildirError::new(format!("write tmp/{}", self.name), error))
     }
 
     /// Makes the octets durable and gives the file its time.
     pub(super) fn sync(&mut self, time: SysTime) -> Result<(), MaildirError> {
-        let failed = |error| MaildirError::new(format!("sync tmp/{}", self.name), error);
+        let failed = |error| MaildirError::sync(format!("sync tmp/{}", self.name), error);
         let seconds = i64::try_from(time.as_secs()).unwrap_or(0);
         let stamp = Timespec { tv_sec: seconds, tv_nsec: 0 };
         let times = Timestamps { last_access: stamp, last_modification: stamp };
         rustix::fs::futimens(&self.file, &times).map_err(|error| failed(error.into()))?;
-        self.file.sync_all().map_err(failed)
+        self.disk.sync_file(&self.file).map_err(failed)
     }
 
-    pub(super) fn folder(&self) -> &OwnedFd {
-        &self.tmp
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// Where it is.
+    pub(super) fn at(&self) -> At<'_> {
+        At::new(&*self.tmp, &self.name)
     }
 
     /// It has found its place.
@@ -72,7 +73,7 @@ impl Drop for Draft {
     fn drop(&mut self) {
         if self.there {
             // Should this fail, the next sweep removes it.
-            let _ = rustix::fs::unlinkat(&*self.tmp, &self.name, AtFlags::empty());
+            let _ = self.disk.unlink(self.at());
         }
     }
 }

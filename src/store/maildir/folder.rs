@@ -1,5 +1,6 @@
 //! The folders of a Maildir, opened step by step so that no symbolic link is followed.
 
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -8,9 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::MaildirError;
-
-/// For the owner alone.
-const PRIVATE: Mode = Mode::RWXU;
+use crate::spool::disk::{At, Disk};
 
 /// One folder.
 #[derive(Debug)]
@@ -22,22 +21,26 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Opens the folder called `name`, or the root's own, and makes what is missing of it.
-    pub(super) fn open(root: &OwnedFd, name: Option<&str>) -> Result<Self, MaildirError> {
-        let Some(name) = name else { return Self::parts(root, "the root") };
+    pub(super) fn open(
+        disk: &dyn Disk,
+        root: &OwnedFd,
+        name: Option<&str>,
+    ) -> Result<Self, MaildirError> {
+        let Some(name) = name else { return Self::parts(disk, root, "the root") };
         let folder = match open_dir(root, name) {
             Err(Errno::NOENT) => {
-                let folder = make_dir(root, name)?;
-                mark(&folder, name)?;
+                let folder = make_dir(disk, root, name)?;
+                mark(disk, &folder, name)?;
                 folder
             }
             opened => opened.map_err(|error| MaildirError::new(format!("open {name}"), error))?,
         };
-        Self::parts(&folder, name)
+        Self::parts(disk, &folder, name)
     }
 
-    fn parts(folder: &OwnedFd, name: &str) -> Result<Self, MaildirError> {
+    fn parts(disk: &dyn Disk, folder: &OwnedFd, name: &str) -> Result<Self, MaildirError> {
         let part = |part: &str| match open_dir(folder, part) {
-            Err(Errno::NOENT) => make_dir(folder, part),
+            Err(Errno::NOENT) => make_dir(disk, folder, part),
             opened => {
                 opened.map_err(|error| MaildirError::new(format!("open {part} of {name}"), error))
             }
@@ -53,22 +56,28 @@ pub(super) fn open_dir(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> 
 }
 
 /// Makes a folder, durably; one that another process made meanwhile is as good.
-fn make_dir(parent: &OwnedFd, name: &str) -> Result<OwnedFd, MaildirError> {
-    let failed = |error| MaildirError::new(format!("make the folder {name}"), error);
-    match rustix::fs::mkdirat(parent, name, PRIVATE) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(failed(error)),
+fn make_dir(disk: &dyn Disk, parent: &OwnedFd, name: &str) -> Result<OwnedFd, MaildirError> {
+    let what = format!("make the folder {name}");
+    match disk.make_folder(At::new(parent, name)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(MaildirError::new(what, error));
+        }
+        _ => {}
     }
-    rustix::fs::fsync(parent).map_err(failed)?;
-    open_dir(parent, name).map_err(failed)
+    disk.sync_folder(parent.as_fd()).map_err(|error| MaildirError::sync(what.clone(), error))?;
+    open_dir(parent, name).map_err(|error| MaildirError::new(what, error))
 }
 
 /// Marks a sub-folder as Maildir++ wants it.
-fn mark(folder: &OwnedFd, name: &str) -> Result<(), MaildirError> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(folder, "maildirfolder", flags, Mode::RUSR | Mode::WUSR)
-        .and_then(|_| rustix::fs::fsync(folder))
-        .map_err(|error| MaildirError::new(format!("mark the folder {name}"), error))
+fn mark(disk: &dyn Disk, folder: &OwnedFd, name: &str) -> Result<(), MaildirError> {
+    let what = format!("mark the folder {name}");
+    match disk.create(At::new(folder, "maildirfolder")) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(MaildirError::new(what, error));
+        }
+        _ => {}
+    }
+    disk.sync_folder(folder.as_fd()).map_err(|error| MaildirError::sync(what, error))
 }
 
 /// Opens the root and makes it when it is missing, with every folder above it. The user named

@@ -13,13 +13,12 @@ pub(super) use names::{Origin, Token};
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, RenameFlags};
-use rustix::io::Errno;
+use rustix::fd::{AsFd, OwnedFd};
 
 use crate::mapi::{MapiCode, MapiError, MapiResult, SysTime};
+use crate::spool::disk::{At, Disk};
 use folder::Folder;
 use index::Index;
 
@@ -31,18 +30,28 @@ pub(super) struct MaildirError {
     what: String,
     /// The reason.
     source: io::Error,
+    /// Whether something was to be made durable.
+    of_sync: bool,
 }
 
 impl MaildirError {
     fn new(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        MaildirError { what: what.into(), source: source.into() }
+        MaildirError { what: what.into(), source: source.into(), of_sync: false }
+    }
+
+    fn sync(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        MaildirError { of_sync: true, ..Self::new(what, source) }
+    }
+
+    fn is_full_disk(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 
 impl From<MaildirError> for MapiError {
     fn from(error: MaildirError) -> Self {
         let code = match error.source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MapiCode::NOT_ENOUGH_DISK,
+            _ if error.is_full_disk() => MapiCode::NOT_ENOUGH_DISK,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 MapiCode::NO_ACCESS
             }
@@ -92,17 +101,27 @@ pub(super) struct Maildir {
     tmp: Arc<OwnedFd>,
     host: String,
     index: Index,
+    disk: Arc<dyn Disk>,
+    /// Why nothing is delivered any more: a sync has failed, and what else of the disk's cache is
+    /// lost with it cannot be known. The next open looks at what is there.
+    failed: OnceLock<String>,
 }
 
 impl Maildir {
     /// Opens the Maildir at `root`, makes it when it is missing, and removes what a crash of
     /// this machine's processes left in `tmp`.
-    pub(super) fn open(root: &Path, host: String, now: SysTime) -> Result<Self, MaildirError> {
+    pub(super) fn open(
+        root: &Path,
+        host: String,
+        now: SysTime,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, MaildirError> {
         let root = folder::make_root(root)?;
-        let inbox = Folder::open(&root, None)?;
+        let inbox = Folder::open(disk.as_ref(), &root, None)?;
         let tmp = Arc::new(inbox.tmp);
         draft::sweep(&tmp, &host, now)?;
-        Ok(Maildir { root, tmp, host, index: Index::default() })
+        let (index, failed) = (Index::default(), OnceLock::new());
+        Ok(Maildir { root, tmp, host, index, disk, failed })
     }
 
     /// Whether mail may be written: so much space is to stay free on its file system.
@@ -122,51 +141,65 @@ impl Maildir {
 
     /// Starts a file in `tmp`.
     pub(super) fn draft(&self) -> Result<Draft, MaildirError> {
-        Draft::create(Arc::clone(&self.tmp), &self.host)
+        self.usable()?;
+        Draft::create(Arc::clone(&self.disk), Arc::clone(&self.tmp), &self.host)
     }
 
     /// Moves a finished file to its place, durably. A message that is there already stays as it
     /// is, and that counts as success.
     pub(super) fn deliver(&self, mut draft: Draft, place: &Place) -> Result<(), MaildirError> {
+        self.usable()?;
         if place.look == Look::Everywhere && self.index.contains(&self.root, place.token)? {
             return Ok(());
         }
-        draft.sync(place.time)?;
-        let folder = Folder::open(&self.root, names::folder(&place.mailbox).as_deref())?;
+        self.heed(draft.sync(place.time))?;
+        let mailbox = names::folder(&place.mailbox);
+        let folder = self.heed(Folder::open(self.disk.as_ref(), &self.root, mailbox.as_deref()))?;
         let name = place.token.file_name(place.time, &self.host);
         let (target, name) = match place.state {
             FileState::New => (&folder.new, name),
             FileState::Seen => (&folder.cur, format!("{name}:2,S")),
         };
-        match move_new(&draft, target, &name) {
+        match self.disk.rename(draft.at(), At::new(target, &name)) {
             Ok(()) => draft.moved(),
             // The draft is removed when it is dropped.
-            Err(Errno::EXIST) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => {
                 return Err(MaildirError::new(format!("move {name} to its place"), error));
             }
         }
-        rustix::fs::fsync(target)
-            .map_err(|error| MaildirError::new(format!("sync {}", place.mailbox), error))?;
+        let synced = self.disk.sync_folder(target.as_fd());
+        self.heed(
+            synced.map_err(|error| MaildirError::sync(format!("sync {}", place.mailbox), error)),
+        )?;
         self.index.add(place.token);
         Ok(())
     }
-}
 
-/// Moves a file without ever replacing one.
-fn move_new(draft: &Draft, target: &OwnedFd, name: &str) -> Result<(), Errno> {
-    let (tmp, old) = (draft.folder(), draft.name());
-    match rustix::fs::renameat_with(tmp, old, target, name, RenameFlags::NOREPLACE) {
-        // Not every file system knows how; a second link never replaces either.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-            rustix::fs::linkat(tmp, old, target, name, AtFlags::empty())?;
-            // Should this fail, the next sweep removes it.
-            let _ = rustix::fs::unlinkat(tmp, old, AtFlags::empty());
-            Ok(())
+    fn usable(&self) -> Result<(), MaildirError> {
+        match self.failed.get() {
+            None => Ok(()),
+            Some(why) => Err(MaildirError::new(
+                "an earlier sync failed, start again once the disk is well",
+                io::Error::other(why.clone()),
+            )),
         }
-        answer => answer,
+    }
+
+    /// Stops deliveries after a sync that failed for another reason than a full disk.
+    fn heed<T>(&self, done: Result<T, MaildirError>) -> Result<T, MaildirError> {
+        if let Err(error) = &done
+            && error.of_sync
+            && !error.is_full_disk()
+        {
+            tracing::error!(%error, "the Maildir takes nothing more");
+            self.failed.get_or_init(|| error.to_string());
+        }
+        done
     }
 }
 
+#[cfg(test)]
+mod power_loss;
 #[cfg(test)]
 mod tests;

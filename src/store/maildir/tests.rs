@@ -3,7 +3,8 @@ use super::*;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 fn open(root: &Path) -> Maildir {
-    Maildir::open(root, "box".into(), SysTime::from_millis(1_700_000_000_000)).unwrap()
+    let disk = Arc::new(crate::spool::disk::RealDisk);
+    Maildir::open(root, "box".into(), SysTime::from_millis(1_700_000_000_000), disk).unwrap()
 }
 
 fn place(mailbox: &str, key: &[u8], look: Look) -> Place {

@@ -1,7 +1,12 @@
 //! What is put into the Maildir: received mail and reports.
 
 use super::*;
+use crate::mapi::ReportOutcome;
 use crate::spi::{RecipientReport, ReportKind};
+use crate::spool::{
+    Batch, Envelope, HistoryEnd, HistoryRecord, Op, QueueRecipient, RecipientState, Reply,
+    StatusReportStep, StepKind, TiedBy, Trace,
+};
 
 fn incoming(key: u8) -> PropList {
     PropList::new()
@@ -209,8 +214,9 @@ async fn a_report_is_put_into_inbox_once_per_attempt() {
     house.clock.advance(Duration::from_secs(60));
     house.again().await.deliver_report(report).await.unwrap();
     assert!(names(&house.mail("new")).is_empty());
+    // A recipient fails once.
     house.store.deliver_report(report_about(&house, &entry, 2).await).await.unwrap();
-    assert_eq!(names(&house.mail("new")).len(), 1);
+    assert!(names(&house.mail("new")).is_empty());
 }
 
 /// Proves: SP-4
@@ -240,4 +246,184 @@ async fn reports_heed_wishes_and_never_answer_reports() {
     house.store.abort_submit(&entry).await.unwrap();
     house.store.deliver_report(base).await.unwrap();
     assert_eq!(names(&house.mail("new")).len(), 2);
+}
+
+/// An attempt that was taken back, and a crash before the host kept what it had reported.
+///
+/// Proves: OB-12, SP-4
+#[tokio::test]
+async fn nobody_is_reported_twice_although_an_attempt_has_its_number_again() {
+    let house = House::new().await;
+    let mut message = note();
+    message.props.set(tags::MESSAGE_CLASS, "IPM.Note.Custom");
+    message.recipients.push(Recipient::smtp(7, RecipientType::To, "kim@example.org"));
+    let (entry, _) = house.store.submit(message).await.unwrap();
+    let first = report_about(&house, &entry, 1).await;
+    house.store.deliver_report(first.clone()).await.unwrap();
+    let read = names(&house.mail("new")).remove(0);
+    std::fs::rename(house.mail("new").join(&read), house.mail("cur").join(format!("{read}:2,S")))
+        .unwrap();
+    let rows = house.store.open_message(&entry).await.unwrap().recipients().await.unwrap();
+    let last = rows.last().unwrap().clone();
+    let mut both = first.clone();
+    both.recipients.push((last.clone(), outcome(last.row, ReportKind::Failure)));
+    // By this process and by the next.
+    house.store.deliver_report(both.clone()).await.unwrap();
+    house.again().await.deliver_report(both).await.unwrap();
+    let text = String::from_utf8(only_file(&house.mail("new"))).unwrap();
+    assert!(text.contains("Final-Recipient: rfc822; kim@example.org"), "{text}");
+    assert!(!text.contains("Final-Recipient: rfc822; bob@example.org"), "{text}");
+    // A report that was noted and never made is made now, about the same recipients.
+    std::fs::remove_file(house.mail("cur").join(format!("{read}:2,S"))).unwrap();
+    house.again().await.deliver_report(first).await.unwrap();
+    assert_eq!(names(&house.mail("new")).len(), 2);
+    let reports = house.spool.outbox(&entry).await.unwrap().unwrap().reports;
+    let noted: Vec<_> =
+        reports.iter().map(|made| (made.report.rows.clone(), made.report.outcome)).collect();
+    assert_eq!(noted, [(vec![0], ReportOutcome::Failed), (vec![7], ReportOutcome::Failed)]);
+    assert_eq!(reports[0].report.class, "REPORT.IPM.Note.Custom.NDR");
+}
+
+/// Proves: SP-4
+#[tokio::test]
+async fn there_is_no_report_about_a_report_that_was_submitted_as_it_is() {
+    let house = House::new().await;
+    let bytes = b"From: ann@example.org\r\nDate: x\r\nMessage-ID: <1@x>\r\nContent-Type: multipart/report;\r\n \
+        report-type=delivery-status; boundary=b\r\n\r\n--b--\r\n";
+    let (entry, _) = house.store.submit_raw(raw(), stream(bytes)).await.unwrap();
+    let report = report_about(&house, &entry, 1).await;
+    assert_eq!(report.original_props.text(tags::MESSAGE_CLASS), Some("REPORT.IPM.Note"));
+    house.store.deliver_report(report).await.unwrap();
+    assert!(names(&house.mail("new")).is_empty());
+}
+
+fn sent(message_id: &str, to: &str) -> HistoryRecord {
+    HistoryRecord {
+        transport: "work".into(),
+        end: HistoryEnd::Finished,
+        ended: SysTime::from_millis(START),
+        submitted: SysTime::from_millis(START),
+        attempts: 1,
+        envelope: Envelope {
+            recipients: vec![QueueRecipient {
+                row: 0,
+                address: to.into(),
+                state: RecipientState::Delivered {
+                    at: SysTime::from_millis(START),
+                    reply: Reply::default(),
+                },
+                notify: None,
+            }],
+            ..Envelope::default()
+        },
+        subject: "x".into(),
+        message_id: message_id.into(),
+        size: 1,
+        trace: Trace::default(),
+    }
+}
+
+fn numbered(number: u64) -> EntryId {
+    EntryId::from_ulid(ulid::Ulid::from_parts(START, number.into()))
+}
+
+async fn remember(house: &House, number: u64, record: HistoryRecord) {
+    let put = Op::PutHistory { entry: numbered(number), record: Box::new(record) };
+    house.spool.commit(Batch::new().with(put)).await.unwrap();
+}
+
+/// A notification about bob; the texts are header lines, and fields about the message.
+fn notification(header: &str, fields: &str, returned: &str) -> Vec<u8> {
+    format!(
+        "From: <mailer-daemon@x.org>\r\n{header}Content-Type: multipart/report;\r\n \
+         report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry\r\n--b\r\n\
+         Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x.org\r\n{fields}\r\n\
+         Final-Recipient: rfc822; BOB@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n\
+         --b\r\nContent-Type: text/rfc822-headers\r\n\r\n{returned}\r\n--b--\r\n"
+    )
+    .into_bytes()
+}
+
+async fn reports_of(house: &House, number: u64) -> Vec<StatusReportStep> {
+    let history = house.spool.history(&numbered(number)).await.unwrap().unwrap();
+    let mut reports = Vec::new();
+    for step in history.trace.steps() {
+        let StepKind::StatusReport(report) = &step.what else { panic!("{step:?}") };
+        reports.push(report.clone());
+    }
+    reports
+}
+
+/// Proves: IB-8
+#[tokio::test]
+async fn a_notification_is_tied_to_its_message_and_kept_as_it_came() {
+    let house = House::new().await;
+    remember(&house, 1, sent("<one@x>", "bob@example.org")).await;
+    remember(&house, 2, sent("<two@x>", "bob@example.org")).await;
+    remember(&house, 3, sent("<two@x>", "eve@example.org")).await;
+    let by_envelope = notification(
+        "",
+        &format!("Original-Envelope-Id: {}\r\n", numbered(1)),
+        "Message-ID: <two@x>\r\n",
+    );
+    let by_id = notification("", "Original-Envelope-Id: other\r\n", "Message-ID: <two@x>\r\n");
+    let by_reference = notification("References: <none@x> <one@x>\r\n", "", "");
+    let strange = notification("In-Reply-To: <two@y>\r\n", "", "Message-ID: <none@x>\r\n");
+    for (key, bytes) in (1..).zip([&by_envelope, &by_id, &by_reference, &strange]) {
+        let message = house.store.new_incoming().await.unwrap();
+        message.set_props(incoming(key)).await.unwrap();
+        let mut sink = message.set_content().await.unwrap();
+        for piece in bytes.chunks(50) {
+            sink.write(piece).await.unwrap();
+        }
+        sink.finish().await.unwrap();
+        let props = message.props().await.unwrap();
+        assert_eq!(props.text(tags::MESSAGE_CLASS), Some("REPORT.IPM.Note.NDR"));
+        message.save_changes(Repetition::First).await.unwrap();
+        // The same once more after a crash changes nothing.
+        let again = house.again().await;
+        receive(&again, key, bytes, Repetition::Possible).await;
+    }
+    let new = house.mail(".Lists.rust/new");
+    let mut kept: Vec<Vec<u8>> =
+        names(&new).iter().map(|name| std::fs::read(new.join(name)).unwrap()).collect();
+    let mut came = vec![by_envelope, by_id, by_reference, strange];
+    kept.sort();
+    came.sort();
+    assert_eq!(kept, came, "byte for byte, each once");
+    let tied: Vec<TiedBy> = reports_of(&house, 1).await.iter().map(|one| one.tied_by).collect();
+    assert_eq!(tied, [TiedBy::EnvelopeId, TiedBy::Reference]);
+    let [report] = reports_of(&house, 2).await.try_into().unwrap();
+    assert_eq!((report.tied_by, report.outcome), (TiedBy::MessageId, ReportOutcome::Failed));
+    assert_eq!(report.class, "REPORT.IPM.Note.NDR");
+    assert_eq!(report.recipients[0].address, "BOB@example.org");
+    assert!(reports_of(&house, 3).await.is_empty(), "of two with one id the one that went to bob");
+}
+
+/// Proves: IB-8
+#[tokio::test]
+async fn forged_notifications_only_add_a_few_lines() {
+    let house = House::new().await;
+    let (entry, _) = house.store.submit(note()).await.unwrap();
+    remember(&house, 1, sent("<one@x>", "bob@example.org")).await;
+    let before = house.spool.history(&numbered(1)).await.unwrap().unwrap();
+    let waiting = house.rows().await;
+    for key in 0..30 {
+        for id in [numbered(1), entry.clone(), numbered(99)] {
+            let forged = notification("", &format!("Original-Envelope-Id: {id}\r\n"), "");
+            let key = incoming(key).with(tags::SEARCH_KEY, format!("{id}{key}").into_bytes());
+            let message = house.store.new_incoming().await.unwrap();
+            message.set_props(key).await.unwrap();
+            let mut sink = message.set_content().await.unwrap();
+            sink.write(&forged).await.unwrap();
+            sink.finish().await.unwrap();
+            message.save_changes(Repetition::First).await.unwrap();
+        }
+    }
+    let after = house.spool.history(&numbered(1)).await.unwrap().unwrap();
+    assert_eq!(reports_of(&house, 1).await.len(), 8);
+    assert_eq!(HistoryRecord { trace: Trace::default(), ..after }, before);
+    assert_eq!(house.rows().await, waiting);
+    assert_eq!(house.spool.outbox(&entry).await.unwrap().unwrap().trace.steps().len(), 8);
+    assert!(house.spool.history(&numbered(99)).await.unwrap().is_none());
 }

@@ -253,6 +253,10 @@ impl Account {
 
     /// Sets or ends a trouble; the host hears of the most important one.
     pub(super) fn trouble(&self, place: Place, trouble: Option<Trouble>) {
+        if trouble.as_ref().is_some_and(|trouble| trouble.kind.is_final()) {
+            // Whatever else is wrong: it is the end (OB-9).
+            return self.events.trouble(trouble);
+        }
         let mut troubles = lock(&self.troubles);
         let before = troubles.first_key_value().map(|(_, trouble)| trouble.clone());
         match trouble {

@@ -30,6 +30,8 @@ pub(super) enum LaneFault {
     Mailbox { mailbox: String, words: String },
     /// The spool does not take the cursor.
     Storage(MapiError),
+    /// The spool takes nothing any more, until the next start (OB-9).
+    SpoolLost(MapiError),
 }
 
 impl LaneFault {
@@ -53,7 +55,8 @@ impl LaneFault {
             | LaneFault::Bye(_)
             | LaneFault::Throttled { .. }
             | LaneFault::Protocol(_)
-            | LaneFault::Storage(_) => false,
+            | LaneFault::Storage(_)
+            | LaneFault::SpoolLost(_) => false,
         }
     }
 
@@ -89,6 +92,7 @@ impl LaneFault {
             LaneFault::Lost(_) | LaneFault::Bye(_) => TroubleKind::Network,
             LaneFault::Protocol(_) | LaneFault::Refused { .. } => TroubleKind::Server,
             LaneFault::Storage(_) => TroubleKind::Storage,
+            LaneFault::SpoolLost(_) => TroubleKind::SpoolLost,
         }
     }
 
@@ -115,7 +119,9 @@ impl LaneFault {
                 "{server}: the mailbox {mailbox} cannot be opened ({words}); check \
                  imap.mailboxes"
             ),
-            LaneFault::Storage(error) => format!("the spool takes no cursor: {error}"),
+            LaneFault::Storage(error) | LaneFault::SpoolLost(error) => {
+                format!("the spool takes no cursor: {error}")
+            }
         }
     }
 
@@ -135,6 +141,8 @@ impl LaneFault {
             TroubleKind::Network
             | TroubleKind::Server
             | TroubleKind::Storage
+            | TroubleKind::SpoolLost
+            | TroubleKind::Breakdown
             | TroubleKind::Message => tuning.network_pause,
         };
         asked.unwrap_or_else(|| backoff(bounds, failures))

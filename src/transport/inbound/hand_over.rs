@@ -15,6 +15,7 @@ use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};
 use crate::spool::SpoolError;
+use crate::transport::events::Trouble;
 
 /// What a StartMessage found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +121,7 @@ async fn hand_over(
     let _ended = claim.end(Ending::Delivered(digest));
     if let Err(error) = mailbox.commit().await {
         // It is in the store; the next step of the cursor, or the next run, finds that out.
-        let error = MapiError::from(error);
-        let pause = account.settings.tuning.storage_pause;
-        account.storage_fault(format!("the spool takes no cursor: {error}"), pause);
+        let error = no_cursor(account, error);
         put_off(account);
         return Err(error);
     }
@@ -164,8 +163,7 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
                 account.show_set_aside(&mailbox);
                 // Those behind it may have waited for this.
                 if let Err(error) = mailbox.commit().await {
-                    let words = format!("the spool takes no cursor: {}", MapiError::from(error));
-                    account.storage_fault(words, tuning.storage_pause);
+                    no_cursor(account, error);
                 }
             }
         }
@@ -175,11 +173,24 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
 
 /// The spool does not take what has to be on disk before a message is saved.
 fn unwritten(account: &Account, claim: Claim, error: SpoolError) -> MapiError {
-    let error = MapiError::from(error);
+    let error = no_cursor(account, error);
     let pause = account.settings.tuning.storage_pause;
-    account.storage_fault(format!("the spool takes no cursor: {error}"), pause);
     claim.back_at(Moment::now(&*account.clock).after(pause));
     put_off(account);
+    error
+}
+
+/// Shows that the spool takes no cursor: for now, or not before the next start (OB-9).
+fn no_cursor(account: &Account, error: SpoolError) -> MapiError {
+    let lost = Trouble::spool_lost(&error);
+    let error = MapiError::from(error);
+    match lost {
+        Some(_) => account.trouble(Place::Storage, lost),
+        None => account.storage_fault(
+            format!("the spool takes no cursor: {error}"),
+            account.settings.tuning.storage_pause,
+        ),
+    }
     error
 }
 

@@ -278,7 +278,8 @@ impl Lane {
     }
 }
 
-/// The life of one connection. `Ok` when the direction was closed.
+/// The life of one connection. `Ok` when the direction was closed, or the connection was given up
+/// and another one is to follow at once.
 async fn connection(account: Arc<Account>, lane: Arc<Lane>) -> Result<(), LaneFault> {
     let mut control = account.control.subscribe();
     let Some(turn) = lane.wait_at_door(&account, &mut control).await else { return Ok(()) };
@@ -310,7 +311,11 @@ async fn connection(account: Arc<Account>, lane: Arc<Lane>) -> Result<(), LaneFa
     account.note_push(session.capabilities().has("IDLE"));
     let goodbye = account.settings.tuning.idle_done.min(Duration::from_secs(5));
     let mut work = Work::new(Arc::clone(&account), lane, session, control);
-    work.serve().await?;
+    let served = work.serve().await;
+    if work.is_forsaken() {
+        return Ok(());
+    }
+    served?;
     work.finish().await?;
     work.into_session().logout(goodbye).await;
     Ok(())

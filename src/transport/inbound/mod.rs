@@ -39,9 +39,11 @@ mod tuning;
 mod wire;
 mod work;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -142,7 +144,7 @@ impl Inbound {
         let tasks = account
             .lanes
             .iter()
-            .map(|lane| runtime.spawn(lane::run(Arc::clone(&account), Arc::clone(lane))))
+            .map(|lane| runtime.spawn(guarded(Arc::clone(&account), Arc::clone(lane))))
             .collect();
         Arc::new(Inbound { account, runtime, lanes: Mutex::new(tasks) })
     }
@@ -166,12 +168,6 @@ impl Inbound {
     /// opens (TN-13).
     pub(crate) fn begin_flush(&self) {
         self.account.begin_flush();
-    }
-
-    /// Looks at the server now, also where a pause after a fault would still last: something has
-    /// changed that may have mended it.
-    pub(crate) fn hurry(&self) {
-        self.account.ask_for_look(true);
     }
 
     /// Leaves flush mode; fetching goes on (TN-11).
@@ -255,6 +251,14 @@ impl Drop for Inbound {
         self.account.kill.cancel();
         let lanes = self.lanes.get_mut().unwrap_or_else(PoisonError::into_inner);
         lanes.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A lane, whose panic is beyond recovery (OB-9): nobody would serve its mailboxes any more.
+async fn guarded(account: Arc<Account>, lane: Arc<lane::Lane>) {
+    let run = lane::run(Arc::clone(&account), lane);
+    if let Err(panic) = AssertUnwindSafe(run).catch_unwind().await {
+        account.events.trouble(Some(Trouble::breakdown("receiving", panic.as_ref())));
     }
 }
 

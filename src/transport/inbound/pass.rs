@@ -17,7 +17,6 @@ use super::queue::{Body, Fetched, Held};
 use super::responses::Listed;
 use super::session::{Access, Opened};
 use super::work::{Look, Work};
-use crate::mapi::MapiError;
 use crate::net::{ImapReply, ReplyStatus};
 use crate::spool::SpoolError;
 use crate::transport::inbound::lane::is_closed;
@@ -28,7 +27,10 @@ const MOST_UNREADABLE: usize = 5;
 
 impl From<SpoolError> for LaneFault {
     fn from(error: SpoolError) -> Self {
-        LaneFault::Storage(MapiError::from(error))
+        match &error {
+            SpoolError::Unknown(_) => LaneFault::SpoolLost(error.into()),
+            _ => LaneFault::Storage(error.into()),
+        }
     }
 }
 

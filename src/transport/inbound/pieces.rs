@@ -87,7 +87,14 @@ impl Work {
         let mut pieces = Pieces::new(size, self.account.settings.tuning.piece);
         let mut step = pieces.first();
         loop {
-            let got = match self.piece(uid, &mut pieces, &mut step).await {
+            let got = tokio::select! {
+                biased;
+                // A host that has cancelled waits for nothing, least of all for a server that has
+                // gone silent amid an answer; the connection cannot be used behind that (TN-14).
+                () = to_host.closed() => return Err(self.forsake()),
+                got = self.piece(uid, &mut pieces, &mut step) => got,
+            };
+            let got = match got {
                 Ok(got) => got,
                 Err(fault) => {
                     let words = fault.words(self.account.connector.name());

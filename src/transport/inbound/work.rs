@@ -40,6 +40,8 @@ pub(super) struct Work {
     idle_refused: bool,
     /// Rounds in a row in which no mailbox could be looked at.
     lost_rounds: u32,
+    /// An answer of the server was given up half way.
+    forsaken: bool,
     /// When the last round over all mailboxes ended.
     round_at: Moment,
 }
@@ -89,12 +91,24 @@ impl Work {
             empty_wakes: 0,
             idle_refused: false,
             lost_rounds: 0,
+            forsaken: false,
             round_at: Moment::PAST,
         }
     }
 
     pub(super) fn into_session(self) -> ImapSession {
         self.session
+    }
+
+    /// Gives up the connection amid an answer that nobody wants any more.
+    pub(super) fn forsake(&mut self) -> LaneFault {
+        self.forsaken = true;
+        LaneFault::Lost("what it was sending is not wanted any more".into())
+    }
+
+    /// Whether the connection was given up by us: that is no trouble.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.forsaken
     }
 
     pub(super) fn closed(&self) -> bool {

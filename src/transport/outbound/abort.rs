@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::flight::Flight;
 use super::progress::Stage;
+use super::recovery::left_behind;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::{
-    Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError,
+    Batch, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError, Step,
+    StepKind,
 };
 
 /// How a deferred message is taken from us.
@@ -35,6 +37,11 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
                 result => return result.map_err(MapiError::from)?,
             }
         };
+        // A message on its way into the queue has its first claim before it has its row. Nobody was
+        // told of it yet, and stopping the claim would only put the message off.
+        if shared.spool.queue(entry).await?.is_none() {
+            return Err(not_found(shared, entry));
+        }
         match flight.progress.stop() {
             Ok(()) => {
                 // Nobody else touches the row any more, but the claim itself may be on its way.
@@ -49,6 +56,8 @@ pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> 
                 return result.map_err(MapiError::from)?;
             }
             Err(Stage::DotOut) => return Err(too_late(entry)),
+            // Decided, though not on disk yet: no need to wait for that.
+            Err(Stage::Over) if flight.record().is_conclusive() => return Err(too_late(entry)),
             Err(Stage::Over | Stage::Stopped | Stage::Stoppable) => {
                 let landed = tokio::time::timeout(RECORDER_PATIENCE, flight.landed());
                 if landed.await.is_err() {
@@ -71,11 +80,13 @@ async fn abort_row(
     stopped: Option<&Flight>,
 ) -> Result<MapiResult<()>, SpoolError> {
     let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
-        return Ok(Err(MapiError::new(
-            MapiCode::NOT_FOUND,
-            format!("{entry} is not deferred by {}", shared.settings.transport),
-        )));
+        return Ok(Err(not_found(shared, entry)));
     };
+    if stopped.is_none()
+        && let Some(left) = left_behind(shared, &row)
+    {
+        row = left;
+    }
     if let Some(stopped) = stopped {
         let record = stopped.record();
         row.envelope = record.envelope.clone();
@@ -85,12 +96,12 @@ async fn abort_row(
     if row.state == QueueState::Done {
         return Ok(Err(too_late(entry)));
     }
-    let expect = Expect::Revision(row.revision);
+    let (expect, now) = (Expect::Revision(row.revision), shared.clock.now());
     let batch = match how {
         Abort::Cancel => Batch::new().with(Op::DeleteQueue { entry: entry.clone(), expect }).with(
             Op::PutHistory {
                 entry: entry.clone(),
-                record: Box::new(history(&row, HistoryEnd::Cancelled, shared.clock.now())),
+                record: Box::new(history(&row, HistoryEnd::Cancelled, now)),
             },
         ),
         Abort::Park => {
@@ -102,6 +113,7 @@ async fn abort_row(
                 | QueueState::Parked
                 | QueueState::Done => return Ok(Ok(())),
             }
+            row.trace.push(Step { at: now, what: StepKind::GivenBack });
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
         Abort::Hold => {
@@ -109,6 +121,7 @@ async fn abort_row(
                 return Ok(Ok(()));
             }
             row.state = QueueState::Held;
+            row.trace.push(Step { at: now, what: StepKind::Held });
             Batch::new().with(Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect })
         }
     };
@@ -117,6 +130,11 @@ async fn abort_row(
 
 fn is_ours(shared: &Shared, row: &QueueRecord) -> bool {
     row.transport == shared.settings.transport
+}
+
+fn not_found(shared: &Shared, entry: &EntryId) -> MapiError {
+    let why = format!("{entry} is not deferred by {}", shared.settings.transport);
+    MapiError::new(MapiCode::NOT_FOUND, why)
 }
 
 fn too_late(entry: &EntryId) -> MapiError {
@@ -136,6 +154,7 @@ pub(super) fn history(row: &QueueRecord, end: HistoryEnd, now: SysTime) -> Histo
         subject: row.subject.clone(),
         message_id: row.message_id.clone(),
         size: row.size,
+        trace: row.trace.clone(),
     }
 }
 
@@ -165,6 +184,7 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
             let why = format!("{entry} is not in the queue of {}", shared.settings.transport);
             return Err(MapiError::new(MapiCode::NOT_IN_QUEUE, why));
         };
+        let row = left_behind(shared, &row).unwrap_or(row);
         let Some(changed) = granted(&row, wish, shared.clock.now()) else {
             return Ok(false);
         };
@@ -190,7 +210,13 @@ fn granted(row: &QueueRecord, wish: Wish, now: SysTime) -> Option<QueueRecord> {
         }
         _ => return None,
     };
-    Some(QueueRecord { state, due: now, ..row.clone() })
+    let what = match wish {
+        Wish::Release => StepKind::Released,
+        Wish::Retry => StepKind::Hurried,
+    };
+    let mut changed = QueueRecord { state, due: now, ..row.clone() };
+    changed.trace.push(Step { at: now, what });
+    Some(changed)
 }
 
 /// Rows looked at, and written, at once.

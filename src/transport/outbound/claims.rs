@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::flight::Flight;
 use super::herald::News;
+use super::recovery::left_behind;
 use super::schedule::{self, Before, retry_delay};
 use super::shared::Shared;
 use crate::mapi::{EntryId, SysTime};
-use crate::spool::{Batch, Expect, Lease, Op, QueueRecord, QueueState, SpoolError};
+use crate::spool::{Batch, Expect, FinalDot, Lease, Op, QueueRecord, QueueState, SpoolError};
 
 /// What a look at the queue came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,11 +43,12 @@ pub(super) fn claim(shared: &Shared, record: &mut QueueRecord) {
     record.state = QueueState::Claimed(Lease {
         owner: shared.owner,
         expires: shared.lease_until(record.envelope.recipients.len(), record.size),
+        dot: FinalDot::NotSent,
     });
 }
 
-/// Rows looked at while the account is in trouble: one becomes the probe, and those that have
-/// reached the end of their life are given up without each waiting for a probe of its own.
+/// Rows looked at while the account is in trouble: one becomes the probe, and those that are not
+/// wanted any more are given up without each waiting for a probe of its own.
 const PROBE_PAGE: usize = 64;
 
 /// Claims up to `limit` messages and puts them in line.
@@ -62,9 +64,15 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
     let oldest = shared.entering.oldest();
     let held = AtomicBool::new(false);
     let skip = |entry: &EntryId| {
-        if shared.flights.has(entry) || shared.lane().was_tried(entry) {
+        if shared.flights.has(entry) {
             return true;
         }
+        let lane = shared.lane();
+        // A flush that ended meanwhile has forgotten what it tried, and retry times count again.
+        if lane.was_tried(entry) || (flushing && !lane.is_flushing()) {
+            return true;
+        }
+        drop(lane);
         let younger = oldest.as_ref().is_some_and(|oldest| entry > oldest);
         held.fetch_or(younger, Ordering::Relaxed);
         younger
@@ -98,10 +106,11 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
 /// The row, if it may be claimed, with the state it has without a claim.
 async fn claimable(shared: &Shared, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError> {
     let Some(mut row) = shared.spool.queue(entry).await? else { return Ok(None) };
+    if let Some(left) = left_behind(shared, &row) {
+        row = left;
+    }
     match &row.state {
-        // One process owns the spool, so the lease of another is of one that died: its message is
-        // due at the stored time, and the attempt counts.
-        QueueState::Claimed(_) => row.state = QueueState::Due,
+        QueueState::Claimed(_) => return Ok(None),
         QueueState::Due | QueueState::InDoubt { resend: true, .. } => {}
         QueueState::InDoubt { resend: false, .. }
         | QueueState::Held
@@ -123,9 +132,10 @@ fn decide(shared: &Shared, entry: EntryId, row: QueueRecord) -> Option<Claim> {
     fly(shared, entry, &row, record, expired)
 }
 
-/// Gives up a row whose life is over while the account does not work.
+/// Gives up a row that nobody wants sent any more while the account does not work. The lifetime
+/// of the profile is no reason: it does not run out while the account is the trouble.
 fn give_up(shared: &Shared, entry: EntryId, row: QueueRecord, why: &str) -> Option<Claim> {
-    if shared.clock.now() < row.expires {
+    if !schedule::is_unwanted(&row, &shared.settings.queue, shared.clock.now()) {
         return None;
     }
     let mut record = row.clone();

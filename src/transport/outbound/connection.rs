@@ -36,6 +36,7 @@ enum Step {
 pub(crate) struct Connection {
     stream: BufReader<Box<dyn Wire>>,
     host: String,
+    tls: String,
     capabilities: Capabilities,
     deadlines: Deadlines,
     step: Step,
@@ -61,6 +62,7 @@ impl Connection {
         Connection {
             stream: BufReader::new(stream),
             host: host.to_owned(),
+            tls: String::new(),
             capabilities,
             deadlines,
             step: Step::Ready,
@@ -81,6 +83,17 @@ impl Connection {
     /// How the server is called.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Version of TLS; empty in clear.
+    pub(crate) fn tls(&self) -> &str {
+        &self.tls
+    }
+
+    /// Notes by what the stream is protected, version first.
+    pub(crate) fn protected_by(&mut self, protection: Option<&str>) {
+        let version = protection.and_then(|words| words.split(',').next());
+        version.unwrap_or_default().clone_into(&mut self.tls);
     }
 
     /// Whether another transaction may begin on it.
@@ -316,10 +329,13 @@ pub(crate) fn reply_of(response: &Response, host: &str) -> Reply {
     Reply { code, enhanced, text: text.trim_end().to_owned(), host: host.to_owned() }
 }
 
-/// RFC 2034 section 4: three numbers, the first of them the class of the reply code.
+/// RFC 2034 section 4: three numbers, the first of them the class of the reply code. Of two
+/// refusals that disagree one lies, and the classifier has to know.
 fn is_enhanced_code(word: &str, code: u16) -> bool {
     let mut parts = word.split('.');
-    let class = parts.next().is_some_and(|class| class == (code / 100).to_string());
+    let class = parts.next().is_some_and(|class| {
+        class == (code / 100).to_string() || (code >= 400 && matches!(class, "4" | "5"))
+    });
     let numbers = |part: &str| {
         (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
     };

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use super::connection::Connection;
 use super::flight::Flight;
-use super::reply::{Cause, Failure};
+use super::journal::Journal;
+use super::reply::{Cause, Failure, Phase};
 use super::schedule::{self, AttemptEnd};
 use super::transaction::{End, MAX_RECIPIENTS, Sent, TextSource, Transacted, Work, transact};
 use crate::clock::Clock;
@@ -35,6 +36,7 @@ pub(super) async fn deliver(
     connection: &mut Connection,
     flight: &Flight,
     text: &dyn TextSource,
+    journal: &dyn Journal,
     clock: &dyn Clock,
 ) -> Delivery {
     let (envelope, size) = {
@@ -50,16 +52,26 @@ pub(super) async fn deliver(
         .collect();
     let mut at_once = MAX_RECIPIENTS;
     let mut heard = false;
+    flight.notes().connected(connection, clock.now());
     loop {
         let recipients: Vec<usize> = waiting.drain(..waiting.len().min(at_once)).collect();
-        let work = Work { envelope: &envelope, recipients: &recipients, size, text };
+        let work = Work { envelope: &envelope, recipients: &recipients, size, text, journal };
         let mut transacted = transact(connection, &work, &flight.progress).await;
         let split = split(&mut transacted);
-        if !split.is_empty() {
+        if is_too_large(&transacted) && recipients.len() > 1 {
+            at_once = recipients.len() / 2;
+            transacted.outcomes.clear();
+            recipients.into_iter().rev().for_each(|index| waiting.push_front(index));
+        } else if !split.is_empty() {
             at_once = recipients.len().saturating_sub(split.len()).max(1);
             split.into_iter().rev().for_each(|index| waiting.push_front(index));
         }
+        flight.notes().heard(&transacted.outcomes);
         schedule::apply(&mut flight.record(), &transacted.outcomes, clock.now());
+        if let Some(failure) = damage(&transacted) {
+            let end = Ended::Recorded(AttemptEnd::Damaged(failure));
+            return Delivery { end, trouble: None };
+        }
         let trouble = account_trouble(&transacted);
         heard |= transacted
             .outcomes
@@ -72,7 +84,10 @@ pub(super) async fn deliver(
             }
             End::InStep => {
                 flight.progress.next_transaction();
-                continue;
+                match journal.next_transaction().await {
+                    Ok(()) => continue,
+                    Err(failure) => Ended::Recorded(AttemptEnd::Broken(failure)),
+                }
             }
             End::Broken(failure) => Ended::Recorded(AttemptEnd::Broken(failure)),
             End::InDoubt(failure) => Ended::Recorded(AttemptEnd::InDoubt(failure)),
@@ -96,6 +111,26 @@ fn split(transacted: &mut Transacted) -> Vec<usize> {
         std::mem::take(&mut transacted.outcomes).into_iter().partition(|(_, sent)| too_many(sent));
     transacted.outcomes = kept;
     split.into_iter().map(|(index, _)| index).collect()
+}
+
+/// Whether the server found only behind the recipients that they are too many: then it names no
+/// number, and half of them are tried.
+fn is_too_large(transacted: &Transacted) -> bool {
+    let whole = |sent: &Sent| {
+        matches!(sent, Sent::Refused(why)
+            if why.verdict.cause == Cause::TooManyRecipients && why.phase != Phase::Rcpt)
+    };
+    transacted.end == End::InStep
+        && !transacted.outcomes.is_empty()
+        && transacted.outcomes.iter().all(|(_, sent)| whole(sent))
+}
+
+/// Whether the stored message turned out to be damaged.
+fn damage(transacted: &Transacted) -> Option<Failure> {
+    transacted.outcomes.iter().find_map(|(_, sent)| match sent {
+        Sent::Refused(failure) if failure.verdict.cause == Cause::Damaged => Some(failure.clone()),
+        Sent::Refused(_) | Sent::Delivered(_) => None,
+    })
 }
 
 /// The first trouble that concerns more than this message.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::claims::{self, Claimed};
 use super::herald::News;
+use super::recovery;
 use super::shared::Shared;
 use super::worker;
 use crate::mapi::SysTime;
@@ -17,12 +18,20 @@ const SPOOL_PAUSE: Duration = Duration::from_secs(5);
 /// Runs until the account ends.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut spool_trouble = false;
+    let mut recovered = false;
     loop {
         let wake = shared.wake.notified();
         tokio::pin!(wake);
         // Before the look, so that what comes between the look and the wait is not missed.
         wake.as_mut().enable();
-        let wait = match step(&shared).await {
+        let looked = async {
+            if !recovered {
+                recovery::recover(&shared).await?;
+                recovered = true;
+            }
+            step(&shared).await
+        };
+        let wait = match looked.await {
             Ok(wait) => {
                 if std::mem::take(&mut spool_trouble) {
                     shared.storage_mended();
@@ -107,7 +116,7 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
 fn staff(shared: &Arc<Shared>) {
     let hired = shared.lane().hire(shared.clock.now());
     for _ in 0..hired {
-        shared.spawn(worker::run(Arc::clone(shared)));
+        shared.spawn("a connection", worker::run(Arc::clone(shared)));
     }
 }
 

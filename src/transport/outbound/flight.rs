@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::attempt_notes::AttemptNotes;
 use super::progress::Progress;
 use super::schedule::Before;
 use crate::mapi::EntryId;
@@ -23,6 +24,7 @@ pub(super) struct Flight {
     pub(super) progress: Progress,
     /// The row as claimed, with the outcomes had so far.
     record: Mutex<QueueRecord>,
+    notes: Mutex<AttemptNotes>,
     landed: CancellationToken,
 }
 
@@ -34,6 +36,7 @@ impl Flight {
             before,
             progress: Progress::default(),
             record: Mutex::new(record),
+            notes: Mutex::default(),
             landed: CancellationToken::new(),
         })
     }
@@ -41,6 +44,11 @@ impl Flight {
     /// The row with the outcomes had so far.
     pub(super) fn record(&self) -> MutexGuard<'_, QueueRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the attempt met with so far.
+    pub(super) fn notes(&self) -> MutexGuard<'_, AttemptNotes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the outcome is durable or the claim is gone. Cancel-safe.

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::mapi::EntryId;
+use crate::spi::Yield;
 use crate::transport::events::{Activity, Trouble};
 
 /// Hears of what sending does. Calls come one after the other from one task, never from under a
-/// lock, and should return soon.
+/// lock, and should return soon. Only what is beyond recovery is told from where it is met.
 pub(crate) trait OutboundEvents: Send + Sync {
     /// A deferred message ended, or some of its recipients did (OB-11). May be repeated.
     fn sent_deferred(&self, entry: &EntryId);
@@ -21,6 +23,11 @@ pub(crate) trait OutboundEvents: Send + Sync {
     fn ready_to_send(&self);
     /// Flush mode has nothing left that can move (TN-12). Comes again after new work.
     fn flush_drained(&self);
+    /// SpoolerYield in the middle of long work on a message that is being taken (OB-18). Called
+    /// from the task that does the work.
+    fn yield_to_host<'a>(&'a self, _entry: &'a EntryId) -> BoxFuture<'a, Yield> {
+        Box::pin(std::future::ready(Yield::Continue))
+    }
 }
 
 /// One thing that happened.

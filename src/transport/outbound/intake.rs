@@ -18,7 +18,7 @@ use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, Priority, SysTime, t
 use crate::spi::{Message, SubmitError};
 use crate::spool::{
     Batch, BodyKind, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError,
-    StagedBody,
+    StagedBody, Step, StepKind, Trace,
 };
 use content::{ConvertError, Converted};
 use envelope::Addressed;
@@ -54,6 +54,8 @@ pub(super) async fn take(
         let prepared = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(MapiCode::CANCEL.into()),
+            // Not MAPI_E_CANCEL, which would have the host forget the message.
+            () = shared.end.cancelled() => return Err(MapiCode::END_OF_SESSION.into()),
             prepared = prepare(shared, &entry, message.as_ref()) => match prepared {
                 Ok(prepared) => prepared,
                 Err(ConvertError::Mapi(error)) => return Err(error.into()),
@@ -92,6 +94,7 @@ async fn known(
             QueueState::Parked => {
                 // At its stored time: a restart is no reason to hurry a server that said later.
                 row.state = QueueState::Due;
+                row.trace.push(Step { at: shared.clock.now(), what: StepKind::TakenUp });
                 let expect = Expect::Revision(row.revision);
                 let put = Op::PutQueue { entry: entry.clone(), record: Box::new(row), expect };
                 match shared.spool.commit(Batch::new().with(put)).await {
@@ -167,6 +170,7 @@ async fn prepare(
         subject: subject.chars().take(MAX_SUBJECT).collect(),
         message_id,
         last_error: String::new(),
+        trace: Trace::of(now, StepKind::Accepted { transport: shared.settings.transport.clone() }),
     };
     if schedule::is_unwanted(&record, &shared.settings.queue, now) {
         schedule::expire(&mut record, shared.rules());
@@ -241,6 +245,7 @@ fn first_claim(
 
 /// A spool that takes nothing more now is a reason to wait (OB-7); anything else is an error.
 fn refusal(shared: &Shared, error: SpoolError) -> SubmitError {
+    shared.is_spool_lost(&error);
     match error {
         SpoolError::DiskFull { .. } => {
             shared.refused.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -276,7 +281,10 @@ pub(super) async fn settle(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<
                 return Ok(());
             }
             Err(SpoolError::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                shared.is_spool_lost(&error);
+                return Err(error.into());
+            }
         }
     }
 }

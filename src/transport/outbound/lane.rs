@@ -22,6 +22,7 @@ pub(super) struct Lane<F> {
     stopping: bool,
     flush: Option<Flush>,
     trouble: Option<Paused>,
+    health: Health,
     limit: usize,
     cap: Option<(usize, SysTime)>,
     /// Claimed and waiting for a connection.
@@ -65,9 +66,28 @@ struct Flush {
 
 #[derive(Debug)]
 struct Paused {
+    since: SysTime,
     failures: u32,
     until: SysTime,
     why: Failure,
+}
+
+/// A time in which the account did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outage {
+    /// When trouble was first met.
+    pub(super) since: SysTime,
+    /// When a transaction went through again.
+    pub(super) until: SysTime,
+}
+
+/// What is known of how the account worked since this process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Health {
+    /// The last time in which it did not work and that is over.
+    pub(super) last_outage: Option<Outage>,
+    /// When a transaction last went through.
+    pub(super) last_success: Option<SysTime>,
 }
 
 /// What follows from a failure.
@@ -87,6 +107,7 @@ impl<F> Lane<F> {
             stopping: false,
             flush: None,
             trouble: None,
+            health: Health::default(),
             limit: limit.max(1),
             cap: None,
             ready: VecDeque::new(),
@@ -299,8 +320,16 @@ impl<F> Lane<F> {
     }
 
     /// A transaction went through. `true` when there was trouble before.
-    pub(super) fn mended(&mut self) -> bool {
-        self.trouble.take().is_some()
+    pub(super) fn mended(&mut self, now: SysTime) -> bool {
+        self.health.last_success = Some(now);
+        let Some(trouble) = self.trouble.take() else { return false };
+        self.health.last_outage = Some(Outage { since: trouble.since, until: now });
+        true
+    }
+
+    /// How the account worked.
+    pub(super) fn health(&self) -> Health {
+        self.health
     }
 
     /// Something failed that is no message's fault; `pause` tells how long to wait after so many
@@ -317,9 +346,11 @@ impl<F> Lane<F> {
             self.cap = Some((self.connected, now.saturating_add(CAP_LASTS)));
             return Reaction::FewerConnections;
         }
-        let failures = self.trouble.as_ref().map_or(0, |paused| paused.failures).saturating_add(1);
+        let (failures, since) =
+            self.trouble.as_ref().map_or((0, now), |paused| (paused.failures, paused.since));
+        let failures = failures.saturating_add(1);
         let until = now.saturating_add(pause(failures));
-        self.trouble = Some(Paused { failures, until, why: failure.clone() });
+        self.trouble = Some(Paused { since, failures, until, why: failure.clone() });
         if failure.verdict.cause == Cause::Throttled && self.connected > 0 {
             self.cap = Some((1, until.saturating_add(CAP_LASTS)));
         }

@@ -1,6 +1,7 @@
 //! From a server's name to a connection that waits for MAIL: connect, EHLO, AUTH.
 
 use async_trait::async_trait;
+use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::capabilities::Capabilities;
@@ -73,6 +74,7 @@ impl SmtpDialer {
         let stream = Box::new(opened.stream);
         let mut connection =
             Connection::new(stream, &self.host, Capabilities::default(), self.deadlines.clone());
+        connection.protected_by(protection.as_deref());
         connection.begin();
         // The stream begins with the greeting once more.
         connection.reply(Phase::Greeting, self.deadlines.command).await?;
@@ -100,7 +102,22 @@ impl SmtpDialer {
             .secret()
             .await
             .map_err(|why| connection.fault(Phase::Auth, Fault::Secret, &why.to_string()))?;
-        let answer = |number| mechanism.response_base64(number, &credentials.user, &secret);
+        let exchanged = self.exchange(connection, credentials, &secret, mechanism).await;
+        exchanged.map_err(|mut failure| {
+            failure.reply.text = net::conceal(&failure.reply.text, &credentials.user, &secret);
+            failure
+        })?;
+        Ok(mechanism.name())
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        credentials: &Credentials,
+        secret: &SecretString,
+        mechanism: Mechanism,
+    ) -> Result<(), Failure> {
+        let answer = |number| mechanism.response_base64(number, &credentials.user, secret);
         let mut challenges = 0;
         let mut command = if mechanism.has_initial_response() {
             challenges += 1;
@@ -114,7 +131,7 @@ impl SmtpDialer {
             let response = connection.reply(Phase::Auth, deadline).await?;
             let reply = connection.words(&response);
             match reply.code {
-                200..=299 => return Ok(mechanism.name()),
+                200..=299 => return Ok(()),
                 334 if challenges < MAX_CHALLENGES => {
                     command = Zeroizing::new(format!("{}\r\n", *answer(challenges)));
                     challenges += 1;

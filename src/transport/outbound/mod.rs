@@ -3,10 +3,12 @@
 //! `intake` makes rows of the queue; `dispatcher` claims what is due (`claims`) as far as the
 //! `lane` allows and starts `worker`s, one for each connection; a worker connects (`login`), sends
 //! (`delivery`, `transaction`, `connection`) and hands the outcome to the `recorder`, which makes
-//! it durable; `herald` tells the logon. What a reply means is decided in `reply` alone, what
+//! it durable; `journal` makes durable before a final dot goes out that it may be out, and
+//! `recovery` finds what a process that died had on the wire; `herald` tells the logon. What a reply means is decided in `reply` alone, what
 //! follows for a message in `schedule` alone; `progress` settles who may still stop a message.
 
 mod abort;
+mod attempt_notes;
 mod body;
 mod capabilities;
 mod claims;
@@ -18,10 +20,14 @@ mod entering;
 mod flight;
 mod herald;
 mod intake;
+mod journal;
 mod lane;
 mod login;
 mod progress;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 mod recorder;
+mod recovery;
 mod reply;
 mod schedule;
 mod shared;
@@ -95,14 +101,14 @@ impl Outbound {
 
     fn assemble(parts: Parts, events: Arc<dyn OutboundEvents>) -> Arc<Self> {
         let end = CancellationToken::new();
-        let (herald, speak) = Herald::new(events, end.clone());
+        let (herald, speak) = Herald::new(Arc::clone(&events), end.clone());
         let (landings, landed) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(parts, herald, landings, end));
+        let shared = Arc::new(Shared::new(parts, herald, events, landings, end));
         // Ends by itself, when everything was said.
         shared.tasks.spawn_on(speak, &shared.runtime);
-        shared.spawn(recorder::run(Arc::clone(&shared), landed));
-        shared.spawn(dispatcher::run(Arc::clone(&shared)));
-        shared.spawn(remind(Arc::clone(&shared)));
+        shared.spawn("the recorder", recorder::run(Arc::clone(&shared), landed));
+        shared.spawn("the dispatcher", dispatcher::run(Arc::clone(&shared)));
+        shared.spawn("the reminder", remind(Arc::clone(&shared)));
         Arc::new(Outbound { shared })
     }
 
@@ -110,6 +116,12 @@ impl Outbound {
     /// (TN-9). Never waits.
     pub(crate) fn set_gate(&self, gate: Gate) {
         self.shared.lane().set_gate(gate);
+        self.nudge();
+    }
+
+    /// Does not wait for trouble of the account to pass. Never waits.
+    pub(crate) fn try_now(&self) {
+        self.shared.lane().try_now();
         self.nudge();
     }
 
@@ -233,8 +245,7 @@ impl Outbound {
                 self.on_runtime(|shared| async move { abort::retry_all(&shared).await }).await?
             }
         };
-        self.shared.lane().try_now();
-        self.nudge();
+        self.try_now();
         Ok(count)
     }
 

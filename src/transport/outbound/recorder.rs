@@ -8,9 +8,8 @@ use tokio::sync::mpsc;
 
 use super::flight::Flight;
 use super::herald::News;
-use super::schedule::{self, AttemptEnd};
+use super::schedule::{self, AttemptEnd, Rules};
 use super::shared::Shared;
-use crate::mapi::SysTime;
 use crate::spool::{Batch, Expect, Op, QueueRecord, QueueState, RecipientState, SpoolError};
 
 /// An attempt that is over.
@@ -18,9 +17,6 @@ use crate::spool::{Batch, Expect, Op, QueueRecord, QueueState, RecipientState, S
 pub(super) struct Landing {
     pub(super) flight: Arc<Flight>,
     pub(super) end: AttemptEnd,
-    /// The account is in trouble until then: the message goes behind the others and the attempt
-    /// does not count.
-    pub(super) behind: Option<SysTime>,
 }
 
 /// Most outcomes of one commit: bounds its size, and the harm of one row that refuses it.
@@ -50,13 +46,13 @@ pub(super) async fn run(shared: Arc<Shared>, mut landings: mpsc::UnboundedReceiv
 }
 
 fn outcome(shared: &Shared, landing: Landing) -> Outcome {
-    let Landing { flight, end, behind } = landing;
-    let tried = !matches!(end, AttemptEnd::Untried(_)) && behind.is_none();
+    let Landing { flight, end } = landing;
+    let tried = !matches!(end, AttemptEnd::Untried(_) | AttemptEnd::Paused { .. });
     let mut record = flight.record().clone();
-    schedule::conclude(&mut record, &flight.before, &end, shared.rules());
-    if let Some(until) = behind {
-        schedule::give_back_behind(&mut record, until);
-    }
+    let step = flight.notes().step(record.attempts, &end, shared.wall.now());
+    step.into_iter().for_each(|step| record.trace.push(step));
+    let health = shared.lane().health();
+    schedule::conclude(&mut record, &flight.before, &end, Rules { health, ..shared.rules() });
     let attempt = record.attempts;
     let failed_now = record.envelope.recipients.iter().any(|recipient| {
         matches!(recipient.state, RecipientState::Failed { attempt: of, .. } if of == attempt)

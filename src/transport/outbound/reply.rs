@@ -1,15 +1,23 @@
-//! What a server's word means: one table from a reply, and one from a fault of the wire, to whose
-//! trouble it is and whether it passes.
+//! What a server's word means: one table (`table`) from a reply, and one from a fault of the wire,
+//! to whose trouble it is and whether it passes.
 //!
 //! Only trouble of a message or of a recipient may end in a report of failure; trouble of the
 //! account or of the network lets the message wait (product promise 2).
 
+mod table;
+
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::spool::Reply;
 use crate::transport::events::TroubleKind;
+use Cause::{
+    Damaged, Doubtful, LoginRefused, Plain, Secret, Server, Throttled, Tls, TooManyRecipients,
+};
+use Permanence::{Permanent, Temporary};
+use Scope::{Account, Message, Network};
+pub(crate) use table::classify;
+use table::{TRANSACTION, says_throttled};
 
 /// Where in the dialogue something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +128,8 @@ pub(crate) enum Cause {
     Secret,
     /// The server lacks what the profile asks for, or does not serve us.
     Server,
+    /// What we have stored is not what it was.
+    Damaged,
 }
 
 /// What a word of the server means.
@@ -147,131 +157,6 @@ impl Verdict {
     pub(crate) fn is_lane_trouble(self) -> bool {
         self.scope >= Scope::Account
     }
-}
-
-use Cause::{Doubtful, LoginRefused, Plain, Secret, Server, Throttled, Tls, TooManyRecipients};
-use Permanence::{Permanent, Temporary};
-use Scope::{Account, Message, Network, Recipient};
-
-/// Which enhanced codes a row is for, by subject and detail; the class must agree with the code.
-enum Enhanced {
-    Any,
-    /// The reply has none.
-    None,
-    /// One of these, such as `5.3`.
-    In(&'static [&'static str]),
-}
-
-/// One row of the table; the first that fits decides.
-struct Row {
-    phases: &'static [Phase],
-    codes: RangeInclusive<u16>,
-    enhanced: Enhanced,
-    /// Any of these, in lower case; empty fits every text.
-    words: &'static [&'static str],
-    verdict: Verdict,
-}
-
-const fn row(
-    phases: &'static [Phase],
-    codes: RangeInclusive<u16>,
-    enhanced: Enhanced,
-    words: &'static [&'static str],
-    verdict: (Scope, Permanence, Cause),
-) -> Row {
-    Row { phases, codes, enhanced, words, verdict: Verdict::new(verdict.0, verdict.1, verdict.2) }
-}
-
-const ALL: &[Phase] = &[
-    Phase::Connect,
-    Phase::Tls,
-    Phase::Greeting,
-    Phase::Ehlo,
-    Phase::Auth,
-    Phase::Reset,
-    Phase::Mail,
-    Phase::Rcpt,
-    Phase::Data,
-    Phase::Body,
-    Phase::Dot,
-];
-const SETUP: &[Phase] = &[Phase::Connect, Phase::Tls, Phase::Greeting, Phase::Ehlo, Phase::Reset];
-const TRANSACTION: &[Phase] = &[Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Body, Phase::Dot];
-/// Phases whose reply is about the message as a whole.
-const WHOLE: &[Phase] = &[Phase::Mail, Phase::Data, Phase::Body, Phase::Dot];
-const RCPT: &[Phase] = &[Phase::Rcpt];
-const AUTH: &[Phase] = &[Phase::Auth];
-
-/// Sentences by which providers say that the account has sent, or connected, too much; several
-/// of them stand behind a 5xx that would otherwise fail a recipient.
-const THROTTLES: &[&str] = &[
-    "concurrent connections limit",
-    "sender thread limit exceeded",
-    "submissionquotaexceeded",
-    "sending limit",
-    "sending quota",
-    "too many connections",
-    "too many concurrent",
-    "too many login",
-    "suggested backoff time",
-];
-
-static TABLE: &[Row] = &[
-    row(ALL, 400..=599, Enhanced::Any, THROTTLES, (Account, Temporary, Throttled)),
-    // Gmail's daily limit is a 550.
-    row(TRANSACTION, 550..=559, Enhanced::In(&["4.5"]), &[], (Account, Temporary, Throttled)),
-    // Exchange Online: the sender's own quota or full mailbox, never a recipient's, outside RCPT.
-    row(WHOLE, 554..=554, Enhanced::In(&["2.0", "2.2"]), &[], (Account, Temporary, Throttled)),
-    row(AUTH, 421..=421, Enhanced::Any, &[], (Account, Temporary, Throttled)),
-    row(ALL, 421..=421, Enhanced::In(&["7.0"]), &[], (Account, Temporary, Throttled)),
-    row(ALL, 421..=421, Enhanced::Any, &[], (Network, Temporary, Plain)),
-    row(AUTH, 400..=499, Enhanced::Any, &[], (Account, Temporary, Throttled)),
-    row(AUTH, 500..=599, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
-    row(TRANSACTION, 454..=454, Enhanced::In(&["7.0"]), &[], (Account, Temporary, Throttled)),
-    row(TRANSACTION, 530..=530, Enhanced::Any, &["starttls"], (Account, Permanent, Tls)),
-    row(TRANSACTION, 530..=530, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
-    row(TRANSACTION, 534..=535, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
-    row(TRANSACTION, 538..=538, Enhanced::Any, &[], (Account, Permanent, LoginRefused)),
-    row(SETUP, 400..=499, Enhanced::Any, &[], (Network, Temporary, Plain)),
-    row(SETUP, 500..=599, Enhanced::Any, &[], (Account, Permanent, Server)),
-    // Out of step: that says nothing about the message.
-    row(TRANSACTION, 503..=503, Enhanced::Any, &[], (Network, Temporary, Plain)),
-    row(RCPT, 400..=599, Enhanced::In(&["5.3"]), &[], (Recipient, Temporary, TooManyRecipients)),
-    row(RCPT, 452..=452, Enhanced::None, &[], (Recipient, Temporary, TooManyRecipients)),
-    // A full mailbox has its own words; a bare 552 means the number of recipients.
-    row(RCPT, 552..=552, Enhanced::None, &["mailbox", "quota"], (Recipient, Permanent, Plain)),
-    row(RCPT, 552..=552, Enhanced::None, &[], (Recipient, Temporary, TooManyRecipients)),
-    row(RCPT, 500..=599, Enhanced::In(&["5.0", "0.0"]), &[], (Recipient, Permanent, Doubtful)),
-    row(RCPT, 400..=499, Enhanced::Any, &[], (Recipient, Temporary, Plain)),
-    row(RCPT, 500..=599, Enhanced::Any, &[], (Recipient, Permanent, Plain)),
-    row(WHOLE, 500..=599, Enhanced::In(&["5.0", "0.0"]), &[], (Message, Permanent, Doubtful)),
-    row(WHOLE, 400..=499, Enhanced::Any, &[], (Message, Temporary, Plain)),
-    row(WHOLE, 500..=599, Enhanced::Any, &[], (Message, Permanent, Plain)),
-];
-
-/// What a reply that is no success means in this phase; a code that cannot stand there is the
-/// fault of the connection.
-pub(crate) fn classify(phase: Phase, reply: &Reply) -> Verdict {
-    let text = reply.text.to_ascii_lowercase();
-    let detail = reply.enhanced.split_once('.').map(|(_, detail)| detail);
-    TABLE
-        .iter()
-        .find(|row| {
-            row.phases.contains(&phase)
-                && row.codes.contains(&reply.code)
-                && match row.enhanced {
-                    Enhanced::Any => true,
-                    Enhanced::None => detail.is_none(),
-                    Enhanced::In(list) => detail.is_some_and(|detail| list.contains(&detail)),
-                }
-                && (row.words.is_empty() || row.words.iter().any(|words| text.contains(words)))
-        })
-        .map_or(Verdict::new(Network, Temporary, Server), |row| row.verdict)
-}
-
-fn says_throttled(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    THROTTLES.iter().any(|words| text.contains(words))
 }
 
 /// What a fault without a reply means.
@@ -332,6 +217,16 @@ impl Failure {
         }
     }
 
+    /// The message cannot be sent because what is stored of it is damaged. That is no fault of its
+    /// recipients: it is set aside, not failed.
+    pub(crate) fn damaged(why: &str) -> Self {
+        Failure {
+            phase: Phase::Mail,
+            verdict: Verdict::new(Message, Permanent, Damaged),
+            reply: own_reply("5.3.0", &format!("the stored message is damaged: {why}")),
+        }
+    }
+
     /// A failure of getting connected, in words that name the server already.
     pub(crate) fn unconnected(phase: Phase, fault: Fault, words: &str) -> Self {
         let mut failure = Failure::fault(phase, fault, "", "");
@@ -355,7 +250,7 @@ impl Failure {
             (Secret, _) => TroubleKind::Credentials,
             (Tls, _) => TroubleKind::Tls,
             (Plain, Network) => TroubleKind::Network,
-            (Plain | Server | Doubtful | TooManyRecipients, _) => TroubleKind::Server,
+            (Plain | Server | Doubtful | TooManyRecipients | Damaged, _) => TroubleKind::Server,
         }
     }
 

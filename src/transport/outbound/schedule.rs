@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use super::lane::{Health, Outage};
 use super::reply::{Cause, Failure, Permanence, own_reply};
 use super::transaction::Sent;
-use crate::mapi::SysTime;
+use crate::mapi::{MapiCode, SysTime};
 use crate::spool::{QueueRecord, QueueState, RecipientState, Reply};
 use crate::transport::{InDoubtPolicy, QueueSettings, RetrySchedule};
 
@@ -29,8 +30,29 @@ pub(crate) enum AttemptEnd {
     Broken(Failure),
     /// The reply to the final dot never came.
     InDoubt(Failure),
+    /// What is stored of the message is damaged.
+    Damaged(Failure),
     /// The server never heard of the message: the attempt does not count.
     Untried(Option<Failure>),
+    /// The account could not be used in the middle of the transaction and nobody got an outcome:
+    /// the attempt does not count, and the message goes behind the others.
+    Paused {
+        /// Until when the account is left alone.
+        until: SysTime,
+    },
+}
+
+impl AttemptEnd {
+    /// Whether a server had the message in hand.
+    fn counts(&self) -> bool {
+        match self {
+            AttemptEnd::Answered
+            | AttemptEnd::Broken(_)
+            | AttemptEnd::InDoubt(_)
+            | AttemptEnd::Damaged(_) => true,
+            AttemptEnd::Untried(_) | AttemptEnd::Paused { .. } => false,
+        }
+    }
 }
 
 /// What an attempt came to.
@@ -44,13 +66,15 @@ pub(crate) struct Before {
 
 /// What decides beside the record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules<'a> {
+pub(super) struct Rules<'a> {
     /// The profile's.
     pub(crate) queue: &'a QueueSettings,
     /// The time.
     pub(crate) now: SysTime,
     /// A random number from 0 to 1.
     pub(crate) unit: f64,
+    /// How the account worked.
+    pub(super) health: Health,
 }
 
 impl Rules<'_> {
@@ -90,7 +114,7 @@ fn refused(
 ) -> Option<RecipientState> {
     let verdict = failure.verdict;
     let reply = failure.reply.clone();
-    if verdict.is_lane_trouble() {
+    if verdict.is_lane_trouble() || verdict.cause == Cause::Damaged {
         return None;
     }
     let believed = match (verdict.cause, before) {
@@ -107,49 +131,67 @@ fn refused(
 }
 
 /// Ends an attempt: the record is Done, or due again, or in doubt.
-pub(crate) fn conclude(
+pub(super) fn conclude(
     record: &mut QueueRecord,
     before: &Before,
     end: &AttemptEnd,
     rules: Rules<'_>,
 ) {
-    if let AttemptEnd::Untried(_) = end {
+    if !end.counts() {
         record.attempts = record.attempts.saturating_sub(1);
     }
     match end {
-        AttemptEnd::Broken(failure) | AttemptEnd::InDoubt(failure) => {
-            record.last_error = failure.words();
+        AttemptEnd::Damaged(failure) => {
+            record.last_error = format!("{}: {}", MapiCode::CORRUPT_DATA, failure.reply.text);
         }
-        AttemptEnd::Untried(Some(failure)) => record.last_error = failure.words(),
-        AttemptEnd::Answered | AttemptEnd::Untried(None) => {}
+        AttemptEnd::Broken(failure)
+        | AttemptEnd::InDoubt(failure)
+        | AttemptEnd::Untried(Some(failure)) => record.last_error = failure.words(),
+        AttemptEnd::Answered | AttemptEnd::Untried(None) | AttemptEnd::Paused { .. } => {}
     }
     if record.is_conclusive() {
         finish(record);
         return;
     }
     match end {
+        // Nothing is tried again until somebody says so, and it is not given up: what is left
+        // can be exported, and the bytes may come back.
+        AttemptEnd::Damaged(_) => {
+            record.state = QueueState::Held;
+            return;
+        }
         AttemptEnd::InDoubt(_) => {
             let resend = rules.queue.in_doubt == InDoubtPolicy::Resend;
             record.state = QueueState::InDoubt { since: rules.now, resend };
             record.due = rules.next_attempt(record.attempts);
             // Whether it was delivered is not known, so that it is not given up here: that would
             // be reported as a failure.
-            return;
         }
         AttemptEnd::Untried(_) => {
             record.state = before.state.clone();
             record.due = before.due;
         }
+        AttemptEnd::Paused { until } => {
+            record.state = before.state.clone();
+            record.due = before.due.max(*until);
+            // Others went through since it was its turn: it is this message that the server does
+            // not want, whatever it says.
+            let worked = rules.health.last_success.is_some_and(|success| success >= before.due);
+            if rules.now >= record.expires && worked && may_expire(record) {
+                expire(record, rules);
+            }
+        }
         AttemptEnd::Answered | AttemptEnd::Broken(_) => {
             record.state = QueueState::Due;
+            prolong(record, rules);
             // The last attempt comes right at the end of the message's life, not up to an hour
             // behind it.
             let last_chance = record.expires.max(rules.now);
             record.due = rules.next_attempt(record.attempts).min(last_chance);
+            if rules.now >= record.expires {
+                expire(record, rules);
+            }
         }
-    }
-    if rules.now >= record.expires && may_expire(record) {
-        expire(record, rules);
     }
 }
 
@@ -158,12 +200,19 @@ fn may_expire(record: &QueueRecord) -> bool {
     !matches!(record.state, QueueState::InDoubt { resend: false, .. })
 }
 
-/// The account could not be used in the middle of the transaction and nobody got an outcome: the
-/// attempt does not count, and the message goes behind the others.
-pub(crate) fn give_back_behind(record: &mut QueueRecord, until: SysTime) {
-    record.attempts = record.attempts.saturating_sub(1);
-    if !record.is_conclusive() && record.state == QueueState::Due {
-        record.due = record.due.max(until).min(record.expires.max(until));
+/// The lifetime of the profile does not run while the account is the trouble: a message whose
+/// life ended meanwhile lives on from when it works again. What it has left is what it had when
+/// the trouble began; a message that no server had answered for before has all of it.
+fn prolong(record: &mut QueueRecord, rules: Rules<'_>) {
+    if rules.now < record.expires || is_unwanted(record, rules.queue, rules.now) {
+        return;
+    }
+    if record.attempts <= 1 {
+        record.expires = rules.now.saturating_add(rules.queue.lifetime);
+    } else if let Some(Outage { since, until }) = rules.health.last_outage
+        && (since..=until).contains(&record.expires)
+    {
+        record.expires = until.saturating_add(record.expires.saturating_since(since));
     }
 }
 
@@ -178,7 +227,7 @@ pub(crate) fn is_unwanted(record: &QueueRecord, queue: &QueueSettings, now: SysT
 }
 
 /// Gives up who has no outcome yet.
-pub(crate) fn expire(record: &mut QueueRecord, rules: Rules<'_>) {
+pub(super) fn expire(record: &mut QueueRecord, rules: Rules<'_>) {
     let why = if is_unwanted(record, rules.queue, rules.now) {
         format!("not wanted any more after {}, and not sent until then", record.expires)
     } else {

@@ -1,8 +1,10 @@
 //! What the tasks of one account share.
 
-use std::sync::atomic::AtomicBool;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -10,14 +12,14 @@ use tokio_util::task::TaskTracker;
 use super::deadlines::Deadlines;
 use super::entering::Entering;
 use super::flight::{Flight, Flights};
-use super::herald::{Herald, News};
-use super::lane::{Lane, Reaction};
+use super::herald::{Herald, News, OutboundEvents};
+use super::lane::{Health, Lane, Reaction};
 use super::login::Dial;
 use super::recorder::Landing;
 use super::reply::{Cause, Failure, Permanence};
 use super::schedule::{AttemptEnd, Rules, lane_pause};
-use crate::clock::Clock;
-use crate::mapi::SysTime;
+use crate::clock::{Clock, SteadyClock};
+use crate::mapi::{MapiCode, SysTime};
 use crate::spool::{AccountKey, Spool, SpoolError};
 use crate::transport::events::{Activity, Trouble, TroubleKind};
 use crate::transport::{Identity, QueueSettings, SmtpSettings};
@@ -73,12 +75,18 @@ pub(super) struct Parts {
     pub(super) dice: Dice,
 }
 
+/// So many failures of the spool in a row, seconds apart, are no passing trouble.
+const HOPELESS: u32 = 60;
+
 /// See the module.
 pub(super) struct Shared {
     pub(super) settings: OutboundSettings,
     pub(super) account: AccountKey,
     pub(super) spool: Arc<dyn Spool>,
+    /// For everything that is scheduled: never runs backwards.
     pub(super) clock: Arc<dyn Clock>,
+    /// For what is told to people: when something happened.
+    pub(super) wall: Arc<dyn Clock>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) dialer: Arc<dyn Dial>,
     /// Names this process in leases.
@@ -91,6 +99,10 @@ pub(super) struct Shared {
     /// Wakes connections that wait for work.
     pub(super) work: Notify,
     pub(super) herald: Herald,
+    /// For what cannot wait its turn: see [`OutboundEvents`].
+    pub(super) events: Arc<dyn OutboundEvents>,
+    /// How often the spool has failed in a row.
+    storage_failures: AtomicU32,
     pub(super) landings: mpsc::UnboundedSender<Landing>,
     /// Ends every task.
     pub(super) end: CancellationToken,
@@ -104,6 +116,7 @@ impl Shared {
     pub(super) fn new(
         parts: Parts,
         herald: Herald,
+        events: Arc<dyn OutboundEvents>,
         landings: mpsc::UnboundedSender<Landing>,
         end: CancellationToken,
     ) -> Self {
@@ -112,7 +125,8 @@ impl Shared {
             lane: Mutex::new(Lane::new(parts.settings.smtp.connections)),
             settings: parts.settings,
             spool: parts.spool,
-            clock: parts.clock,
+            clock: Arc::new(SteadyClock::new(Arc::clone(&parts.clock))),
+            wall: parts.clock,
             runtime: parts.runtime,
             dialer: parts.dialer,
             owner: fastrand::u64(..),
@@ -121,6 +135,8 @@ impl Shared {
             wake: Notify::new(),
             work: Notify::new(),
             herald,
+            events,
+            storage_failures: AtomicU32::new(0),
             landings,
             end,
             tasks: TaskTracker::new(),
@@ -135,7 +151,12 @@ impl Shared {
     }
 
     pub(super) fn rules(&self) -> Rules<'_> {
-        Rules { queue: &self.settings.queue, now: self.clock.now(), unit: (self.dice)() }
+        Rules {
+            queue: &self.settings.queue,
+            now: self.clock.now(),
+            unit: (self.dice)(),
+            health: Health::default(),
+        }
     }
 
     /// A lease for an attempt that begins now.
@@ -144,8 +165,30 @@ impl Shared {
         self.clock.now().saturating_add(longest)
     }
 
-    /// Starts a task that ends with the account.
-    pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+    /// Starts a task that ends with the account. Without it the account cannot go on: a panic of
+    /// it is beyond recovery (OB-9), and what it had in hand is due at its stored time.
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        task: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (end, events) = (self.end.clone(), Arc::clone(&self.events));
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let work = async move {
+            let ended = tokio::select! {
+                biased;
+                () = end.cancelled() => Ok(()),
+                ended = work => ended,
+            };
+            if let Err(panic) = ended {
+                events.trouble(Some(Trouble::breakdown(task, panic.as_ref())));
+            }
+        };
+        self.tasks.spawn_on(work, &self.runtime);
+    }
+
+    /// Starts a task that ends with the account and that nothing depends on.
+    pub(super) fn spawn_aside(&self, work: impl Future<Output = ()> + Send + 'static) {
         let end = self.end.clone();
         let work = async move {
             tokio::select! {
@@ -158,20 +201,20 @@ impl Shared {
     }
 
     /// Hands an outcome to the recorder. From now on nobody can stop the message.
-    pub(super) fn land(&self, flight: Arc<Flight>, end: AttemptEnd, behind: Option<SysTime>) {
+    pub(super) fn land(&self, flight: Arc<Flight>, end: AttemptEnd) {
         if flight.progress.over().is_err() {
             // Whoever stopped it has its row.
             return;
         }
         // The recorder lives as long as the account; without it the row is due at its stored
         // time.
-        let _ = self.landings.send(Landing { flight, end, behind });
+        let _ = self.landings.send(Landing { flight, end });
     }
 
     /// Gives claims back that no server heard of.
     pub(super) fn give_back(&self, flights: Vec<Arc<Flight>>, why: Option<&Failure>) {
         for flight in flights {
-            self.land(flight, AttemptEnd::Untried(why.cloned()), None);
+            self.land(flight, AttemptEnd::Untried(why.cloned()));
         }
     }
 
@@ -206,16 +249,32 @@ impl Shared {
 
     /// A transaction went through.
     pub(super) fn mended(&self) {
+        let now = self.clock.now();
         let mut lane = self.lane();
-        if lane.mended() {
+        if lane.mended(now) {
             self.herald.tell(News::Trouble(None));
             drop(lane);
             self.wake.notify_one();
         }
     }
 
-    /// The spool cannot be worked on until then.
+    /// The spool cannot be worked on until then; or not any more (OB-9).
     pub(super) fn storage_trouble(&self, error: &SpoolError, until: SysTime) {
+        let full = error.code() == MapiCode::NOT_ENOUGH_DISK;
+        let failures = match full {
+            // Space may be freed at any time.
+            true => 0,
+            false => self.storage_failures.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        if failures >= HOPELESS {
+            let words = format!("the spool has failed {failures} times in a row: {error}");
+            let kind = TroubleKind::SpoolLost;
+            self.events.trouble(Some(Trouble { kind, words, next_attempt: None }));
+            return;
+        }
+        if self.is_spool_lost(error) {
+            return;
+        }
         self.herald.tell(News::Trouble(Some(Trouble {
             kind: TroubleKind::Storage,
             words: error.to_string(),
@@ -223,8 +282,19 @@ impl Shared {
         })));
     }
 
+    /// Tells at once when an error of the spool is beyond recovery (OB-9), and says whether it is.
+    pub(super) fn is_spool_lost(&self, error: &SpoolError) -> bool {
+        let lost = Trouble::spool_lost(error);
+        let is_lost = lost.is_some();
+        if is_lost {
+            self.events.trouble(lost);
+        }
+        is_lost
+    }
+
     /// The spool works again; what else is wrong shows again.
     pub(super) fn storage_mended(&self) {
+        self.storage_failures.store(0, Ordering::Relaxed);
         let lane = self.lane();
         let left = lane.trouble().map(|(failure, until)| trouble_of(failure, until));
         self.herald.tell(News::Trouble(left));

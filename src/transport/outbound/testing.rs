@@ -11,6 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexS
 use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
+use super::journal::Journal;
+use super::reply::Failure;
 use super::transaction::{TextError, TextForm, TextSource};
 use crate::net::{Server, TlsMode, Trust};
 use crate::spi::{SecretError, SecretSource};
@@ -188,6 +190,20 @@ impl TextSource for Text {
             TextForm::SevenBit => self.0.replace(|c: char| !c.is_ascii(), "?"),
         };
         Ok(Box::pin(std::io::Cursor::new(text.into_bytes())))
+    }
+}
+
+/// A journal that keeps nothing.
+pub(crate) struct Unjournalled;
+
+#[async_trait::async_trait]
+impl Journal for Unjournalled {
+    async fn dot_may_be_out(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn next_transaction(&self) -> Result<(), Failure> {
+        Ok(())
     }
 }
 

@@ -4,12 +4,14 @@
 mod envelope;
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
 use super::body::{DotStuffer, TextReader};
 use super::connection::Connection;
+use super::journal::Journal;
 use super::progress::{Progress, Stage, Stopped};
 use super::reply::{Failure, Fault, Phase, Scope};
 use crate::spool::{BodyKind, Envelope, Reply};
@@ -42,7 +44,8 @@ pub(crate) enum TextForm {
 /// Why a text cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TextError {
-    /// It is missing or not what it was: no attempt will ever send it.
+    /// It is missing or not what it was: no attempt will ever send it, and the message is set
+    /// aside.
     Damaged(String),
     /// It cannot be read now.
     Unreadable(String),
@@ -61,9 +64,7 @@ impl From<std::io::Error> for TextError {
 impl From<TextError> for Failure {
     fn from(error: TextError) -> Self {
         match error {
-            TextError::Damaged(why) => {
-                Failure::unsendable("5.3.0", &format!("the stored message is damaged: {why}"))
-            }
+            TextError::Damaged(why) => Failure::damaged(&why),
             TextError::Unreadable(why) => {
                 let why = format!("the stored message cannot be read: {why}");
                 Failure::fault(Phase::Body, Fault::Internal, "", &why)
@@ -82,6 +83,8 @@ pub(crate) struct Work<'a> {
     pub(crate) size: u64,
     /// The text.
     pub(crate) text: &'a dyn TextSource,
+    /// Who makes durable how far it is.
+    pub(crate) journal: &'a dyn Journal,
 }
 
 /// What became of one recipient of a transaction.
@@ -177,7 +180,7 @@ async fn run(connection: &mut Connection, work: &Work<'_>, progress: &Progress) 
         Next::Nothing => End::InStep,
         Next::LoneDot => lone_dot(connection).await,
         Next::Text(accepted) => {
-            let sent = send_text(connection, text, progress).await;
+            let sent = send_text(connection, text, progress, work.journal).await;
             conclude(connection, sent, &accepted, &mut outcomes)
         }
     };
@@ -226,7 +229,7 @@ enum TextSent {
     Broken(Failure),
     /// It broke before the final dot, and this was the server's reason.
     Interrupted(Failure),
-    /// The text could not be read; the final dot was not sent.
+    /// The text could not be read, or the journal not be written; the final dot was not sent.
     Unread(Failure),
     /// No reply to the final dot.
     Lost(Failure),
@@ -234,33 +237,24 @@ enum TextSent {
     Stopped,
 }
 
+/// Sends the text. The journal is on its way to the disk while the last piece is on its way to the
+/// server, so that it costs no time of its own and a crash in a long text leaves no doubt; only the
+/// end of the text, with the final dot, waits for both.
 async fn send_text(
     connection: &mut Connection,
-    mut text: TextReader,
+    text: TextReader,
     progress: &Progress,
+    journal: &dyn Journal,
 ) -> TextSent {
-    let mut stuffer = DotStuffer::new();
-    let mut wire = Vec::new();
     let deadline = connection.deadlines().block;
-    loop {
-        let piece = match text.next().await {
-            Ok(piece) => piece,
-            Err(error) => return TextSent::Unread(TextError::from(error).into()),
-        };
-        wire.clear();
-        stuffer.push(piece, &mut wire);
-        if TextReader::is_last(piece) {
-            break;
-        }
-        if let Err(failure) = connection.write(Phase::Body, &wire, deadline).await {
-            return interrupted(connection, failure).await;
-        }
-    }
-    stuffer.finish(&mut wire);
+    let closing = match send_lines(connection, text, journal).await {
+        Ok(closing) => closing,
+        Err(sent) => return sent,
+    };
     if let Err(Stopped) = progress.cross_dot() {
         return TextSent::Stopped;
     }
-    if let Err(failure) = connection.write(Phase::Body, &wire, deadline).await {
+    if let Err(failure) = connection.write(Phase::Body, &closing, deadline).await {
         // The end of what was to be written did not leave, so the server has no message.
         return interrupted(connection, failure).await;
     }
@@ -268,6 +262,54 @@ async fn send_text(
     match connection.reply(Phase::Dot, deadline).await {
         Ok(response) => TextSent::Answered(connection.words(&response)),
         Err(failure) => TextSent::Lost(failure),
+    }
+}
+
+/// Makes durable that the final dot may be out. A disk that takes longer than the server waits
+/// for the next line is an attempt that failed.
+async fn note(host: String, journal: &dyn Journal, deadline: Duration) -> Result<(), TextSent> {
+    match tokio::time::timeout(deadline, journal.dot_may_be_out()).await {
+        Ok(noted) => noted.map_err(TextSent::Unread),
+        Err(_) => {
+            let why = format!("the disk was slower than {host} waits");
+            Err(TextSent::Unread(Failure::fault(Phase::Body, Fault::Internal, "", &why)))
+        }
+    }
+}
+
+/// Sends the text up to its end, which is returned: what must not be sent before the journal says
+/// so. It does when this returns.
+async fn send_lines(
+    connection: &mut Connection,
+    mut text: TextReader,
+    journal: &dyn Journal,
+) -> Result<Vec<u8>, TextSent> {
+    let mut stuffer = DotStuffer::new();
+    let mut wire = Vec::new();
+    loop {
+        let piece = match text.next().await {
+            Ok(piece) => piece,
+            Err(error) => return Err(TextSent::Unread(TextError::from(error).into())),
+        };
+        wire.clear();
+        stuffer.push(piece, &mut wire);
+        if TextReader::is_last(piece) {
+            break;
+        }
+        send_piece(connection, &wire).await?;
+    }
+    let (host, deadline) = (connection.host().to_owned(), connection.deadlines().block);
+    tokio::try_join!(note(host, journal, deadline), send_piece(connection, &wire))?;
+    wire.clear();
+    stuffer.finish(&mut wire);
+    Ok(wire)
+}
+
+async fn send_piece(connection: &mut Connection, wire: &[u8]) -> Result<(), TextSent> {
+    let deadline = connection.deadlines().block;
+    match connection.write(Phase::Body, wire, deadline).await {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(interrupted(connection, failure).await),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::delivery::{Delivery, Ended, deliver};
 use super::flight::Flight;
+use super::journal::RowJournal;
 use super::progress::Stage;
 use super::reply::{Failure, Fault, Phase};
 use super::schedule::AttemptEnd;
@@ -27,6 +28,15 @@ struct Open {
 impl Open {
     fn is_usable(&self) -> bool {
         self.connection.as_ref().is_some_and(Connection::is_usable)
+    }
+
+    /// Says goodbye beside, so that a server that is slow about it does not hold up a place.
+    fn hang_up(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.shared.lane().disconnected();
+            // Beside, so that a server that is slow to say goodbye does not hold up a place.
+            self.shared.spawn_aside(connection.quit());
+        }
     }
 
     /// Counts a connection that is gone.
@@ -67,11 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         attempt(&shared, &mut open, flight, &mut moving).await;
         open.settle();
     }
-    if let Some(connection) = open.connection.take() {
-        shared.lane().disconnected();
-        // Beside, so that a server that is slow to say goodbye does not hold up a place.
-        shared.spawn(connection.quit());
-    }
+    open.hang_up();
 }
 
 /// The next message, waiting for one as long as the connection is worth keeping.
@@ -168,14 +174,15 @@ async fn guarded(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) ->
         let record = flight.record();
         StoredText::new(Arc::clone(&shared.spool), record.body)
     };
-    let (flight, clock) = (Arc::clone(flight), Arc::clone(&shared.clock));
+    let journal = RowJournal::new(shared, flight);
+    let (flight, clock) = (Arc::clone(flight), Arc::clone(&shared.wall));
     let end = shared.end.clone();
     let task = shared.tasks.spawn_on(
         async move {
             tokio::select! {
                 biased;
                 () = end.cancelled() => (connection_lost(&flight), None),
-                delivery = deliver(&mut connection, &flight, &text, clock.as_ref()) => {
+                delivery = deliver(&mut connection, &flight, &text, &journal, clock.as_ref()) => {
                     (delivery, Some(connection))
                 }
             }
@@ -221,7 +228,15 @@ fn broken_down(why: &str, stage: Stage) -> Delivery {
 fn finish(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, delivery: Delivery) {
     open.settle();
     let until = match &delivery.trouble {
-        Some(failure) => shared.trouble(failure),
+        Some(failure) => {
+            let until = shared.trouble(failure);
+            if until.is_some() {
+                // The next try asks for the password anew: what was good at the login may have
+                // run out in mid-session.
+                open.hang_up();
+            }
+            until
+        }
         None => {
             if matches!(delivery.end, Ended::Recorded(AttemptEnd::Answered)) {
                 shared.mended();
@@ -230,10 +245,10 @@ fn finish(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, delivery: 
         }
     };
     match delivery.end {
-        Ended::Recorded(end) => shared.land(flight, end, None),
+        Ended::Recorded(end) => shared.land(flight, end),
         Ended::AccountTrouble => {
             let until = until.unwrap_or_else(|| shared.clock.now());
-            shared.land(flight, AttemptEnd::Answered, Some(until));
+            shared.land(flight, AttemptEnd::Paused { until });
         }
         // Stopped: the row is with whoever stopped it. Cut: it is given back.
         Ended::Stopped | Ended::Stale => shared.give_back(vec![flight], None),

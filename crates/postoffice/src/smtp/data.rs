@@ -1,5 +1,6 @@
 //! DATA (RFC 5321 section 4.1.1.4), BDAT (RFC 3030) and the acceptance of messages.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use smtp_proto::request::receiver::DataReceiver;
@@ -8,14 +9,29 @@ use time::OffsetDateTime;
 use super::session::Session;
 use super::transaction::{Content, Transaction};
 use super::{Envelope, Reply, ViolationKind};
-use crate::config::{BareNewlines, SmtpExtension};
+use crate::config::{BareNewlines, Protocol, SmtpExtension};
 use crate::connection::{End, Flow};
 use crate::faults::{Hit, Moment, NamedFault, Phase, SmtpPhase, named_fault};
 use crate::sabotage::Outcome;
+use crate::state::Shared;
 use crate::transcript::Speaker;
 
 /// Octets of data taken from the buffer at once.
 const CHUNK: usize = 64 << 10;
+
+/// A message whose final dot has not come. Dropping it, whatever ended the session, counts it as broken off.
+struct Unfinished {
+    shared: Arc<Shared>,
+    begun: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.begun {
+            self.shared.count(Protocol::Smtp, |counters| counters.broken_off += 1);
+        }
+    }
+}
 
 impl Session {
     pub(super) async fn data(&mut self) -> Flow {
@@ -60,10 +76,13 @@ impl Session {
         receiver.ingest(&mut b"\r\n".iter(), &mut clean);
         clean.clear();
         let mut fault = self.body_fault(envelope);
+        let shared = Arc::clone(&self.connection.shared);
+        let mut unfinished = Unfinished { shared, begun: false };
         loop {
             if self.connection.buffered().is_empty() {
                 self.connection.fill().await?;
             }
+            unfinished.begun = true;
             let buffered = self.connection.buffered();
             let mut rest = buffered.get(..CHUNK).unwrap_or(buffered).iter();
             let offered = rest.len();
@@ -77,6 +96,7 @@ impl Session {
             self.connection.skip(used);
             self.strike_body(&mut fault, &content).await?;
             if done {
+                unfinished.begun = false;
                 self.connection.record(Speaker::Client, b".");
                 return Ok(content);
             }

@@ -219,7 +219,7 @@ async fn a_refused_password_is_not_hammered() {
         *rig.password.0.lock().unwrap() = "wrong".into();
         let tries = || rig.office.counters(Protocol::Imap).login_failures;
         let before = tries();
-        let life = rig.start();
+        let mut life = rig.start();
         life.trouble(TroubleKind::LoginRefused).await;
         a_while().await;
         assert_eq!(tries() - before, 1, "one of two connections asks");
@@ -241,7 +241,11 @@ async fn a_refused_password_is_not_hammered() {
                 life.inbound.set_gate(Gate::Open);
             }
             "flush" => life.inbound.begin_flush(),
-            _ => life.inbound.hurry(),
+            // Taking up a configuration begins anew.
+            _ => {
+                life.inbound.stop(LONG).await;
+                life = rig.start();
+            }
         }
         rig.saved(saved + 1).await;
         life.no_trouble().await;

@@ -1,7 +1,7 @@
 //! What a server may do ends one attempt, and mail flows again when it stops doing it.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postoffice::{Action, Fault, ImapAction, ImapCapability, ImapPhase, PostOffice, Protocol};
 
@@ -198,14 +198,9 @@ async fn a_message_the_store_refuses_is_set_aside() {
     assert_eq!(cursor.last_uid, 6);
     let trouble = life.trouble(TroubleKind::Message).await;
     assert!(trouble.words.contains("the store refuses it"), "{trouble:?}");
-    let three = async {
-        while life.host.errors.lock().unwrap().len() < 3 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(LONG, three).await.unwrap();
+    life.host.failed(3).await;
     life.inbound.stop(LONG).await;
-    assert_eq!(life.host.errors.lock().unwrap().len(), 3);
+    assert_eq!(life.host.errors.borrow().len(), 3);
     rig.store.accept();
     rig.one_flush().await;
     rig.assert_same(all);
@@ -218,12 +213,16 @@ async fn a_full_disk_stops_everything_and_sets_nothing_aside() {
     let all = messages(20);
     rig.deliver(all.clone());
     rig.store.refuse(|_| Some(MapiCode::NOT_ENOUGH_DISK));
+    let begun = Instant::now();
     let life = rig.start();
     let trouble = life.trouble(TroubleKind::Storage).await;
     assert!(trouble.words.contains("MAPI_E_NOT_ENOUGH_DISK"), "{trouble:?}");
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let errors = life.host.errors.lock().unwrap().len();
-    assert!(errors < 200, "{errors} tries: that is hammering");
+    // Between two rounds, each of which tries a message once at the most, lies a pause; the clock
+    // counts whole milliseconds.
+    let rounds = life.host.failed(60).await.div_ceil(all.len());
+    let pause = rig.settings.tuning.storage_pause - Duration::from_millis(1);
+    let pauses = pause * (u32::try_from(rounds).unwrap() - 1);
+    assert!(begun.elapsed() >= pauses, "{rounds} rounds in {:?}", begun.elapsed());
     rig.store.accept();
     rig.saved(20).await;
     life.no_trouble().await;
@@ -260,7 +259,11 @@ async fn a_wrong_password_is_shown_not_hammered_and_mended() {
     let trouble = life.trouble(TroubleKind::LoginRefused).await;
     assert!(trouble.words.contains("check user and password"), "{trouble:?}");
     assert!(!trouble.words.contains("wrong\""), "{trouble:?}");
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // A look is over when every lane has come to the door and waits there.
+    for _ in 0..20 {
+        let refused = life.inbound.poll().await.unwrap_err();
+        assert_eq!(refused.code(), MapiCode::LOGON_FAILED);
+    }
     let failures = rig.office.counters(Protocol::Imap).login_failures;
     // PLAIN and LOGIN; both lanes may be on their way before the first is refused.
     assert!((1..=4).contains(&failures), "{failures} failed logins");
@@ -377,10 +380,12 @@ async fn a_flood_of_news_is_followed_slowly() {
     let rig = Rig::new().await;
     let flood = Fault::imap(ImapPhase::Idle, ImapAction::ExistsFlood(1000)).after_effect();
     let flood = rig.office.inject(flood);
+    let begun = Instant::now();
     let life = rig.start();
-    struck(&flood, 3).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(flood.hits() < 30, "{} looks", flood.hits());
+    // The fourth and the fifth are looked at after pauses of 400 and 800 ms.
+    struck(&flood, 6).await;
+    let pauses = Duration::from_millis(1200);
+    assert!(begun.elapsed() >= pauses, "{} looks in {:?}", flood.hits(), begun.elapsed());
     rig.deliver([message(0, 100)]);
     rig.saved(1).await;
     flood.remove();

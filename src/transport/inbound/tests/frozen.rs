@@ -53,6 +53,17 @@ impl Spool for Frozen {
         tokio::time::sleep(self.delay).await;
         self.inner.commit(batch).await
     }
+    async fn by_message_id(&self, message_id: &str, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.by_message_id(message_id, limit).await
+    }
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>> {
+        self.inner.known_between(first, last, limit).await
+    }
     async fn cursor(&self, account: AccountKey, mailbox: &str) -> Result<Option<CursorRecord>> {
         self.inner.cursor(account, mailbox).await
     }
@@ -102,6 +113,25 @@ impl Spool for Frozen {
     ) -> Result<Vec<(EntryId, OutboxRecord)>> {
         self.inner.waiting_page(after, limit).await
     }
+    async fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>> {
+        self.inner.deferred_page(after, limit).await
+    }
+    async fn unsettled_page(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.unsettled_page(after, limit).await
+    }
+    async fn queue_accounts(&self) -> Result<Vec<AccountKey>> {
+        self.inner.queue_accounts().await
+    }
+    async fn queue_of(&self, account: AccountKey, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.queue_of(account, limit).await
+    }
+    fn failure(&self) -> Option<SpoolError> {
+        self.inner.failure()
+    }
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>> {
         self.inner.queue(entry).await
     }
@@ -128,6 +158,14 @@ impl Spool for Frozen {
         limit: usize,
     ) -> Result<Vec<EntryId>> {
         self.inner.done_page(account, after, limit).await
+    }
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>> {
+        self.inner.claimed_page(account, after, limit).await
     }
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>> {
         self.inner.history(entry).await

@@ -46,7 +46,7 @@ impl InboundEvents for Events {
 /// Takes mail with several calls at a time, until it is dropped.
 pub(super) struct Host {
     task: tokio::task::JoinHandle<()>,
-    pub(super) errors: Arc<Mutex<Vec<MapiError>>>,
+    pub(super) errors: Arc<watch::Sender<Vec<MapiError>>>,
 }
 
 impl Drop for Host {
@@ -56,6 +56,14 @@ impl Drop for Host {
 }
 
 impl Host {
+    /// Waits until so many calls have failed, and tells how many have.
+    pub(super) async fn failed(&self, count: usize) -> usize {
+        let mut errors = self.errors.subscribe();
+        let failed = errors.wait_for(|errors| errors.len() >= count);
+        let failed = tokio::time::timeout(super::rig::LONG, failed).await;
+        failed.expect("fewer calls fail").unwrap().len()
+    }
+
     /// Takes nothing any more.
     pub(super) fn leave(&self) {
         self.task.abort();
@@ -67,7 +75,7 @@ impl Host {
         events: Arc<Events>,
         calls: usize,
     ) -> Self {
-        let errors: Arc<Mutex<Vec<MapiError>>> = Arc::default();
+        let errors: Arc<watch::Sender<Vec<MapiError>>> = Arc::default();
         let seen = Arc::clone(&errors);
         let task = tokio::spawn(async move {
             loop {
@@ -82,7 +90,7 @@ impl Host {
                                 Ok(HandOver::Saved) => {}
                                 Ok(HandOver::Nothing) => return,
                                 Err(error) => {
-                                    seen.lock().unwrap().push(error);
+                                    seen.send_modify(|errors| errors.push(error));
                                     return;
                                 }
                             }

@@ -113,7 +113,10 @@ async fn dropped_at_any_moment_it_neither_loses_nor_doubles() {
     let mut rounds = 0;
     while rig.cursor("INBOX").await.last_uid < 60 {
         let life = rig.start();
-        tokio::time::sleep(Duration::from_millis(5 + rounds * 3)).await;
+        tokio::select! {
+            () = rig.said(1 + rounds % 20) => {}
+            () = rig.saved(all.len()) => {}
+        }
         drop(life);
         rounds += 1;
         assert!(rounds < 500);

@@ -184,6 +184,16 @@ impl Rig {
         assert!(waited.is_ok(), "{} of {count} saved\n{}", self.store.len(), self.transcript());
     }
 
+    /// Waits until so many more commands have come to the server.
+    pub(super) async fn said(&self, count: u64) {
+        let total = |office: &PostOffice| -> u64 {
+            office.counters(postoffice::Protocol::Imap).commands.values().sum()
+        };
+        let wanted = total(&self.office) + count;
+        let enough = |office: &PostOffice| total(office) >= wanted;
+        self.office.wait_until("commands", LONG, enough).await.unwrap();
+    }
+
     fn transcript(&self) -> String {
         let text = self.office.transcript_text();
         let lines: Vec<&str> = text.lines().collect();
@@ -295,10 +305,5 @@ pub(super) fn freeze(spool: &Arc<dyn Spool>, commits: u32) -> Arc<Frozen> {
 
 /// Waits until a fault has struck so often.
 pub(super) async fn struck(fault: &postoffice::FaultHandle, times: u32) {
-    let wait = async {
-        while fault.hits() < times {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(tokio::time::timeout(LONG, wait).await.is_ok(), "the fault does not strike");
+    fault.reached_times(times, LONG).await.unwrap();
 }

@@ -68,9 +68,12 @@ async fn texts_for_the_record_are_bounded() {
 }
 
 #[tokio::test]
-async fn an_enhanced_code_must_agree_with_the_code() {
+async fn an_enhanced_code_is_a_refusal_where_the_code_is_one() {
     for (line, enhanced) in [
         (b"250 5.1.1 odd\r\n".as_slice(), ""),
+        (b"550 2.1.1 odd\r\n", ""),
+        (b"550 4.1.1 odd\r\n", "4.1.1"),
+        (b"450 5.1.1 odd\r\n", "5.1.1"),
         (b"550 5.1.1.1 odd\r\n", ""),
         (b"550 5.1 odd\r\n", ""),
         (b"550 5.x.1 odd\r\n", ""),

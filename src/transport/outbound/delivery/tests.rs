@@ -8,7 +8,7 @@ use crate::mapi::{EntryId, Priority, SysTime};
 use crate::spool::{BodyId, QueueRecord, QueueState, RecipientState};
 use crate::transport::outbound::capabilities::Capabilities;
 use crate::transport::outbound::schedule::Before;
-use crate::transport::outbound::testing::{Act, Script, Text, connect, envelope_to};
+use crate::transport::outbound::testing::{Act, Script, Text, Unjournalled, connect, envelope_to};
 
 fn flight(addresses: &[&str]) -> Arc<Flight> {
     let record = QueueRecord {
@@ -26,6 +26,7 @@ fn flight(addresses: &[&str]) -> Arc<Flight> {
         subject: String::new(),
         message_id: String::new(),
         last_error: String::new(),
+        trace: crate::spool::Trace::default(),
     };
     let before = Before { state: QueueState::Due, due: SysTime::EPOCH };
     Flight::new(EntryId::from_bytes(&[1]).unwrap(), before, record)
@@ -46,13 +47,24 @@ async fn go(script: Script, flight: &Flight) -> (Delivery, usize) {
     let offers = Capabilities { pipelining: true, ..Capabilities::default() };
     let (mut connection, heard) = connect(script, offers);
     let text = Text("x\r\n".to_owned());
-    let delivery = deliver(&mut connection, flight, &text, &SystemClock).await;
+    let delivery = deliver(&mut connection, flight, &text, &Unjournalled, &SystemClock).await;
     let texts = heard.lock().unwrap().texts.len();
     (delivery, texts)
 }
 
 const FULL: Act = Act::Say("452 4.5.3 too many recipients");
 const OK: Act = Act::Say("250 ok");
+
+#[tokio::test]
+async fn a_number_of_recipients_that_is_refused_as_a_whole_is_halved() {
+    let flight = flight(&["a@x", "b@x", "c@x", "d@x", "e@x"]);
+    let too_many = Act::Say("550 5.5.3 too many recipients");
+    let script = Script::default().on(".", &[too_many, OK]);
+    let (delivery, texts) = go(script, &flight).await;
+    assert_eq!(delivery.end, Ended::Recorded(AttemptEnd::Answered));
+    // Five, then two, two and one.
+    assert_eq!((states(&flight).as_str(), texts), ("ddddd", 4));
+}
 
 #[tokio::test]
 async fn recipients_beyond_the_servers_limit_go_in_further_transactions() {

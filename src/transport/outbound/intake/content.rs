@@ -13,7 +13,7 @@ use crate::mime::{
     self, Accepts, Defaults, Mailbox, MimeError, Normalised, Normaliser, Octets, Recoder, Survey,
     Surveyed,
 };
-use crate::spi::Message;
+use crate::spi::{Message, Yield};
 use crate::spool::{BodyId, BodyWriter, SpoolError, StagedBody};
 use crate::transport::Identity;
 use crate::transport::outbound::body::TextReader;
@@ -68,6 +68,41 @@ impl From<std::io::Error> for ConvertError {
     }
 }
 
+/// Octets between two calls of SpoolerYield.
+const STRIDE: u64 = 256 * 1024;
+
+/// Lets others work while a large message is converted and stored (OB-18).
+struct Pace<'a> {
+    shared: &'a Shared,
+    entry: &'a EntryId,
+    since: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn new(shared: &'a Shared, entry: &'a EntryId) -> Self {
+        Pace { shared, entry, since: 0 }
+    }
+
+    /// So many octets were gone through.
+    ///
+    /// # Errors
+    /// `MAPI_E_USER_CANCEL` when the host wants the message no more.
+    async fn step(&mut self, octets: usize) -> MapiResult<()> {
+        self.since += octets as u64;
+        if self.since < STRIDE {
+            return Ok(());
+        }
+        self.since = 0;
+        match self.shared.events.yield_to_host(self.entry).await {
+            Yield::Continue => Ok(()),
+            Yield::CancelMessage => {
+                let words = format!("{} is not wanted any more", self.entry);
+                Err(MapiError::new(MapiCode::USER_CANCEL, words))
+            }
+        }
+    }
+}
+
 /// Where the text of a message object comes from; can be read again.
 enum Source<'a> {
     /// RFC 5322 bytes of the host.
@@ -119,6 +154,7 @@ pub(super) async fn convert(
     now: SysTime,
 ) -> Result<Converted, ConvertError> {
     let defaults = defaults(&shared.settings.identity, entry, props, now);
+    let mut pace = Pace::new(shared, entry);
     let source = match message.content().await? {
         Some(_) => Source::Content(message),
         None => {
@@ -132,10 +168,11 @@ pub(super) async fn convert(
                     .collect(),
                 attachments: message.attachments().await?,
             };
+            pace.step(data.attachments.iter().map(|one| one.data.len()).sum()).await?;
             Source::Composed(Bytes::from(mime::compose(&data, &defaults)?))
         }
     };
-    let found = survey(&source, &defaults).await?;
+    let found = survey(&source, &defaults, &mut pace).await?;
     let accepts = Accepts { eight_bit_mime: true, smtputf8 };
     let must_change = found.surveyed.must_change(accepts);
     let facts = &found.normalised.facts;
@@ -150,7 +187,7 @@ pub(super) async fn convert(
     } else {
         let recoder = must_change.then(|| Recoder::new(&found.surveyed, accepts));
         let writer = shared.spool.new_body(Some(found.size)).await?;
-        let (staged, octets) = write(&source, &defaults, recoder, writer).await?;
+        let (staged, octets) = write(&source, &defaults, recoder, writer, &mut pace).await?;
         header = octets.unwrap_or(header);
         let (body, size) = (staged.id(), staged.size());
         (Some(staged), body, size)
@@ -193,7 +230,11 @@ fn defaults(identity: &Identity, entry: &EntryId, props: &PropList, now: SysTime
     }
 }
 
-async fn survey(source: &Source<'_>, defaults: &Defaults) -> Result<Surveyance, ConvertError> {
+async fn survey(
+    source: &Source<'_>,
+    defaults: &Defaults,
+    pace: &mut Pace<'_>,
+) -> Result<Surveyance, ConvertError> {
     let (mut text, given) = source.open().await?;
     let mut normaliser = Normaliser::new(defaults.clone());
     let mut survey = Survey::new();
@@ -202,6 +243,7 @@ async fn survey(source: &Source<'_>, defaults: &Defaults) -> Result<Surveyance, 
     let mut out = Vec::new();
     loop {
         let piece = text.next().await?;
+        pace.step(piece.len()).await?;
         let last = TextReader::is_last(piece);
         out.clear();
         normaliser.push(piece, &mut out)?;
@@ -228,6 +270,7 @@ async fn write(
     defaults: &Defaults,
     mut recoder: Option<Recoder>,
     mut writer: Box<dyn BodyWriter>,
+    pace: &mut Pace<'_>,
 ) -> Result<(StagedBody, Option<Octets>), ConvertError> {
     let (mut text, _) = source.open().await?;
     let mut normaliser = Some(Normaliser::new(defaults.clone()));
@@ -235,6 +278,7 @@ async fn write(
     let (mut normal, mut out) = (Vec::new(), Vec::new());
     while let Some(mut filter) = normaliser.take() {
         let piece = text.next().await?;
+        pace.step(piece.len()).await?;
         normal.clear();
         filter.push(piece, &mut normal)?;
         if TextReader::is_last(piece) {

@@ -84,7 +84,7 @@ fn trouble_pauses_and_then_one_probe_goes() {
     lane.fire();
     lane.try_now();
     assert_eq!(lane.to_claim(later(10)), 1);
-    assert!(lane.mended() && !lane.mended());
+    assert!(lane.mended(NOW) && !lane.mended(NOW));
     assert_eq!(lane.to_claim(later(10)), 4 * AHEAD);
     assert_eq!(lane.failed(&lost(), later(10), pause), Reaction::Pause(later(20)));
 }

@@ -25,6 +25,7 @@ fn record(addresses: &[&str]) -> QueueRecord {
         subject: String::new(),
         message_id: String::new(),
         last_error: String::new(),
+        trace: crate::spool::Trace::default(),
     }
 }
 
@@ -35,7 +36,7 @@ fn settings() -> &'static QueueSettings {
 }
 
 fn rules(now: SysTime) -> Rules<'static> {
-    Rules { queue: settings(), now, unit: 0.0 }
+    Rules { queue: settings(), now, unit: 0.0, health: Health::default() }
 }
 
 fn reply(code: u16, enhanced: &str) -> Reply {
@@ -145,7 +146,7 @@ fn doubt_follows_the_policy_of_the_profile() {
     for (policy, resend) in [(InDoubtPolicy::Resend, true), (InDoubtPolicy::Hold, false)] {
         let queue = QueueSettings { in_doubt: policy, ..QueueSettings::default() };
         let mut record = record(&["a@x"]);
-        let rules = Rules { queue: &queue, now: NOW, unit: 0.0 };
+        let rules = Rules { queue: &queue, now: NOW, unit: 0.0, health: Health::default() };
         conclude(&mut record, &BEFORE, &AttemptEnd::InDoubt(lost()), rules);
         assert_eq!(record.state, QueueState::InDoubt { since: NOW, resend });
         assert_eq!(record.scheduled().is_some(), resend);
@@ -174,10 +175,69 @@ fn the_last_attempt_comes_at_the_end_of_life_and_then_it_is_given_up() {
 }
 
 #[test]
-fn a_dead_network_ends_a_life_too() {
+fn trouble_of_the_account_ends_no_life() {
+    let ends = [
+        AttemptEnd::Untried(Some(lost())),
+        AttemptEnd::Untried(None),
+        AttemptEnd::Paused { until: NOW },
+    ];
+    for end in ends {
+        let mut record = record(&["a@x"]);
+        let late = record.expires.saturating_add(Duration::from_secs(1));
+        conclude(&mut record, &BEFORE, &end, rules(late));
+        assert_eq!((&record.state, record.attempts), (&QueueState::Due, 0), "{end:?}");
+    }
+}
+
+#[test]
+fn a_life_that_ended_in_trouble_goes_on_behind_it() {
+    let lifetime = settings().lifetime;
+    let day = Duration::from_secs(24 * 3600);
+    // Never answered for: its life begins with the first answer.
+    let mut first = record(&["a@x"]);
+    let back = first.expires.saturating_add(day);
+    apply(&mut first, &[(0, refusal(Phase::Rcpt, 450, "4.2.1"))], back);
+    conclude(&mut first, &BEFORE, &AttemptEnd::Answered, rules(back));
+    assert_eq!((&first.state, first.expires), (&QueueState::Due, back.saturating_add(lifetime)));
+
+    // Refused for now, then four of its five days were left, then trouble.
+    let mut second = record(&["a@x"]);
+    second.attempts = 2;
+    let since = NOW.saturating_add(day);
+    let health =
+        Health { last_outage: Some(Outage { since, until: back }), last_success: Some(back) };
+    let late = Rules { health, ..rules(back) };
+    conclude(&mut second, &BEFORE, &AttemptEnd::Answered, late);
+    assert_eq!((&second.state, second.expires), (&QueueState::Due, back.saturating_add(4 * day)));
+    // It is not given the same time twice.
+    let end = second.expires;
+    conclude(&mut second, &BEFORE, &AttemptEnd::Answered, Rules { health, ..rules(end) });
+    assert_eq!(second.state, QueueState::Done);
+}
+
+#[test]
+fn a_message_that_alone_is_refused_in_the_name_of_the_account_has_an_end() {
+    let end = AttemptEnd::Paused { until: NOW };
+    let late = |record: &QueueRecord| record.expires.saturating_add(Duration::from_secs(1));
+    for (last_success, state) in [
+        (None, QueueState::Due),
+        (Some(SysTime::from_millis(NOW.as_millis() - 1)), QueueState::Due),
+        (Some(NOW), QueueState::Done),
+    ] {
+        let mut record = record(&["a@x"]);
+        let health = Health { last_outage: None, last_success };
+        let rules = Rules { health, ..rules(late(&record)) };
+        conclude(&mut record, &BEFORE, &end, rules);
+        assert_eq!(record.state, state, "{last_success:?}");
+    }
+}
+
+#[test]
+fn a_message_that_always_breaks_the_connection_has_an_end() {
     let mut record = record(&["a@x"]);
+    record.attempts = 2;
     let end = record.expires;
-    conclude(&mut record, &BEFORE, &AttemptEnd::Untried(Some(lost())), rules(end));
+    conclude(&mut record, &BEFORE, &AttemptEnd::Broken(lost()), rules(end));
     assert_eq!(record.state, QueueState::Done);
 }
 

@@ -1,9 +1,11 @@
-//! A spool whose commits fail when told to.
+//! A spool whose commits fail, or wait, when told to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mapi::{EntryId, SysTime};
 use crate::spool::{
@@ -19,11 +21,49 @@ pub(super) struct FaultySpool {
     inner: Arc<SledSpool>,
     fault: Mutex<Option<(&'static str, usize, Make)>>,
     hits: watch::Sender<usize>,
+    commits: AtomicUsize,
+    hold: Mutex<Option<Hold>>,
+}
+
+/// When a commit that is held waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Before it reaches the disk.
+    Before,
+    /// When it is durable and nobody knows.
+    After,
+}
+
+#[derive(Clone)]
+struct Hold {
+    word: &'static str,
+    moment: Moment,
+    reached: CancellationToken,
+    released: CancellationToken,
+}
+
+/// Lets the commits that are held go when it is dropped.
+pub(super) struct Held {
+    reached: CancellationToken,
+    _release: DropGuard,
+}
+
+impl Held {
+    /// Waits until a commit is held.
+    pub(super) async fn reached(&self) {
+        tokio::time::timeout(super::rig::PATIENCE, self.reached.cancelled()).await.unwrap();
+    }
 }
 
 impl FaultySpool {
     pub(super) fn new(inner: Arc<SledSpool>) -> Arc<Self> {
-        Arc::new(FaultySpool { inner, fault: Mutex::new(None), hits: watch::Sender::new(0) })
+        Arc::new(FaultySpool {
+            inner,
+            fault: Mutex::new(None),
+            hits: watch::Sender::new(0),
+            commits: AtomicUsize::new(0),
+            hold: Mutex::new(None),
+        })
     }
 
     /// The next `times` commits that mention `word` fail.
@@ -36,6 +76,14 @@ impl FaultySpool {
         *self.fault.lock().unwrap() = Some((word, times, Box::new(error)));
     }
 
+    /// Commits that mention `word` wait as long as the answer is kept.
+    pub(super) fn hold(&self, word: &'static str, moment: Moment) -> Held {
+        let (reached, released) = (CancellationToken::new(), CancellationToken::new());
+        let held = Held { reached: reached.clone(), _release: released.clone().drop_guard() };
+        *self.hold.lock().unwrap() = Some(Hold { word, moment, reached, released });
+        held
+    }
+
     /// Waits until so many commits have failed in all.
     pub(super) async fn failed(&self, times: usize) {
         let mut hits = self.hits.subscribe();
@@ -43,6 +91,11 @@ impl FaultySpool {
             .await
             .unwrap()
             .unwrap();
+    }
+
+    /// How many commits were tried that did not fail by order.
+    pub(super) fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
     }
 
     fn strike(&self, batch: &Batch) -> Option<SpoolError> {
@@ -63,7 +116,22 @@ impl Spool for FaultySpool {
         if let Some(error) = self.strike(&batch) {
             return Err(error);
         }
-        self.inner.commit(batch).await
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        let hold = self.hold.lock().unwrap().clone();
+        let hold = hold.filter(|hold| format!("{batch:?}").contains(hold.word));
+        let wait = |moment: Moment| {
+            let hold = hold.clone().filter(|hold| hold.moment == moment);
+            async move {
+                if let Some(hold) = hold {
+                    hold.reached.cancel();
+                    hold.released.cancelled().await;
+                }
+            }
+        };
+        wait(Moment::Before).await;
+        let done = self.inner.commit(batch).await;
+        wait(Moment::After).await;
+        done
     }
 
     async fn outbox(&self, entry: &EntryId) -> Result<Option<OutboxRecord>, SpoolError> {
@@ -84,6 +152,38 @@ impl Spool for FaultySpool {
         limit: usize,
     ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError> {
         self.inner.waiting_page(after, limit).await
+    }
+
+    async fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>, SpoolError> {
+        self.inner.deferred_page(after, limit).await
+    }
+
+    async fn unsettled_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.unsettled_page(after, limit).await
+    }
+
+    async fn queue_accounts(&self) -> Result<Vec<AccountKey>, SpoolError> {
+        self.inner.queue_accounts().await
+    }
+
+    async fn queue_of(
+        &self,
+        account: AccountKey,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.queue_of(account, limit).await
+    }
+
+    fn failure(&self) -> Option<SpoolError> {
+        self.inner.failure()
     }
 
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError> {
@@ -117,6 +217,15 @@ impl Spool for FaultySpool {
         self.inner.done_page(account, after, limit).await
     }
 
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.claimed_page(account, after, limit).await
+    }
+
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError> {
         self.inner.history(entry).await
     }
@@ -127,6 +236,23 @@ impl Spool for FaultySpool {
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError> {
         self.inner.history_ended_before(before, limit).await
+    }
+
+    async fn by_message_id(
+        &self,
+        message_id: &str,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.by_message_id(message_id, limit).await
+    }
+
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, SpoolError> {
+        self.inner.known_between(first, last, limit).await
     }
 
     async fn cursor(

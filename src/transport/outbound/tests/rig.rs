@@ -14,10 +14,11 @@ use crate::clock::{Clock, ManualClock};
 use crate::mapi::{
     Attachment, EntryId, MapiCode, MapiResult, PropList, Recipient, RecipientType, SysTime, tags,
 };
-use crate::net::TlsMode;
+use crate::net::{TlsMode, Trust};
 use crate::spi::{Content, ContentSink, Message, Repetition, SubmitError};
 use crate::spool::{QueueRecord, QueueState, RecipientState, SledSpool, Spool, SpoolOptions};
 use crate::transport::events::{Activity, Gate, Trouble};
+use crate::transport::outbound::deadlines::Deadlines;
 use crate::transport::outbound::testing::{Password, smtp_settings};
 use crate::transport::outbound::{Outbound, OutboundEvents, OutboundSettings, Taken};
 use crate::transport::{Credentials, Identity, InDoubtPolicy, QueueSettings};
@@ -160,11 +161,19 @@ pub(super) struct Shape {
     pub(super) tls: TlsMode,
     pub(super) connections: usize,
     pub(super) in_doubt: InDoubtPolicy,
+    pub(super) deadlines: Deadlines,
+    pub(super) trust: Option<Trust>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { tls: TlsMode::Plain, connections: 2, in_doubt: InDoubtPolicy::Resend }
+        Shape {
+            tls: TlsMode::Plain,
+            connections: 2,
+            in_doubt: InDoubtPolicy::Resend,
+            deadlines: Deadlines { quit: Duration::from_millis(200), ..Deadlines::default() },
+            trust: None,
+        }
     }
 }
 
@@ -192,18 +201,16 @@ impl Rig {
     pub(super) async fn shaped(shape: Shape, office: PostOffice) -> Self {
         let (mut smtp, certificates) = smtp_settings(&office, shape.tls);
         smtp.connections = shape.connections;
+        if let Some(trust) = shape.trust {
+            smtp.server.trust = trust;
+        }
         let password = Arc::new(Password::new("secret"));
         let source = Arc::clone(&password) as Arc<dyn crate::spi::SecretSource>;
         smtp.credentials = Some(Credentials { user: "ann".to_owned(), password: source });
         let identity = Identity { name: "Ann".to_owned(), address: "ann@example.org".to_owned() };
         let queue = QueueSettings { in_doubt: shape.in_doubt, ..QueueSettings::default() };
         let mut settings = OutboundSettings::new("work", identity, smtp, queue);
-        let net = settings.deadlines.net;
-        settings.deadlines = crate::transport::outbound::deadlines::Deadlines {
-            net,
-            quit: Duration::from_millis(200),
-            ..settings.deadlines
-        };
+        settings.deadlines = shape.deadlines;
         let folder = tempfile::tempdir().unwrap();
         let spool = open_spool(&folder).await;
         let clock = ManualClock::new(SysTime::from_millis(1_700_000_000_000));

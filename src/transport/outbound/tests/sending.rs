@@ -301,6 +301,8 @@ async fn a_body_the_spool_has_is_not_stored_again() {
         object: None,
         content: Some(body),
         size: 0,
+        trace: crate::spool::Trace::default(),
+        reports: Vec::new(),
     };
     let put = Op::PutOutbox { entry: entry(1), record: Box::new(outbox), expect: Expect::Absent };
     rig.spool.commit(Batch::new().with(put).with_body(staged)).await.unwrap();

@@ -104,20 +104,25 @@ async fn an_abort_that_cannot_be_written_says_so_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_damaged_body_fails_its_message_and_no_other() {
+async fn a_damaged_body_is_set_aside_and_no_other_message_with_it() {
     let rig = Rig::new().await;
     let content = format!("Subject: x\r\n\r\n{}", "line of a large text\r\n".repeat(50_000));
     let note = Note::to(&entry(1), &["bob@x.org"]).content(content);
     assert!(matches!(rig.submit(note).await.unwrap(), Taken::Deferred));
     assert_eq!(damage_bodies(&rig.folder.path().join("bodies")), 1);
     rig.open();
-    let row = rig.hears_end_of(&entry(1)).await;
-    assert_eq!(row.state, QueueState::Done);
-    assert_eq!(rig.recipient(&entry(1), 0).await, "failed");
-    assert!(row.last_error.contains("damaged"), "{}", row.last_error);
+    let row = rig.row_when(&entry(1), |row| row.state == QueueState::Held).await;
+    assert_eq!(rig.recipient(&entry(1), 0).await, "pending", "nobody failed");
+    let why = &row.last_error;
+    assert!(why.starts_with("MAPI_E_CORRUPT_DATA: the stored message is damaged"), "{why}");
     let next = rig.send(2, &["bob@x.org"]).await;
     rig.hears_end_of(&next).await;
     assert_eq!(rig.office.accepted_count(), 1);
+    // The bytes come back, from a copy of the disk perhaps, and somebody lets it go.
+    assert_eq!(damage_bodies(&rig.folder.path().join("bodies")), 1);
+    rig.outbound.release(&entry(1)).await.unwrap();
+    assert_eq!(rig.hears_end_of(&entry(1)).await.state, QueueState::Done);
+    assert_eq!(rig.office.accepted_count(), 2);
 }
 
 /// Changes one byte in the middle of every large file below `folder`.
@@ -188,21 +193,27 @@ impl Dial for ExplodesOnce {
     }
 }
 
-#[tokio::test]
-async fn a_delivery_that_panics_is_one_failed_attempt() {
-    let mut rig = Rig::new().await;
+/// The same account with another way to connect.
+async fn with_dialer(rig: &mut Rig, dialer: Arc<dyn Dial>) {
     rig.outbound.stop(Duration::ZERO).await;
-    let settings = rig.settings.clone();
-    let good = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
     let parts = Parts {
-        settings,
+        settings: rig.settings.clone(),
         spool: Arc::clone(&rig.faulty) as Arc<dyn Spool>,
         clock: Arc::new(rig.clock.clone()),
         runtime: tokio::runtime::Handle::current(),
-        dialer: Arc::new(ExplodesOnce { exploded: AtomicBool::new(false), good }),
+        dialer,
         dice: Box::new(|| 0.0),
     };
     rig.outbound = Outbound::assemble(parts, Arc::clone(&rig.ears) as Arc<dyn OutboundEvents>);
+}
+
+#[tokio::test]
+async fn a_delivery_that_panics_is_one_failed_attempt() {
+    let mut rig = Rig::new().await;
+    let settings = &rig.settings;
+    let good = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
+    let dialer = ExplodesOnce { exploded: AtomicBool::new(false), good };
+    with_dialer(&mut rig, Arc::new(dialer)).await;
     rig.open();
     let entry = rig.send(1, &["bob@x.org"]).await;
     let row = rig.deferred(&entry).await;
@@ -211,4 +222,86 @@ async fn a_delivery_that_panics_is_one_failed_attempt() {
     rig.wait_for_due(&row);
     assert_eq!(rig.hears_end_of(&entry).await.attempts, 2);
     tokio::time::timeout(PATIENCE, rig.outbound.stop(PATIENCE)).await.unwrap();
+}
+
+struct Breaks;
+
+#[async_trait]
+impl Dial for Breaks {
+    async fn dial(&self) -> Result<Connection, Failure> {
+        panic!("a fault of ours")
+    }
+}
+
+fn final_troubles(told: &[Told]) -> Vec<TroubleKind> {
+    let kinds = told.iter().filter_map(|told| match told {
+        Told::Trouble(Some(trouble)) => Some(trouble.kind),
+        _ => None,
+    });
+    kinds.filter(|kind| kind.is_final()).collect()
+}
+
+/// Whoever drives the queue is gone: only another logon helps, and it finds the message due.
+///
+/// Proves: OB-9, SP-1
+#[tokio::test]
+async fn a_task_that_panics_is_beyond_recovery_and_loses_nothing() {
+    let mut rig = Rig::new().await;
+    with_dialer(&mut rig, Arc::new(Breaks)).await;
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    rig.hears("the breakdown", |told| final_troubles(told) == [TroubleKind::Breakdown]).await;
+    let trouble = rig.hears_trouble().await;
+    assert!(trouble.words.contains("a fault of ours"), "{trouble:?}");
+    rig.restart(None).await;
+    rig.open();
+    let row = rig.row(&entry).await.unwrap();
+    rig.wait_for_due(&row);
+    assert_eq!(rig.hears_end_of(&entry).await.state, QueueState::Done);
+    assert_eq!(rig.office.accepted_count(), 1);
+}
+
+/// Proves: OB-9
+#[tokio::test]
+async fn a_flush_that_failed_is_beyond_recovery_at_once() {
+    let rig = Rig::new().await;
+    rig.faulty.fail("Delivered", 2, || SpoolError::Unknown("the flush failed".to_owned()));
+    rig.open();
+    rig.send(1, &["bob@x.org"]).await;
+    rig.hears("the end", |told| final_troubles(told) == [TroubleKind::SpoolLost]).await;
+}
+
+/// Proves: OB-9
+#[tokio::test]
+async fn a_disk_that_fails_without_end_is_beyond_recovery_in_the_end() {
+    let rig = Rig::new().await;
+    rig.faulty.fail("Delivered", usize::MAX, disk_error);
+    rig.open();
+    rig.send(1, &["bob@x.org"]).await;
+    // The commit together, then one by one.
+    for failed in 2..=60 {
+        rig.faulty.failed(failed).await;
+        assert!(final_troubles(&rig.told()).is_empty(), "after {failed} failures");
+        tokio::task::yield_now().await;
+        rig.clock.advance(Duration::from_secs(60));
+    }
+    rig.hears("the end", |told| final_troubles(told).contains(&TroubleKind::SpoolLost)).await;
+}
+
+/// Space may be freed at any time.
+///
+/// Proves: OB-9
+#[tokio::test]
+async fn a_full_disk_is_never_beyond_recovery() {
+    let rig = Rig::new().await;
+    rig.faulty.fail("Delivered", 100, || SpoolError::DiskFull { free: 1, reserve: 2 });
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    for failed in 2..=100 {
+        rig.faulty.failed(failed).await;
+        tokio::task::yield_now().await;
+        rig.clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(rig.hears_end_of(&entry).await.state, QueueState::Done);
+    assert!(final_troubles(&rig.told()).is_empty());
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use postoffice::{Action, Fault, Protocol, SmtpAction, SmtpPhase};
 
-use super::rig::{PATIENCE, Rig, Shape, Told, entry, office};
+use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
+use crate::clock::Clock;
+use crate::mapi::tags;
 use crate::spool::QueueState;
 use crate::transport::InDoubtPolicy;
 use crate::transport::events::TroubleKind;
@@ -205,37 +207,88 @@ async fn a_flush_does_not_wait_for_trouble_to_pass() {
 }
 
 #[tokio::test]
-async fn a_dead_network_does_not_keep_mail_beyond_its_life() {
+async fn the_lifetime_does_not_run_out_while_the_account_is_the_trouble() {
     let rig = Rig::new().await;
     rig.office.stop().await;
     rig.open();
-    let entry = rig.send(1, &["bob@x.org"]).await;
+    let entries = [rig.send(1, &["bob@x.org"]).await, rig.send(2, &["450-4.2.1@x.org"]).await];
     rig.hears_trouble().await;
-    rig.row_when(&entry, |row| row.state == QueueState::Due).await;
-    rig.clock.advance(rig.settings.queue.lifetime);
-    let row = rig.hears_end_of(&entry).await;
-    assert_eq!(row.state, QueueState::Done);
-    assert_eq!(rig.recipient(&entry, 0).await, "failed");
+    for entry in &entries {
+        rig.row_when(entry, |row| row.state == QueueState::Due).await;
+    }
+    rig.forget();
+    rig.clock.advance(2 * rig.settings.queue.lifetime);
+    rig.hears_trouble().await;
+    for entry in &entries {
+        let row = rig.row_when(entry, |row| row.state == QueueState::Due).await;
+        assert_eq!((row.attempts, rig.recipient(entry, 0).await), (0, "pending"));
+    }
+    rig.office.restart().await.unwrap();
+    rig.outbound.retry(None).await.unwrap();
+    rig.hears_end_of(&entries[0]).await;
+    assert_eq!(rig.recipient(&entries[0], 0).await, "delivered");
+    // What is refused for now by the first server that answers has its whole life before it.
+    let row = rig.deferred(&entries[1]).await;
+    let left = row.expires.saturating_since(rig.clock.now());
+    assert_eq!(left, rig.settings.queue.lifetime);
+    rig.clock.advance(left);
+    rig.hears_end_of(&entries[1]).await;
+    assert_eq!(rig.recipient(&entries[1], 0).await, "failed");
 }
 
 #[tokio::test]
-async fn a_dead_network_ends_many_lives_with_one_probe() {
+async fn what_is_not_wanted_any_more_ends_in_trouble_too_and_needs_no_probe_each() {
     let rig = Rig::new().await;
     rig.office.stop().await;
+    let end = rig.clock.now().saturating_add(Duration::from_secs(3600));
     for number in 0..30 {
-        rig.send(number, &["bob@x.org"]).await;
+        let note = Note::to(&entry(number), &["bob@x.org"]).with(tags::EXPIRY_TIME, end);
+        rig.submit(note).await.unwrap();
     }
     rig.open();
     rig.hears_trouble().await;
     for number in 0..30 {
         rig.row_when(&entry(number), |row| row.state == QueueState::Due).await;
     }
-    rig.clock.advance(rig.settings.queue.lifetime);
+    rig.clock.advance(Duration::from_secs(3600));
     for number in 0..30 {
         let row = rig.hears_end_of(&entry(number)).await;
         assert_eq!(row.state, QueueState::Done);
         assert_eq!(rig.recipient(&entry(number), 0).await, "failed");
     }
+}
+
+#[tokio::test]
+async fn a_login_that_runs_out_in_mid_session_is_made_anew() {
+    let rig = Rig::shaped(Shape { connections: 1, ..Shape::default() }, office().await).await;
+    rig.open();
+    let first = rig.send(1, &["bob@x.org"]).await;
+    rig.hears_end_of(&first).await;
+    // The same connection, whose token has run out.
+    rig.office.inject(
+        Fault::smtp(SmtpPhase::Mail, SmtpAction::reply(530, "5.7.1", "token expired")).once(),
+    );
+    let second = rig.send(2, &["bob@x.org"]).await;
+    assert_eq!(rig.hears_trouble().await.kind, TroubleKind::LoginRefused);
+    let row = rig.row_when(&second, |row| row.state == QueueState::Due).await;
+    assert_eq!((row.attempts, rig.recipient(&second, 0).await), (0, "pending"));
+    rig.clock.advance(Duration::from_secs(60));
+    rig.hears_end_of(&second).await;
+    let counters = rig.office.counters(Protocol::Smtp);
+    assert_eq!((counters.logins, rig.office.accepted_count()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_wish_to_begin_again_does_not_wait_for_trouble_to_pass() {
+    let rig = Rig::new().await;
+    rig.office.stop().await;
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    rig.hears_trouble().await;
+    rig.row_when(&entry, |row| row.state == QueueState::Due).await;
+    rig.office.restart().await.unwrap();
+    rig.outbound.try_now();
+    rig.hears_end_of(&entry).await;
 }
 
 #[tokio::test]

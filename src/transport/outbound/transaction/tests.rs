@@ -7,7 +7,9 @@ use super::*;
 use crate::spool::DsnNotify;
 use crate::transport::outbound::capabilities::{Capabilities, SizeLimit};
 use crate::transport::outbound::reply::{Cause, Permanence};
-use crate::transport::outbound::testing::{Act, Heard, Script, Text, connect, envelope_to};
+use crate::transport::outbound::testing::{
+    Act, Heard, Script, Text, Unjournalled, connect, envelope_to,
+};
 
 const TEXT: &str = "Subject: hello\r\n\r\none\r\n.\r\n.two\r\n";
 
@@ -49,7 +51,8 @@ async fn again(connection: &mut Connection, envelope: &Envelope, text: &str) -> 
     let recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
     let source = Text(text.to_owned());
     let size = text.len() as u64;
-    let work = Work { envelope, recipients: &recipients, size, text: &source };
+    let work =
+        Work { envelope, recipients: &recipients, size, text: &source, journal: &Unjournalled };
     transact(connection, &work, &Progress::default()).await
 }
 
@@ -347,7 +350,13 @@ async fn a_damaged_text_never_reaches_its_final_dot() {
             let (mut connection, heard) = connect(Script::default(), pipelining());
             let envelope = envelope_to(&["b@x.org"]);
             let source = Damaged { good, kind };
-            let work = Work { envelope: &envelope, recipients: &[0], size: 10, text: &source };
+            let work = Work {
+                envelope: &envelope,
+                recipients: &[0],
+                size: 10,
+                text: &source,
+                journal: &Unjournalled,
+            };
             let transacted = transact(&mut connection, &work, &Progress::default()).await;
             let (_, Sent::Refused(failure)) = &transacted.outcomes[0] else { panic!() };
             assert_eq!(failure.verdict.permanence, permanence);
@@ -396,7 +405,13 @@ async fn stopped_in_the_middle_of_the_text_the_server_gets_no_message() {
     let task = tokio::spawn({
         let progress = Arc::clone(&progress);
         async move {
-            let work = Work { envelope: &envelope, recipients: &[0], size: 1, text: &source };
+            let work = Work {
+                envelope: &envelope,
+                recipients: &[0],
+                size: 1,
+                text: &source,
+                journal: &Unjournalled,
+            };
             let transacted = transact(&mut connection, &work, &progress).await;
             (transacted, connection.is_usable())
         }
@@ -423,7 +438,13 @@ async fn a_cut_behind_the_final_dot_is_in_doubt() {
         async move {
             let envelope = envelope_to(&["b@x.org"]);
             let text = Text(TEXT.to_owned());
-            let work = Work { envelope: &envelope, recipients: &[0], size: 1, text: &text };
+            let work = Work {
+                envelope: &envelope,
+                recipients: &[0],
+                size: 1,
+                text: &text,
+                journal: &Unjournalled,
+            };
             transact(&mut connection, &work, &progress).await
         }
     });

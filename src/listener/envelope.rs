@@ -1,0 +1,161 @@
+//! The envelope of a transaction: MAIL and RCPT with their parameters, without I/O.
+
+use smtp_proto::{MAIL_BODY_BINARYMIME, MailFrom, RcptTo};
+
+use super::reply::{Reply, bad_sequence, syntax};
+use super::settings::ListenSettings;
+use crate::mapi::SysTime;
+use crate::mime::address;
+use crate::session::RawEnvelope;
+
+/// What a client has said of the message it is about to send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Envelope {
+    from: String,
+    recipients: Vec<String>,
+    deferred_send_time: Option<SysTime>,
+}
+
+impl Envelope {
+    /// MAIL (RFC 5321 section 4.1.1.2) with SIZE, BODY, SMTPUTF8, AUTH, HOLDFOR and HOLDUNTIL.
+    pub(super) fn mail(
+        from: &MailFrom<String>,
+        settings: &ListenSettings,
+        now: SysTime,
+    ) -> Result<Self, Reply> {
+        if !from.address.is_empty() {
+            check("sender", &from.address, "5.1.7")?;
+        }
+        if from.size as u64 > settings.size {
+            let words = format!("messages may have {} octets, not {}", settings.size, from.size);
+            return Err(Reply::new(552, "5.3.4", words));
+        }
+        if from.flags & MAIL_BODY_BINARYMIME != 0 {
+            return Err(Reply::new(555, "5.5.4", "BINARYMIME is not offered"));
+        }
+        let deferred_send_time = release_time(from, settings, now)?;
+        Ok(Envelope { from: from.address.clone(), recipients: Vec::new(), deferred_send_time })
+    }
+
+    /// RCPT (RFC 5321 section 4.1.1.3). One address given twice is one recipient.
+    pub(super) fn rcpt(
+        &mut self,
+        to: &RcptTo<String>,
+        settings: &ListenSettings,
+    ) -> Result<(), Reply> {
+        if self.recipients.len() >= settings.recipients {
+            let words = format!("a message may have {} recipients", settings.recipients);
+            return Err(Reply::new(452, "4.5.3", words));
+        }
+        check("recipient", &to.address, "5.1.3")?;
+        self.recipients.push(to.address.clone());
+        Ok(())
+    }
+
+    /// Whether content may follow.
+    pub(super) fn complete(&self) -> Result<(), Reply> {
+        match self.recipients.is_empty() {
+            true => Err(Reply::new(554, "5.5.1", "no valid recipients")),
+            false => Ok(()),
+        }
+    }
+
+    /// The submission this becomes.
+    pub(super) fn submission(self) -> RawEnvelope {
+        RawEnvelope {
+            from: Some(self.from),
+            recipients: self.recipients,
+            deferred_send_time: self.deferred_send_time,
+            ..RawEnvelope::default()
+        }
+    }
+}
+
+/// The answer to content or RCPT without MAIL.
+pub(super) fn mail_first() -> Reply {
+    bad_sequence("MAIL comes first")
+}
+
+/// HOLDFOR and HOLDUNTIL (RFC 4865 section 4): one of them, and not too far away.
+fn release_time(
+    from: &MailFrom<String>,
+    settings: &ListenSettings,
+    now: SysTime,
+) -> Result<Option<SysTime>, Reply> {
+    let until = match (from.hold_for, from.hold_until) {
+        (0, 0) => return Ok(None),
+        (seconds, 0) => now.saturating_add(std::time::Duration::from_secs(seconds)),
+        (0, seconds) => SysTime::from_millis(seconds.saturating_mul(1000)),
+        _ => return Err(syntax("HOLDFOR and HOLDUNTIL exclude each other")),
+    };
+    if until.saturating_since(now) > settings.future_release {
+        return Err(syntax("that is too far in the future"));
+    }
+    Ok(Some(until))
+}
+
+fn check(what: &str, address: &str, enhanced: &'static str) -> Result<(), Reply> {
+    // A bare local name gets the domain of the identity; see `Store::submit_raw`.
+    if !address.contains('@') && !address.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Ok(());
+    }
+    address::check(what, address).map_err(|error| Reply::new(553, enhanced, error.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use smtp_proto::Request;
+
+    use super::*;
+
+    const NOW: SysTime = SysTime::from_millis(1_700_000_000_000);
+
+    fn mail(line: &str) -> Result<Envelope, u16> {
+        let settings = ListenSettings { size: 1000, ..ListenSettings::default() };
+        let line = format!("{line}\r\n");
+        match Request::parse(&mut line.as_bytes().iter()).unwrap().into_owned() {
+            Request::Mail { from } => {
+                Envelope::mail(&from, &settings, NOW).map_err(|reply| reply.code())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn parameters_of_mail_are_heeded() {
+        assert_eq!(mail("MAIL FROM:<>").unwrap().from, "");
+        assert_eq!(mail("MAIL FROM:<ann@example.org> SIZE=1000").unwrap().from, "ann@example.org");
+        assert_eq!(mail("MAIL FROM:<ann@example.org> SIZE=1001"), Err(552));
+        assert!(mail("MAIL FROM:<ann@example.org> BODY=8BITMIME SMTPUTF8").is_ok());
+        assert_eq!(mail("MAIL FROM:<ann@example.org> BODY=BINARYMIME"), Err(555));
+    }
+
+    #[test]
+    fn a_release_time_is_one_and_not_too_far_away() {
+        let held = mail("MAIL FROM:<a@b.example> HOLDFOR=60").unwrap().deferred_send_time;
+        assert_eq!(held, Some(NOW.saturating_add(std::time::Duration::from_secs(60))));
+        let until = mail("MAIL FROM:<a@b.example> HOLDUNTIL=2023-11-15T00:00:00Z").unwrap();
+        assert_eq!(until.deferred_send_time.unwrap().to_string(), "2023-11-15T00:00:00Z");
+        assert_eq!(mail("MAIL FROM:<a@b.example> HOLDUNTIL=2063-11-15T00:00:00Z"), Err(501));
+        let both = "MAIL FROM:<a@b.example> HOLDFOR=60 HOLDUNTIL=2023-11-15T00:00:00Z";
+        assert_eq!(mail(both), Err(501));
+    }
+
+    #[test]
+    fn recipients_are_counted_and_checked() {
+        let settings = ListenSettings { recipients: 2, ..ListenSettings::default() };
+        let mut envelope = mail("MAIL FROM:<a@b.example>").unwrap();
+        assert!(envelope.complete().is_err());
+        let mut rcpt = |address: &str| {
+            let to = RcptTo { address: address.to_owned(), orcpt: None, rrvs: 0, flags: 0 };
+            envelope.rcpt(&to, &settings).map_err(|reply| reply.code())
+        };
+        assert_eq!(rcpt("b@"), Err(553));
+        assert_eq!(rcpt("b@c.example"), Ok(()));
+        assert_eq!(rcpt("root"), Ok(()));
+        assert_eq!(rcpt("d@c.example"), Err(452));
+        envelope.complete().unwrap();
+        assert_eq!(envelope.submission().recipients, ["b@c.example", "root"]);
+    }
+}
