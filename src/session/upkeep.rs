@@ -319,6 +319,7 @@ mod tests {
                 subject: String::new(),
                 message_id: String::new(),
                 last_error: String::new(),
+                trace: Trace::default(),
             };
             let (entry, expect) = (entry(number), Expect::Absent);
             if number < messages {
@@ -339,7 +340,7 @@ mod tests {
             let spool = SledSpool::open(folder.path(), options).unwrap();
             fill(&spool, messages, 3).await;
             let before = spool.reads();
-            reconcile(&spool, &profile()).await.unwrap();
+            reconcile(&spool, &profile(), SysTime::EPOCH).await.unwrap();
             costs.push(spool.reads() - before);
             let found = spool.outbox_page(None, usize::MAX).await.unwrap().len();
             assert_eq!(

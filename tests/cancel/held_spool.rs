@@ -97,6 +97,44 @@ impl Spool for HeldSpool {
         Ok(BodyReader { size, reader: Box::pin(held.chain(reader)) })
     }
 
+    async fn deferred_page(
+        &self,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, OutboxRecord)>> {
+        self.inner.deferred_page(after, limit).await
+    }
+    async fn unsettled_page(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.unsettled_page(after, limit).await
+    }
+    async fn queue_accounts(&self) -> Result<Vec<AccountKey>> {
+        self.inner.queue_accounts().await
+    }
+    async fn queue_of(&self, account: AccountKey, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.queue_of(account, limit).await
+    }
+    async fn claimed_page(
+        &self,
+        account: AccountKey,
+        after: Option<&EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>> {
+        self.inner.claimed_page(account, after, limit).await
+    }
+    async fn by_message_id(&self, message_id: &str, limit: usize) -> Result<Vec<EntryId>> {
+        self.inner.by_message_id(message_id, limit).await
+    }
+    async fn known_between(
+        &self,
+        first: &EntryId,
+        last: &EntryId,
+        limit: usize,
+    ) -> Result<Vec<EntryId>> {
+        self.inner.known_between(first, last, limit).await
+    }
+    fn failure(&self) -> Option<SpoolError> {
+        self.inner.failure()
+    }
     async fn cursor(&self, account: AccountKey, mailbox: &str) -> Result<Option<CursorRecord>> {
         self.inner.cursor(account, mailbox).await
     }

@@ -35,13 +35,10 @@ impl House {
         let (spool, runtime) = (Arc::clone(&rig.spool), rig.runtime());
         let opening = LocalStore::open(options, spool, Arc::clone(&clock) as _, runtime);
         let store = rig.serve(opening).unwrap();
-        let service = TransportService {
-            name: "ann".to_owned(),
-            provider: Arc::clone(&rig.provider),
-            provider_name: "SMTP/IMAP".to_owned(),
-            section: rig.section("ann"),
-            senders: vec!["ann@example.org".to_owned()],
-        };
+        let service = TransportService::new("ann", Arc::clone(&rig.provider))
+            .provider_name("SMTP/IMAP")
+            .section(rig.section("ann"))
+            .sender("ann@example.org");
         let options =
             SpoolerOptions { logon: LogonFlags::NO_DIALOG, begin: BEGIN, poll_interval: PATIENCE };
         let lent = Arc::clone(&store) as Arc<dyn MessageStore>;

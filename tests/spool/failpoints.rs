@@ -55,7 +55,7 @@ const STEPS: u64 = 14;
 /// a mailbox.
 async fn step(spool: &SledSpool, number: u64) -> Result<Durable, SpoolError> {
     let id = |message: u64| BodyId(*blake3::hash(&bytes(message, BIG)).as_bytes());
-    let lease = Lease { owner: 5, expires: at(500) };
+    let lease = Lease { owner: 5, expires: at(500), dot: FinalDot::NotSent };
     let row = |state, attempts| QueueRecord { state, attempts, ..queue(id(1), 7) };
     let history = |end| Box::new(HistoryRecord { end, ..history(8) });
     let batch = match number {

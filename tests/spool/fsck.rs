@@ -541,7 +541,7 @@ async fn a_message_in_flight_is_left_to_its_transport() {
     let bench = Bench::new();
     let spool = bench.open();
     let id = submit(&spool, 1, &bytes(1, 20_000)).await;
-    let lease = Lease { owner: 1, expires: at(u64::MAX) };
+    let lease = Lease { owner: 1, expires: at(u64::MAX), dot: FinalDot::NotSent };
     let claimed = QueueRecord { state: QueueState::Claimed(lease), attempts: 1, ..queue(id, 1) };
     spool.commit(Batch::new().with(put_queue(1, claimed, Expect::Absent))).await.unwrap();
     std::fs::remove_file(file_of(&bench, 1)).unwrap();

@@ -13,7 +13,7 @@ use crate::mapi::{EntryId, PropList, Recipient, RecipientType, SysTime};
 use crate::spool::body_row::{BodyPlace, BodyRow};
 use crate::spool::{
     Batch, BodyId, CheckMode, Expect, FindingKind, Op, OutboxRecord, OutboxState, SledSpool, Spool,
-    SpoolOptions, StagedBody, codec, keys,
+    SpoolOptions, StagedBody, Trace, codec, keys,
 };
 
 /// The spool as a commit made it durable.
@@ -60,6 +60,8 @@ fn put(number: u64, object: Option<BodyId>, content: Option<BodyId>) -> Op {
         object,
         content,
         size: 7,
+        trace: Trace::default(),
+        reports: Vec::new(),
     };
     Op::PutOutbox { entry: entry(number), record: Box::new(record), expect: Expect::Any }
 }
