@@ -184,25 +184,6 @@ impl Spool for HeldSpool {
     ) -> Result<Vec<(EntryId, OutboxRecord)>> {
         self.inner.waiting_page(after, limit).await
     }
-    async fn deferred_page(
-        &self,
-        after: Option<&EntryId>,
-        limit: usize,
-    ) -> Result<Vec<(EntryId, OutboxRecord)>> {
-        self.inner.deferred_page(after, limit).await
-    }
-    async fn unsettled_page(&self, after: Option<&EntryId>, limit: usize) -> Result<Vec<EntryId>> {
-        self.inner.unsettled_page(after, limit).await
-    }
-    async fn queue_accounts(&self) -> Result<Vec<AccountKey>> {
-        self.inner.queue_accounts().await
-    }
-    async fn queue_of(&self, account: AccountKey, limit: usize) -> Result<Vec<EntryId>> {
-        self.inner.queue_of(account, limit).await
-    }
-    fn failure(&self) -> Option<SpoolError> {
-        self.inner.failure()
-    }
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>> {
         self.inner.queue(entry).await
     }
@@ -230,30 +211,11 @@ impl Spool for HeldSpool {
     ) -> Result<Vec<EntryId>> {
         self.inner.done_page(account, after, limit).await
     }
-    async fn claimed_page(
-        &self,
-        account: AccountKey,
-        after: Option<&EntryId>,
-        limit: usize,
-    ) -> Result<Vec<EntryId>> {
-        self.inner.claimed_page(account, after, limit).await
-    }
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>> {
         self.inner.history(entry).await
     }
     async fn history_ended_before(&self, before: SysTime, limit: usize) -> Result<Vec<EntryId>> {
         self.inner.history_ended_before(before, limit).await
-    }
-    async fn by_message_id(&self, message_id: &str, limit: usize) -> Result<Vec<EntryId>> {
-        self.inner.by_message_id(message_id, limit).await
-    }
-    async fn known_between(
-        &self,
-        first: &EntryId,
-        last: &EntryId,
-        limit: usize,
-    ) -> Result<Vec<EntryId>> {
-        self.inner.known_between(first, last, limit).await
     }
     async fn new_body(&self, size_hint: Option<u64>) -> Result<Box<dyn BodyWriter>> {
         self.inner.new_body(size_hint).await
