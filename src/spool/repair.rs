@@ -246,6 +246,15 @@ pub(super) fn indexed_entry(table: u8, key: &[u8]) -> Option<EntryId> {
     }
 }
 
+/// The entries of the indexes that this history has to have.
+pub(super) fn history_keys(
+    entry: &EntryId,
+    record: &HistoryRecord,
+) -> impl Iterator<Item = Vec<u8>> {
+    let ended = keys::ended(record.ended, entry);
+    [Some(ended), message_id_key(entry, &record.message_id)].into_iter().flatten()
+}
+
 /// The entries of the indexes that a message with these rows has to have.
 pub(super) fn index_keys(
     entry: &EntryId,
@@ -264,15 +273,6 @@ pub(super) fn index_keys(
     ]
     .into_iter()
     .flatten()
-}
-
-/// The entries of the indexes that a history has to have.
-pub(super) fn history_keys(
-    entry: &EntryId,
-    record: &HistoryRecord,
-) -> impl Iterator<Item = Vec<u8>> {
-    let message_id = message_id_key(entry, &record.message_id);
-    std::iter::once(keys::ended(record.ended, entry)).chain(message_id)
 }
 
 /// A record, if it is there and can be read.

@@ -480,7 +480,7 @@ async fn a_repair_that_is_cut_off_is_finished_by_the_next() {
         assert_eq!(second.is_clean(), through, "stopped at {stop}: {second:#?}");
         let third = check(&spool, CheckMode::Repair);
         assert!(third.is_clean(), "stopped at {stop}: {third:#?}");
-        assert_eq!(spool.outbox_page(None, 99).await.unwrap().len(), 11, "stopped at {stop}");
+        assert_eq!(spool.outbox_page(None, 99).await.unwrap().len(), 12, "stopped at {stop}");
         spool.close().await;
         if through {
             break;

@@ -269,8 +269,14 @@ impl Model {
             .count();
         // Each once in the index of Message-IDs.
         let named: BTreeSet<_> = self.queue.keys().chain(self.history.keys()).collect();
+        let claimed = self
+            .queue
+            .values()
+            .filter(|record| matches!(record.state, QueueState::Claimed(_)))
+            .count();
         self.outbox.len()
             + named.len()
+            + claimed
             + waiting
             + deferred
             + self.unsettled().len()

@@ -188,8 +188,8 @@ impl Judge {
 
     fn history(&self, desk: &mut Desk<'_>, entry: &EntryId) -> Result<Option<Finding>, SpoolError> {
         let history = readable::<HistoryRecord>(desk, &keys::history(entry))?;
-        let wanted = history.iter().flat_map(|record| history_keys(entry, record)).collect();
-        self.ensure(desk, wanted)
+        let wanted = history.map(|record| history_keys(entry, &record).collect::<Vec<_>>());
+        self.ensure(desk, wanted.unwrap_or_default())
     }
 
     fn ensure(

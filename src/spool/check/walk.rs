@@ -341,9 +341,10 @@ impl<'a> Walk<'a> {
             this.report.histories += 1;
             let Some(entry) = keys::parse_entry(&key) else { return Ok(()) };
             let record = readable::<HistoryRecord>(this.store.as_ref(), &key)?;
-            for wanted in record.iter().flat_map(|record| history_keys(&entry, record)) {
-                if this.store.value(&wanted)?.is_none() {
-                    return this.suspect(Suspect::History(entry.clone()));
+            let wanted = record.map(|record| history_keys(&entry, &record).collect::<Vec<_>>());
+            for key in wanted.unwrap_or_default() {
+                if this.store.value(&key)?.is_none() {
+                    return this.suspect(Suspect::History(entry));
                 }
             }
             Ok(())
