@@ -291,7 +291,8 @@ mod tests {
 
     fn profile() -> Profile {
         let text = "[[transport]]\nname = \"work\"\nidentity = \"a@b.org\"\n[transport.smtp]\n\
-                    host = \"localhost\"\nuser = \"a\"\npassword = \"x\"\n";
+                    host = \"localhost\"\nuser = \"a\"\npassword = \"x\"\n\
+                    [store]\nmaildir = \"/nowhere/Mail\"\n";
         let file = std::path::Path::new("/nowhere/test.toml");
         Profile::parse("test", text, file, &Environment::empty()).unwrap()
     }

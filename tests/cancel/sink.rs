@@ -1,6 +1,6 @@
 //! Points i and j with Postfix' `smtp-sink` as an independent witness of what a server received.
 
-use postrider::mapi::{EndMessageFlags, MapiCode, TransportNotify};
+use postrider::mapi::{EndMessageFlags, LogoffFlags, MapiCode, TransportNotify};
 use postrider::spi::SectionValue;
 use realservers::wait::until;
 use realservers::{Counts, Dump, SinkOptions, SmtpSink};
@@ -21,6 +21,8 @@ fn stage_with(sink: &SmtpSink) -> Stage {
     section.set("smtp.port", SectionValue::Number(u64::from(sink.address().port())));
     section.set("smtp.tls", SectionValue::Text("none".to_owned()));
     let host = Host::new(section);
+    // An account is logged on once.
+    wait("TransportLogoff", stage.logon.transport_logoff(LogoffFlags::empty())).unwrap();
     stage.logon = stage.rig.log_on(&host);
     stage.host = host;
     notify(&stage.logon, TransportNotify::BEGIN_OUTBOUND).unwrap();

@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use postoffice::Listener;
-use postrider::mapi::{EndMessageFlags, MapiCode, TransportNotify};
+use postrider::mapi::{EndMessageFlags, LogoffFlags, MapiCode, TransportNotify};
 use postrider::spi::SectionValue;
 use postrider::spool::HistoryEnd;
 use tokio::io::copy_bidirectional;
 
-use crate::foreign_host::{Host, PATIENCE};
+use crate::foreign_host::{Host, PATIENCE, wait};
 use crate::foreign_rig::{notify, submit};
 use crate::points::Point;
 use crate::stage::{NEW, Stage};
@@ -100,8 +100,9 @@ fn while_the_syn_is_unanswered_it_can_be_cancelled() {
         let mut stage = Stage::new(TransportNotify::empty());
         let mut section = stage.rig.section("ann");
         section.set("smtp.port", SectionValue::Number(u64::from(port)));
-        // The old logon goes first, so that there is one for the account at a time.
         let host = Host::new(section);
+        // An account is logged on once.
+        wait("TransportLogoff", stage.logon.transport_logoff(LogoffFlags::empty())).unwrap();
         stage.logon = stage.rig.log_on(&host);
         stage.host = host;
         notify(&stage.logon, TransportNotify::BEGIN_OUTBOUND).unwrap();

@@ -212,7 +212,8 @@ async fn a_cancelled_message_comes_again() {
         let handed = life.inbound.next(rig.store.message(), token).await;
         assert_eq!(handed, Ok(HandOver::Saved), "pieces of {piece}");
         rig.assert_same(all);
-        assert_eq!(rig.office.counters(Protocol::Imap).connections, 1);
+        // A connection that was in the middle of the text is thrown away.
+        assert!(rig.office.counters(Protocol::Imap).connections <= 2);
         life.inbound.stop(LONG).await;
     }
 }

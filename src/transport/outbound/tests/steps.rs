@@ -42,8 +42,8 @@ async fn a_message_that_goes_out_at_once_costs_no_commit_more() {
     let entry = rig.send(1, &["bob@x.org", "cat@x.org"]).await;
     rig.hears_end_of(&entry).await;
     rig.outbound.settle(&entry).await.unwrap();
-    // Accepted and claimed; its outcome; its end.
-    assert_eq!(rig.faulty.commits() - before, 3);
+    // Accepted and claimed; the final dot may be out; its outcome; its end.
+    assert_eq!(rig.faulty.commits() - before, 4);
     let transport = &rig.settings.transport;
     let host = &rig.settings.smtp.server.host;
     let expected = [format!("accepted {transport}"), format!("attempt 1 {host} 2 answered")];
