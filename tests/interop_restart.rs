@@ -186,3 +186,70 @@ async fn two_accounts_keep_apart_over_restarts() {
     assert!(on_server(&provider.dovecot, "ann", "INBOX").is_empty());
     assert_eq!(on_server(&provider.dovecot, "bob", "INBOX").len(), 3);
 }
+
+/// Puts messages into a mailbox on the server's disk, as one that is already there.
+fn fill(dovecot: &realservers::Dovecot, one: &std::path::Path, count: usize) {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let folder = one.parent().unwrap();
+    let owner = std::fs::metadata(one).unwrap();
+    for number in 1..count {
+        let body = "some line of text\n".repeat(number % 170);
+        let file = folder.join(format!("1700000000.M{number}P1.example"));
+        std::fs::write(&file, format!("Subject: number {number}\n\n{body}")).unwrap();
+        std::fs::set_permissions(&file, owner.permissions()).unwrap();
+        chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    assert_eq!(dovecot.message_files("ann", "INBOX").unwrap().len(), count);
+}
+
+/// A server that is killed while a large mailbox is fetched, one that restarts under IDLE, and
+/// one whose administrator has deleted its index and list of numbers: every message once.
+///
+/// Proves: IB-6
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_inbox_outlives_a_server_that_is_killed_and_rebuilt() {
+    const COUNT: usize = 2000;
+    const LONG: Duration = Duration::from_secs(240);
+    let dovecot = dovecot(&[]);
+    dovecot.lmtp_deliver("ann", b"Subject: number 0\r\n\r\nfirst\r\n").unwrap();
+    let first = dovecot.message_files("ann", "INBOX").unwrap().remove(0);
+    fill(&dovecot, &first, COUNT);
+    let house = House::new(&[receiver(&dovecot, "after = \"keep\"")]);
+    let session = house.open(Logon::Full).await;
+    let here = || messages(&house.maildir(), "INBOX").len();
+    let reached = async |count: usize| {
+        let what = format!("{count} messages");
+        wait::until_async(&what, LONG, async || (here() >= count).then_some(())).await.unwrap();
+    };
+    for part in [COUNT / 5, COUNT / 2] {
+        reached(part).await;
+        dovecot.kill().unwrap();
+        dovecot.start_again().unwrap();
+    }
+    reached(COUNT).await;
+    let all = messages(&house.maildir(), "INBOX");
+    assert_eq!(subjects(&all), numbered(COUNT));
+
+    // Under IDLE the server goes, loses what it knew of its numbers, and comes back.
+    dovecot.stop().unwrap();
+    let mut lost = 0;
+    for entry in std::fs::read_dir(dovecot.maildir("ann", "INBOX")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("dovecot") && path.is_file() {
+            std::fs::remove_file(&path).unwrap();
+            lost += 1;
+        }
+    }
+    assert!(lost > 1, "{lost} files with numbers");
+    dovecot.start_again().unwrap();
+    let new = format!("Subject: number {COUNT}\r\n\r\nnew\r\n");
+    dovecot.lmtp_deliver("ann", new.as_bytes()).unwrap();
+    reached(COUNT + 1).await;
+    // A look at everything ends before it is counted.
+    let flushed = session.flush(FlushRequest { upload: false, download: true }).await.unwrap();
+    assert!(flushed.troubles.is_empty(), "{flushed:?}");
+    session.shutdown(GRACE).await.unwrap();
+    let all = messages(&house.maildir(), "INBOX");
+    assert_eq!(subjects(&all), numbered(COUNT + 1));
+}

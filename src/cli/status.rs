@@ -10,7 +10,7 @@ use super::table::{Mood, Table};
 use super::text::{one_line, relative};
 use crate::mapi::StatusCode;
 use crate::session::Logon;
-use crate::session::{InboundMode, StatusReport, StatusRowView};
+use crate::session::{InboundMode, InboundState, StatusReport, StatusRowView};
 use crate::spi::StatusRowKind;
 
 /// `status`.
@@ -100,7 +100,24 @@ fn print(report: &StatusReport, console: &mut Console<'_>) -> Result<(), Failure
             mailbox.pending.to_string(),
         ]);
     }
-    table.print(console)
+    table.print(console)?;
+    for mailbox in report.inbound.iter().filter(|mailbox| !mailbox.set_aside.is_empty()) {
+        console.line(set_aside_words(mailbox))?;
+    }
+    Ok(())
+}
+
+/// Which messages of a mailbox wait for a person to look at them.
+fn set_aside_words(mailbox: &InboundState) -> String {
+    let uids: Vec<String> = mailbox.set_aside.iter().map(u32::to_string).collect();
+    let why = mailbox.set_aside_why.as_deref().map(one_line);
+    format!(
+        "set aside in {} of {}: UID {}{}",
+        one_line(&mailbox.mailbox),
+        one_line(&mailbox.transport),
+        uids.join(", "),
+        why.map(|why| format!(" ({why})")).unwrap_or_default(),
+    )
 }
 
 fn kind_name(kind: StatusRowKind) -> &'static str {

@@ -97,6 +97,8 @@ impl FakeService {
                 mode: InboundMode::Idle,
                 last_uid: 7,
                 pending: 0,
+                set_aside: Vec::new(),
+                set_aside_why: None,
             }],
             last_error: Some("451 later".into()),
             next_attempt: Some("2026-01-02T03:05:05Z".into()),

@@ -1,5 +1,5 @@
 //! What has to hold whatever comes in at the control socket.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::time::Duration;

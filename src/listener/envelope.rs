@@ -103,7 +103,7 @@ fn check(what: &str, address: &str, enhanced: &'static str) -> Result<(), Reply>
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::panic, clippy::unwrap_used)]
 mod tests {
     use smtp_proto::Request;
 

@@ -1,5 +1,5 @@
 //! Dialogues with a client that is scripted, over a service that only remembers.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::string_slice)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::string_slice)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -27,7 +27,8 @@ pub(super) fn read_listen(
         (None, Some(password)) => return Err(password.problem("a user must go with it")),
     };
     let insecure = table.switch("insecure")?.unwrap_or(false);
-    if !smtp.value.ip().is_loopback() && !(insecure && login.is_some()) {
+    let is_guarded = insecure && login.is_some();
+    if !smtp.value.ip().is_loopback() && !is_guarded {
         return Err(smtp.problem(
             "others than this machine could send mail in your name; use a loopback address, or \
              write user, password and insecure = true to have it so",

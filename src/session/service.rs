@@ -333,6 +333,13 @@ pub struct InboundState {
     pub last_uid: u32,
     /// Messages known to wait.
     pub pending: u64,
+    /// UIDs of messages that could not be fetched and were set aside, so that the others are not
+    /// held up. They are tried again now and then and in a flush.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<u32>,
+    /// Why the last of them was set aside; `None` when that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside_why: Option<String>,
 }
 
 /// Which way mail moves.

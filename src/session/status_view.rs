@@ -137,6 +137,8 @@ async fn mailboxes(session: &Session) -> MapiResult<Vec<InboundState>> {
                 },
                 last_uid: state.last_uid,
                 pending: state.pending,
+                set_aside: state.set_aside,
+                set_aside_why: Some(state.set_aside_why).filter(|why| !why.is_empty()),
             })
             .collect());
     }
@@ -144,13 +146,15 @@ async fn mailboxes(session: &Session) -> MapiResult<Vec<InboundState>> {
     for transport in &session.profile.transports {
         let account = AccountKey::of(&transport.name);
         for mailbox in transport.imap.iter().flat_map(|imap| &imap.mailboxes) {
-            let cursor = session.spool.cursor(account, mailbox).await?;
+            let cursor = session.spool.cursor(account, mailbox).await?.unwrap_or_default();
             states.push(InboundState {
                 transport: transport.name.clone(),
                 mailbox: mailbox.clone(),
                 mode: InboundMode::Off,
-                last_uid: cursor.map(|cursor| cursor.last_uid).unwrap_or_default(),
+                last_uid: cursor.last_uid,
                 pending: 0,
+                set_aside: cursor.set_aside,
+                set_aside_why: None,
             });
         }
     }

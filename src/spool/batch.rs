@@ -1,7 +1,10 @@
 //! A set of changes that is applied whole or not at all.
 
 use super::bodies::StagedFile;
-use super::{AccountKey, BodyId, CursorRecord, HistoryRecord, OutboxRecord, QueueRecord, Step};
+use super::{
+    AccountKey, BodyId, CursorRecord, FetchedRecord, HistoryRecord, Origin, OutboxRecord,
+    QueueRecord, Step,
+};
 use crate::mapi::EntryId;
 
 /// What a row must be like for a batch to be applied. The revision is that of the record as it
@@ -89,6 +92,66 @@ pub enum Op {
         mailbox: String,
         /// The first half of the BLAKE3 digest of the message.
         digest: [u8; 16],
+    },
+    /// Counts one delivered message less with this digest; the row goes with the last one.
+    TakeDelivered {
+        /// The account.
+        account: AccountKey,
+        /// The mailbox.
+        mailbox: String,
+        /// The digest.
+        digest: [u8; 16],
+    },
+    /// Forgets all delivered messages with this digest.
+    ForgetDelivered {
+        /// The account.
+        account: AccountKey,
+        /// The mailbox.
+        mailbox: String,
+        /// The digest.
+        digest: [u8; 16],
+    },
+    /// Puts what a message of a mailbox is.
+    PutFetched {
+        /// The account.
+        account: AccountKey,
+        /// The mailbox.
+        mailbox: String,
+        /// Where in it.
+        at: Origin,
+        /// The record.
+        record: FetchedRecord,
+    },
+    /// Removes it.
+    DeleteFetched {
+        /// The account.
+        account: AccountKey,
+        /// The mailbox.
+        mailbox: String,
+        /// Where in it.
+        at: Origin,
+    },
+    /// Notes that a message with this digest may have been saved under the key of `origin`.
+    PutDoubtful {
+        /// The account.
+        account: AccountKey,
+        /// The mailbox.
+        mailbox: String,
+        /// The digest.
+        digest: [u8; 16],
+        /// The place its key was made from.
+        origin: Origin,
+    },
+    /// Removes that note.
+    DeleteDoubtful {
+        /// The account.
+        account: AccountKey,
+        /// The mailbox.
+        mailbox: String,
+        /// The digest.
+        digest: [u8; 16],
+        /// The place.
+        origin: Origin,
     },
 }
 

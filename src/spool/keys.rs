@@ -20,6 +20,8 @@
 //! | `g` | gone / name of a body file | empty; the file has no row any more and is to be unlinked |
 //! | `c` | cursor / account 8, mailbox | [`CursorRecord`](super::CursorRecord) |
 //! | `r` | delivered / account 8, mailbox hash 8, digest 16 | a count |
+//! | `v` | fetched / account 8, mailbox hash 8, UIDVALIDITY 4, UID 4 | [`FetchedRecord`](super::FetchedRecord) |
+//! | `y` | doubtful / account 8, mailbox hash 8, digest 16, UIDVALIDITY 4, UID 4 | empty |
 //! | `x` | overflow / key of the record, number 2 | the rest of a record too large for one value |
 //! | `z` | quarantine / key as it was | what could not be read, and why |
 //! | `m` | meta / name | `schema`, `counts` |
@@ -34,7 +36,7 @@
 
 use std::ops::Bound;
 
-use super::{AccountKey, BodyId, DUE_ORDER};
+use super::{AccountKey, BodyId, DUE_ORDER, Origin};
 use crate::mapi::{EntryId, Priority, SysTime};
 
 pub(super) const OUTBOX: u8 = b'o';
@@ -54,6 +56,8 @@ pub(super) const INLINE: u8 = b'i';
 pub(super) const GONE: u8 = b'g';
 pub(super) const CURSOR: u8 = b'c';
 pub(super) const DELIVERED: u8 = b'r';
+pub(super) const FETCHED: u8 = b'v';
+pub(super) const DOUBTFUL: u8 = b'y';
 pub(super) const OVERFLOW: u8 = b'x';
 pub(super) const QUARANTINE: u8 = b'z';
 pub(super) const META: u8 = b'm';
@@ -233,10 +237,72 @@ pub(super) fn cursor(account: AccountKey, mailbox: &str) -> Vec<u8> {
     key(CURSOR, &[&account.0, mailbox.as_bytes()])
 }
 
+/// A mailbox in a key whose rest is to be of one length.
+fn mailbox_hash(mailbox: &str) -> [u8; 8] {
+    blake3::hash(mailbox.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default()
+}
+
 pub(super) fn delivered(account: AccountKey, mailbox: &str, digest: &[u8; 16]) -> Vec<u8> {
-    let mailbox = blake3::hash(mailbox.as_bytes());
-    let mailbox = mailbox.as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]);
-    key(DELIVERED, &[&account.0, mailbox, digest])
+    key(DELIVERED, &[&account.0, &mailbox_hash(mailbox), digest])
+}
+
+/// All that was delivered from a mailbox.
+pub(super) fn delivered_of(account: AccountKey, mailbox: &str) -> Vec<u8> {
+    key(DELIVERED, &[&account.0, &mailbox_hash(mailbox)])
+}
+
+/// The digest of a key of the delivered table.
+pub(super) fn parse_delivered(key: &[u8]) -> Option<[u8; 16]> {
+    let (_, rest) = key.split_first_chunk::<17>()?;
+    <[u8; 16]>::try_from(rest).ok()
+}
+
+pub(super) fn fetched(account: AccountKey, mailbox: &str, at: Origin) -> Vec<u8> {
+    let numbers = [at.uid_validity.to_be_bytes(), at.uid.to_be_bytes()];
+    key(FETCHED, &[&account.0, &mailbox_hash(mailbox), numbers.as_flattened()])
+}
+
+/// All that was fetched from a mailbox under one UIDVALIDITY.
+pub(super) fn fetched_of(account: AccountKey, mailbox: &str, uid_validity: u32) -> Vec<u8> {
+    key(FETCHED, &[&account.0, &mailbox_hash(mailbox), &uid_validity.to_be_bytes()])
+}
+
+/// The UID of a key of the fetched table.
+pub(super) fn parse_fetched(key: &[u8]) -> Option<u32> {
+    let (_, rest) = key.split_first_chunk::<21>()?;
+    Some(u32::from_be_bytes(rest.try_into().ok()?))
+}
+
+pub(super) fn doubtful(
+    account: AccountKey,
+    mailbox: &str,
+    digest: &[u8; 16],
+    origin: Origin,
+) -> Vec<u8> {
+    let numbers = [origin.uid_validity.to_be_bytes(), origin.uid.to_be_bytes()];
+    key(DOUBTFUL, &[&account.0, &mailbox_hash(mailbox), digest, numbers.as_flattened()])
+}
+
+/// All that is doubtful of a mailbox, or of one digest in it.
+pub(super) fn doubtful_of(
+    account: AccountKey,
+    mailbox: &str,
+    digest: Option<&[u8; 16]>,
+) -> Vec<u8> {
+    let digest = digest.map_or(&[][..], |digest| digest.as_slice());
+    key(DOUBTFUL, &[&account.0, &mailbox_hash(mailbox), digest])
+}
+
+/// Digest and origin of a key of the doubtful table.
+pub(super) fn parse_doubtful(key: &[u8]) -> Option<([u8; 16], Origin)> {
+    let (_, rest) = key.split_first_chunk::<17>()?;
+    let (digest, rest) = rest.split_first_chunk::<16>()?;
+    let (uid_validity, uid) = rest.split_first_chunk::<4>()?;
+    let origin = Origin {
+        uid_validity: u32::from_be_bytes(*uid_validity),
+        uid: u32::from_be_bytes(uid.try_into().ok()?),
+    };
+    Some((*digest, origin))
 }
 
 /// The `number`th part of the rest of the record at `record`.
@@ -263,9 +329,9 @@ pub(super) fn parse_overflow(key: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// All tables.
-pub(super) const TABLES: [u8; 20] = [
-    BODY, CURSOR, DUE, DEFERRED, DONE, GONE, HISTORY, INLINE, META, OUTBOX, QUEUE, DELIVERED,
-    STILL, ENDED, CLAIMED, MESSAGE_ID, UNSETTLED, WAITING, OVERFLOW, QUARANTINE,
+pub(super) const TABLES: [u8; 22] = [
+    BODY, CURSOR, DUE, DEFERRED, DONE, GONE, HISTORY, INLINE, MESSAGE_ID, CLAIMED, META, OUTBOX,
+    QUEUE, DELIVERED, STILL, ENDED, UNSETTLED, FETCHED, WAITING, OVERFLOW, DOUBTFUL, QUARANTINE,
 ];
 
 /// All keys of one table.
@@ -334,6 +400,8 @@ pub(super) fn describe(key: &[u8]) -> String {
         GONE => "gone",
         CURSOR => "cursor",
         DELIVERED => "delivered",
+        FETCHED => "fetched",
+        DOUBTFUL => "doubtful",
         OVERFLOW => "overflow",
         QUARANTINE => "quarantine",
         META => "meta",
@@ -397,5 +465,22 @@ mod tests {
         assert_eq!(parse_ended(b"t1234567"), None);
         assert_eq!(parse_of_account(b"f12345678"), None);
         assert_eq!(parse_entry(b"o"), None);
+        assert_eq!(parse_fetched(b"v12345678"), None);
+        assert_eq!(parse_delivered(b"r12345678"), None);
+        assert_eq!(parse_doubtful(b"y12345678"), None);
+    }
+
+    #[test]
+    fn keys_of_fetched_messages_sort_by_uid_and_are_parsed() {
+        let account = AccountKey::of("in");
+        let at = |uid_validity, uid| fetched(account, "INBOX", Origin { uid_validity, uid });
+        assert!([at(1, 9), at(2, 1), at(2, 300)].is_sorted());
+        assert!(at(2, 300).starts_with(&fetched_of(account, "INBOX", 2)));
+        assert_eq!(parse_fetched(&at(2, 300)), Some(300));
+        let origin = Origin { uid_validity: 7, uid: 8 };
+        let key = doubtful(account, "INBOX", &[5; 16], origin);
+        assert!(key.starts_with(&doubtful_of(account, "INBOX", Some(&[5; 16]))));
+        assert_eq!(parse_doubtful(&key), Some(([5; 16], origin)));
+        assert_eq!(parse_delivered(&delivered(account, "INBOX", &[6; 16])), Some([6; 16]));
     }
 }

@@ -44,9 +44,9 @@ pub use check::{
 pub use error::SpoolError;
 pub use options::SpoolOptions;
 pub use record::{
-    AccountKey, BodyId, BodyKind, CursorRecord, DsnNotify, DsnReturn, Envelope, FinalDot,
-    HistoryEnd, HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecipient, QueueRecord,
-    QueueState, RecipientState, Reply, ReportMade, Reporter,
+    AccountKey, BodyId, BodyKind, CopyIntent, CursorRecord, DsnNotify, DsnReturn, Envelope,
+    FetchedRecord, FinalDot, HistoryEnd, HistoryRecord, Lease, Origin, OutboxRecord, OutboxState,
+    QueueRecipient, QueueRecord, QueueState, RecipientState, Reply, ReportMade, Reporter, Retired,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;
@@ -273,13 +273,42 @@ pub trait Spool: Send + Sync + 'static {
         mailbox: &str,
     ) -> Result<Option<CursorRecord>, SpoolError>;
 
-    /// Whether a message with this digest was delivered from this mailbox before, and how often.
+    /// Whether a message with this digest was delivered from this mailbox under an earlier
+    /// UIDVALIDITY and not met again since, and how often.
     async fn delivered(
         &self,
         account: AccountKey,
         mailbox: &str,
         digest: [u8; 16],
     ) -> Result<u32, SpoolError>;
+
+    /// Digests of which [`Spool::delivered`] knows a message of this mailbox, at most `limit`.
+    async fn delivered_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        limit: usize,
+    ) -> Result<Vec<[u8; 16]>, SpoolError>;
+
+    /// Messages of a mailbox that may have been saved under an earlier UIDVALIDITY, with this
+    /// digest or with any, at most `limit`.
+    async fn doubtful_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        digest: Option<[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<([u8; 16], Origin)>, SpoolError>;
+
+    /// What was fetched from a mailbox under a UIDVALIDITY, by UID from `from` on, at most
+    /// `limit`. A page shorter than `limit` is the last.
+    async fn fetched_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        from: Origin,
+        limit: usize,
+    ) -> Result<Vec<(u32, FetchedRecord)>, SpoolError>;
 
     /// Starts a body. `size_hint` lets a large one be refused early.
     ///

@@ -225,6 +225,8 @@ pub(super) struct Touched {
     messages: HashMap<EntryId, Message>,
     histories: HashMap<EntryId, Slot<HistoryRecord>>,
     delivered: HashMap<Vec<u8>, u32>,
+    /// Rows that are put or removed without a look at what was there.
+    plain: HashMap<Vec<u8>, Option<IVec>>,
 }
 
 impl Touched {
@@ -251,12 +253,18 @@ impl Touched {
                     wanted.entry(entry).or_default();
                     touched.load_history(entry, rows)?;
                 }
-                Op::AddDelivered { account, mailbox, digest } => {
+                Op::AddDelivered { account, mailbox, digest }
+                | Op::TakeDelivered { account, mailbox, digest } => {
                     let key = keys::delivered(*account, mailbox, digest);
                     let count = codec::load(rows, &key)?.unwrap_or(0);
                     touched.delivered.insert(key, count);
                 }
-                Op::PutCursor { .. } => {}
+                Op::PutCursor { .. }
+                | Op::ForgetDelivered { .. }
+                | Op::PutFetched { .. }
+                | Op::DeleteFetched { .. }
+                | Op::PutDoubtful { .. }
+                | Op::DeleteDoubtful { .. } => {}
             }
         }
         for (entry, wanted) in wanted {
@@ -334,8 +342,9 @@ impl Touched {
             changes.index(ended(slot.before.as_ref()), ended(slot.current()));
         }
         for (key, count) in &self.delivered {
-            changes.record(key, Some(count), 0)?;
+            changes.record(key, Some(count).filter(|count| **count > 0), 0)?;
         }
+        changes.rows.extend(self.plain);
         users::settle(users, batch.bodies, rows, books, &mut changes)?;
         Ok(changes)
     }
@@ -414,6 +423,30 @@ impl Touched {
             Op::AddDelivered { account, mailbox, digest } => {
                 let key = keys::delivered(account, &mailbox, &digest);
                 self.delivered.entry(key).and_modify(|count| *count = count.saturating_add(1));
+            }
+            Op::TakeDelivered { account, mailbox, digest } => {
+                let key = keys::delivered(account, &mailbox, &digest);
+                self.delivered.entry(key).and_modify(|count| *count = count.saturating_sub(1));
+            }
+            Op::ForgetDelivered { account, mailbox, digest } => {
+                let key = keys::delivered(account, &mailbox, &digest);
+                self.delivered.insert(key, 0);
+            }
+            Op::PutFetched { account, mailbox, at, record } => {
+                let value = codec::encode(&record)?;
+                // Mail that comes in grows the spool: not beyond half of the reserve.
+                changes.raise_need(Need::Progress);
+                self.plain.insert(keys::fetched(account, &mailbox, at), Some(value.into()));
+            }
+            Op::DeleteFetched { account, mailbox, at } => {
+                self.plain.insert(keys::fetched(account, &mailbox, at), None);
+            }
+            Op::PutDoubtful { account, mailbox, digest, origin } => {
+                let key = keys::doubtful(account, &mailbox, &digest, origin);
+                self.plain.insert(key, Some(IVec::default()));
+            }
+            Op::DeleteDoubtful { account, mailbox, digest, origin } => {
+                self.plain.insert(keys::doubtful(account, &mailbox, &digest, origin), None);
             }
         }
         Ok(())

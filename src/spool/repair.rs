@@ -13,12 +13,22 @@ use super::plan::{
     waiting_key,
 };
 use super::store::{QuarantineRow, Store};
-use super::{CursorRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys};
+use super::{
+    CursorRecord, FetchedRecord, HistoryRecord, OutboxRecord, QueueRecord, SpoolError, keys,
+};
 use crate::mapi::EntryId;
 
-/// Tables whose values are records.
-pub(super) const RECORDS: [u8; 6] =
-    [keys::OUTBOX, keys::QUEUE, keys::HISTORY, keys::BODY, keys::CURSOR, keys::DELIVERED];
+/// Tables of records, and of rows whose key says all.
+pub(super) const RECORDS: [u8; 8] = [
+    keys::OUTBOX,
+    keys::QUEUE,
+    keys::HISTORY,
+    keys::BODY,
+    keys::CURSOR,
+    keys::DELIVERED,
+    keys::FETCHED,
+    keys::DOUBTFUL,
+];
 
 /// Tables that are indexes of others.
 pub(super) const INDEXES: [u8; 9] = [
@@ -103,23 +113,38 @@ pub(super) fn reason(
         Some(keys::BODY) => codec::load_from::<BodyRow>(store, key, head).map(drop),
         Some(keys::CURSOR) => codec::load_from::<CursorRecord>(store, key, head).map(drop),
         Some(keys::DELIVERED) => codec::load_from::<u32>(store, key, head).map(drop),
+        Some(keys::FETCHED) => codec::load_from::<FetchedRecord>(store, key, head).map(drop),
+        Some(keys::DOUBTFUL) if head.is_empty() => Ok(()),
+        Some(keys::DOUBTFUL) => return Ok(Some("it has a value".to_owned())),
         _ => return Ok(None),
     };
     match found {
-        Ok(()) if keyed_by_entry(key) && keys::parse_entry(key).is_none() => {
-            Ok(Some("its key is no entry id".to_owned()))
-        }
-        Ok(()) if key.first() == Some(&keys::BODY) && keys::parse_body(key).is_none() => {
-            Ok(Some("its key is no digest".to_owned()))
-        }
-        Ok(()) => Ok(None),
+        Ok(()) => Ok(misshapen(key).map(str::to_owned)),
         Err(ReadError::Unreadable { reason, .. }) => Ok(Some(reason)),
         Err(ReadError::Failed(error)) => Err(error),
     }
 }
 
-fn keyed_by_entry(key: &[u8]) -> bool {
-    matches!(key.first().copied(), Some(keys::OUTBOX | keys::QUEUE | keys::HISTORY))
+/// What is wrong with a key of one of [`RECORDS`].
+fn misshapen(key: &[u8]) -> Option<&'static str> {
+    let (fits, reason) = match key.first().copied() {
+        Some(keys::OUTBOX | keys::QUEUE | keys::HISTORY) => {
+            (keys::parse_entry(key).is_some(), "its key is no entry id")
+        }
+        Some(keys::BODY) => (keys::parse_body(key).is_some(), "its key is no digest"),
+        Some(keys::CURSOR) => (keys::parse_account(key).is_some(), "its key is no mailbox"),
+        Some(keys::DELIVERED) => {
+            (keys::parse_delivered(key).is_some(), "its key is no digest of a mailbox")
+        }
+        Some(keys::FETCHED) => {
+            (keys::parse_fetched(key).is_some(), "its key is no place in a mailbox")
+        }
+        Some(keys::DOUBTFUL) => {
+            (keys::parse_doubtful(key).is_some(), "its key is no digest and place of a mailbox")
+        }
+        _ => return None,
+    };
+    (!fits).then_some(reason)
 }
 
 /// Moves the unreadable rows of a table to quarantine, with all their bytes.

@@ -20,9 +20,9 @@ use super::space::Space;
 use super::store::Store;
 use super::writer::{Bulletin, Request, Requests, Writer, writer_gone};
 use super::{
-    AccountKey, BodyId, BodyReader, BodyWriter, CursorRecord, DuePage, HistoryRecord, OutboxRecord,
-    QuarantinedRecord, QueueCounts, QueueRecord, Spool, SpoolError, SpoolOptions, keys, lock,
-    migrations, recover,
+    AccountKey, BodyId, BodyReader, BodyWriter, CursorRecord, DuePage, FetchedRecord,
+    HistoryRecord, Origin, OutboxRecord, QuarantinedRecord, QueueCounts, QueueRecord, Spool,
+    SpoolError, SpoolOptions, keys, lock, migrations, recover,
 };
 use crate::mapi::{EntryId, SysTime};
 
@@ -379,6 +379,35 @@ impl Spool for SledSpool {
     ) -> Result<u32, SpoolError> {
         let key = keys::delivered(account, mailbox, &digest);
         Ok(self.read(|store| store.record(&key)).await?.unwrap_or(0))
+    }
+
+    async fn delivered_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        limit: usize,
+    ) -> Result<Vec<[u8; 16]>, SpoolError> {
+        self.store()?.delivered_page(account, mailbox, limit)
+    }
+
+    async fn doubtful_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        digest: Option<[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<([u8; 16], Origin)>, SpoolError> {
+        self.store()?.doubtful_page(account, mailbox, digest.as_ref(), limit)
+    }
+
+    async fn fetched_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        from: Origin,
+        limit: usize,
+    ) -> Result<Vec<(u32, FetchedRecord)>, SpoolError> {
+        self.read(|store| store.fetched_page(account, mailbox, from, limit)).await
     }
 
     async fn new_body(&self, size_hint: Option<u64>) -> Result<Box<dyn BodyWriter>, SpoolError> {

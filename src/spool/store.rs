@@ -16,8 +16,8 @@ use super::check::census::Census;
 use super::codec::{self, ReadError, Rows};
 use super::lock::SpoolLock;
 use super::{
-    AccountKey, BodyId, DUE_ORDER, DuePage, OutboxRecord, OutboxState, QuarantinedRecord,
-    SpoolError, keys,
+    AccountKey, BodyId, DUE_ORDER, DuePage, FetchedRecord, Origin, OutboxRecord, OutboxState,
+    QuarantinedRecord, SpoolError, keys,
 };
 use crate::mapi::{EntryId, Priority, SysTime};
 
@@ -483,6 +483,52 @@ impl Store {
         let rows = self.range(range);
         let parsed = rows.filter_map(|row| row.map(|(key, _)| parse(&key)).transpose());
         parsed.take(limit).collect()
+    }
+
+    /// Digests of a mailbox in the delivered table.
+    pub(super) fn delivered_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        limit: usize,
+    ) -> Result<Vec<[u8; 16]>, SpoolError> {
+        let rows = self.range(keys::prefix(keys::delivered_of(account, mailbox))).take(limit);
+        rows.filter_map(|row| row.map(|(key, _)| keys::parse_delivered(&key)).transpose()).collect()
+    }
+
+    /// Rows of a mailbox in the doubtful table.
+    pub(super) fn doubtful_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        digest: Option<&[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<([u8; 16], Origin)>, SpoolError> {
+        let range = keys::prefix(keys::doubtful_of(account, mailbox, digest));
+        let rows = self.range(range).take(limit);
+        rows.filter_map(|row| row.map(|(key, _)| keys::parse_doubtful(&key)).transpose()).collect()
+    }
+
+    /// Rows of a mailbox in the fetched table.
+    pub(super) fn fetched_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        from: Origin,
+        limit: usize,
+    ) -> Result<Vec<(u32, FetchedRecord)>, ReadError> {
+        let (_, end) = keys::prefix(keys::fetched_of(account, mailbox, from.uid_validity));
+        let start = Bound::Included(keys::fetched(account, mailbox, from));
+        let mut page = Vec::new();
+        for row in self.range((start, end)).take(limit) {
+            let (key, head) = row?;
+            if let Some(uid) = keys::parse_fetched(&key)
+                && let Some(record) = self.record_from(&key, head)?
+            {
+                page.push((uid, record));
+            }
+        }
+        Ok(page)
     }
 
     /// The row of a body.

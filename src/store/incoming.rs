@@ -22,6 +22,8 @@ const IN_MEMORY: usize = 256 * 1024;
 pub(super) struct IncomingMessage {
     maildir: Arc<Maildir>,
     spool: Arc<dyn Spool>,
+    /// Octets of free space to leave alone.
+    reserve: u64,
     runtime: Handle,
     /// When it was made; stands in for a missing `PR_MESSAGE_DELIVERY_TIME`.
     made: SysTime,
@@ -49,11 +51,12 @@ impl IncomingMessage {
     pub(super) fn new(
         maildir: Arc<Maildir>,
         spool: Arc<dyn Spool>,
+        reserve: u64,
         runtime: Handle,
         made: SysTime,
     ) -> Self {
         let (state, saved) = (Arc::default(), OnceLock::new());
-        IncomingMessage { maildir, spool, runtime, made, state, saved }
+        IncomingMessage { maildir, spool, reserve, runtime, made, state, saved }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -145,12 +148,16 @@ impl Message for IncomingMessage {
         Ok(None)
     }
 
+    /// `MAPI_E_NOT_ENOUGH_DISK` while the reserve of free space is touched, so that who receives
+    /// hears of it and can tell.
     async fn set_content(&self) -> MapiResult<Box<dyn ContentSink>> {
         if self.saved.get().is_some() {
             return Err(saved_already());
         }
+        self.maildir.admit(self.reserve)?;
         Ok(Box::new(MaildirSink {
             maildir: Arc::clone(&self.maildir),
+            reserve: self.reserve,
             runtime: self.runtime.clone(),
             message: Arc::clone(&self.state),
             header: IncomingHeader::default(),
@@ -162,11 +169,12 @@ impl Message for IncomingMessage {
     }
 
     /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX. Saved already:
-    /// harmless. A caller that goes away leaves it saved or not.
+    /// harmless. `MAPI_E_NOT_ENOUGH_DISK` as from `set_content`. A caller that goes away leaves it saved or not.
     async fn save_changes(&self, repetition: Repetition) -> MapiResult<()> {
         if self.saved.get().is_some() {
             return Ok(());
         }
+        self.maildir.admit(self.reserve)?;
         let (props, written) = self.take_written()?;
         let key = match props.binary(tags::SEARCH_KEY) {
             Some(key) => key.to_vec(),
@@ -212,6 +220,7 @@ fn saved_already() -> MapiError {
 /// Takes the octets of a message: into memory, and into a file once they are many.
 struct MaildirSink {
     maildir: Arc<Maildir>,
+    reserve: u64,
     runtime: Handle,
     message: Arc<Mutex<State>>,
     header: IncomingHeader,
@@ -245,7 +254,9 @@ impl ContentSink for MaildirSink {
         self.broken = true;
         let maildir = Arc::clone(&self.maildir);
         let (draft, mut buffer) = (self.draft.take(), std::mem::take(&mut self.buffer));
-        let written = on(&self.runtime, move || -> Result<(Draft, Vec<u8>), MaildirError> {
+        let reserve = self.reserve;
+        let written = on(&self.runtime, move || -> MapiResult<(Draft, Vec<u8>)> {
+            maildir.admit(reserve)?;
             let mut draft = draft.map_or_else(|| maildir.draft(), Ok)?;
             draft.write(&buffer)?;
             buffer.clear();

@@ -52,7 +52,9 @@ pub struct StoreOptions {
     /// The largest message that is taken for sending, in octets. Default: 150 MiB, what the
     /// largest providers take.
     pub size_limit: u64,
-    /// Octets of free space that received mail must leave alone. Default: 64 MiB.
+    /// Octets of free space that received mail must leave alone. While there is less, a message
+    /// that is being received answers `MAPI_E_NOT_ENOUGH_DISK` and leaves nothing behind.
+    /// Default: 64 MiB.
     pub reserve: u64,
     /// Where the files of the Maildir are written; another one is for tests. Default: the file
     /// system.
@@ -234,17 +236,10 @@ impl MessageStore for LocalStore {
     }
 
     async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {
-        let free = self.maildir.free()?;
-        if free < self.options.reserve {
-            let words = format!(
-                "the disk of the Maildir is nearly full ({free} octets free, {} kept in reserve)",
-                self.options.reserve
-            );
-            return Err(MapiError::new(MapiCode::NOT_ENOUGH_DISK, words));
-        }
         Ok(Arc::new(IncomingMessage::new(
             Arc::clone(&self.maildir),
             Arc::clone(&self.spool),
+            self.options.reserve,
             self.runtime.clone(),
             self.clock.now(),
         )))

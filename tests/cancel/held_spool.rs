@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use postrider::mapi::{EntryId, SysTime};
 use postrider::spool::{
     AccountKey, Batch, BodyId, BodyReader, BodyWriter, CursorRecord, DuePage, Durable, Expect,
-    HistoryRecord, Op, OutboxRecord, QuarantinedRecord, QueueCounts, QueueRecord, QueueState,
-    Spool, SpoolError,
+    FetchedRecord, HistoryRecord, Op, Origin, OutboxRecord, QuarantinedRecord, QueueCounts,
+    QueueRecord, QueueState, Spool, SpoolError,
 };
 use tokio::io::AsyncReadExt;
 
@@ -140,6 +140,32 @@ impl Spool for HeldSpool {
     }
     async fn delivered(&self, account: AccountKey, mailbox: &str, d: [u8; 16]) -> Result<u32> {
         self.inner.delivered(account, mailbox, d).await
+    }
+    async fn delivered_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        limit: usize,
+    ) -> Result<Vec<[u8; 16]>> {
+        self.inner.delivered_page(account, mailbox, limit).await
+    }
+    async fn doubtful_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        digest: Option<[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<([u8; 16], Origin)>> {
+        self.inner.doubtful_page(account, mailbox, digest, limit).await
+    }
+    async fn fetched_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        from: Origin,
+        limit: usize,
+    ) -> Result<Vec<(u32, FetchedRecord)>> {
+        self.inner.fetched_page(account, mailbox, from, limit).await
     }
     async fn outbox(&self, entry: &EntryId) -> Result<Option<OutboxRecord>> {
         self.inner.outbox(entry).await

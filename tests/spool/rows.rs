@@ -294,6 +294,59 @@ async fn cursors_and_delivered_messages_are_kept_per_account_and_mailbox() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_is_listed_by_uid_and_can_be_forgotten() {
+    let bench = Bench::new();
+    let spool = bench.open();
+    let (account, mailbox) = (account("a"), "INBOX".to_owned());
+    let at = |uid_validity, uid| Origin { uid_validity, uid };
+    let row = |number: u8| FetchedRecord { digest: [number; 16], origin: at(1, number.into()) };
+    let mut batch = Batch::new();
+    for (place, number) in [(at(1, 1), 1), (at(1, 300), 2), (at(2, 2), 3)] {
+        let (mailbox, record) = (mailbox.clone(), row(number));
+        batch.push(Op::PutFetched { account, mailbox, at: place, record });
+    }
+    for origin in [at(1, 9), at(1, 8)] {
+        let mailbox = mailbox.clone();
+        batch.push(Op::PutDoubtful { account, mailbox, digest: [7; 16], origin });
+    }
+    for digest in [[5; 16], [5; 16], [6; 16]] {
+        batch.push(Op::AddDelivered { account, mailbox: mailbox.clone(), digest });
+    }
+    spool.commit(batch).await.unwrap();
+    let fetched = async |from, limit| spool.fetched_page(account, "INBOX", from, limit).await;
+    assert_eq!(fetched(at(1, 0), 9).await.unwrap(), [(1, row(1)), (300, row(2))]);
+    assert_eq!(fetched(at(1, 0), 1).await.unwrap(), [(1, row(1))]);
+    assert_eq!(fetched(at(1, 2), 9).await.unwrap(), [(300, row(2))]);
+    assert_eq!(fetched(at(2, 0), 9).await.unwrap(), [(2, row(3))]);
+    let doubtful = async |digest| spool.doubtful_page(account, "INBOX", digest, 9).await.unwrap();
+    assert_eq!(doubtful(None).await, [([7; 16], at(1, 8)), ([7; 16], at(1, 9))]);
+    assert_eq!(doubtful(Some([8; 16])).await, []);
+    let digests = async || spool.delivered_page(account, "INBOX", 9).await.unwrap();
+    assert_eq!(digests().await, [[5; 16], [6; 16]]);
+
+    let take = |digest| Op::TakeDelivered { account, mailbox: mailbox.clone(), digest };
+    let batch = Batch::new()
+        .with(take([5; 16]))
+        .with(take([6; 16]))
+        .with(take([9; 16]))
+        .with(Op::DeleteFetched { account, mailbox: mailbox.clone(), at: at(1, 1) })
+        .with(Op::DeleteDoubtful {
+            account,
+            mailbox: mailbox.clone(),
+            digest: [7; 16],
+            origin: at(1, 9),
+        });
+    spool.commit(batch).await.unwrap();
+    assert_eq!(spool.delivered(account, "INBOX", [5; 16]).await.unwrap(), 1);
+    assert_eq!(digests().await, [[5; 16]]);
+    assert_eq!(fetched(at(1, 0), 9).await.unwrap(), [(300, row(2))]);
+    assert_eq!(doubtful(Some([7; 16])).await, [([7; 16], at(1, 8))]);
+    let forget = Op::ForgetDelivered { account, mailbox, digest: [5; 16] };
+    spool.commit(Batch::new().with(forget)).await.unwrap();
+    assert_eq!(digests().await, [] as [[u8; 16]; 0]);
+}
+
+#[tokio::test]
 async fn records_of_any_size_are_kept_and_shrink_without_a_trace() {
     let bench = Bench::new();
     let spool = bench.open();

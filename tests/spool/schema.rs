@@ -193,7 +193,24 @@ fn full_cursor() -> CursorRecord {
         set_aside: vec![4, 5],
         after_owed: vec![6],
         rematch_until: 7,
+        counted: 8,
+        retired: Some(Retired {
+            uid_validity: 9,
+            last_uid: 10,
+            set_aside: vec![11],
+            saved: vec![12],
+        }),
+        copying: Some(CopyIntent {
+            uids: vec![13],
+            target: "Done".to_owned(),
+            uid_validity: 14,
+            uid_next: 15,
+        }),
     }
+}
+
+fn fetched() -> FetchedRecord {
+    FetchedRecord { digest: [6; 16], origin: Origin { uid_validity: 3, uid: 4 } }
 }
 
 /// One row of every kind, and every variant of a state.
@@ -236,6 +253,18 @@ async fn fill(spool: &dyn Spool) {
             account: account("in"),
             mailbox: "INBOX".to_owned(),
             digest: [5; 16],
+        })
+        .with(Op::PutFetched {
+            account: account("in"),
+            mailbox: "INBOX".to_owned(),
+            at: Origin { uid_validity: 1, uid: 2 },
+            record: fetched(),
+        })
+        .with(Op::PutDoubtful {
+            account: account("in"),
+            mailbox: "INBOX".to_owned(),
+            digest: [7; 16],
+            origin: Origin { uid_validity: 5, uid: 6 },
         });
     spool.commit(batch).await.unwrap();
 }
@@ -267,6 +296,11 @@ async fn rows_of_schema_1_are_read_today() {
     assert_eq!(spool.history(&entry(9)).await.unwrap(), Some(history(44)));
     assert_eq!(spool.cursor(account("in"), "INBOX").await.unwrap(), Some(full_cursor()));
     assert_eq!(spool.delivered(account("in"), "INBOX", [5; 16]).await.unwrap(), 1);
+    let from = Origin { uid_validity: 1, uid: 0 };
+    let page = spool.fetched_page(account("in"), "INBOX", from, 9).await.unwrap();
+    assert_eq!(page, [(2, fetched())]);
+    let page = spool.doubtful_page(account("in"), "INBOX", None, 9).await.unwrap();
+    assert_eq!(page, [([7; 16], Origin { uid_validity: 5, uid: 6 })]);
     assert_eq!(spool.read_body(body, 99).await.unwrap(), b"content");
     assert_eq!(spool.done_page(account("smtp"), None, 9).await.unwrap(), [entry(7)]);
     let counts = QueueCounts {

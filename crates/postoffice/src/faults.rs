@@ -103,6 +103,8 @@ pub enum ImapPhase {
     Expunge,
     /// IDLE; with [`Fault::after_effect`] once the continuation is out and the session idles.
     Idle,
+    /// The DONE that ends IDLE.
+    Done,
     /// NOOP and CHECK.
     Noop,
     /// CLOSE and UNSELECT.
@@ -198,6 +200,14 @@ pub enum ImapAction {
     FetchNothing,
     /// FETCH: every body is NIL.
     FetchNil,
+    /// Tagged OK and nothing else, without effect.
+    OkOnly,
+    /// FETCH: every response names this UID, whatever message it is about.
+    FetchUid(u32),
+    /// FETCH: every literal is announced so many octets longer (or shorter) than it is.
+    LiteralLength(i64),
+    /// FETCH: RFC822.SIZE is told so many octets larger (or smaller) than it is.
+    SizeOff(i64),
     /// So many `* n EXISTS` with the true count, then the reply.
     ExistsFlood(u32),
     /// The command is carried out, its final response carries a tag nobody used.

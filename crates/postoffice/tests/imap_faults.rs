@@ -238,3 +238,28 @@ async fn one_message_fails_whatever_set_it_is_fetched_with() {
     let mut client = selected(&office).await;
     client.imap_ok("e UID FETCH 1:11 (UID BODY.PEEK[])").await;
 }
+
+#[tokio::test]
+async fn fetch_may_lie_about_number_length_and_size() {
+    let office = office().await;
+    office.deliver("ann", "INBOX", MAIL.as_bytes()).unwrap();
+    let mut client = selected(&office).await;
+    let fetch = |action| Fault::imap(ImapPhase::Fetch, action).once();
+    office.inject(fetch(ImapAction::FetchUid(9)));
+    assert_eq!(client.imap("a UID FETCH 1 UID").await[0], "* 1 FETCH (UID 9)");
+    office.inject(fetch(ImapAction::SizeOff(-4)));
+    let size = client.imap("b UID FETCH 1 RFC822.SIZE").await;
+    assert_eq!(size[0], format!("* 1 FETCH (UID 1 RFC822.SIZE {})", MAIL.len() - 4));
+    office.inject(fetch(ImapAction::LiteralLength(5)));
+    client.send("c UID FETCH 1 BODY.PEEK[]").await;
+    let body = format!("* 1 FETCH (UID 1 BODY[] {{{}}}", MAIL.len() + 5);
+    assert_eq!(client.line().await, body);
+    let mut client = selected(&office).await;
+    office.inject(Fault::imap(ImapPhase::Search, ImapAction::OkOnly).once());
+    assert_eq!(client.imap("d UID SEARCH ALL").await, ["d OK done"]);
+    office.inject(Fault::imap(ImapPhase::Done, ImapAction::No("later".to_owned())).once());
+    client.send("e IDLE").await;
+    assert_eq!(client.line().await, "+ idling");
+    client.send("DONE").await;
+    assert_eq!(client.line().await, "e NO later");
+}

@@ -67,12 +67,15 @@ pub(crate) enum Forgets {
 
 type Hook = Box<dyn Fn() + Send>;
 
+/// How many there were, and the number of each.
+type Files = (usize, HashMap<(u64, u64), usize>);
+
 /// See the module.
 pub(crate) struct Ledger {
     forgets: Forgets,
     events: Mutex<Vec<Event>>,
     /// Files by device and inode, as they were made last.
-    files: Mutex<(usize, HashMap<(u64, u64), usize>)>,
+    files: Mutex<Files>,
     /// Called when a group is durable, before anybody hears of it.
     hook: Mutex<Option<Hook>>,
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fd::{AsFd, OwnedFd};
 
-use crate::mapi::{MapiCode, MapiError, SysTime};
+use crate::mapi::{MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::disk::{At, Disk};
 use folder::Folder;
 use index::Index;
@@ -124,11 +124,19 @@ impl Maildir {
         Ok(Maildir { root, tmp, host, index, disk, failed })
     }
 
-    /// Octets free for us on its file system.
-    pub(super) fn free(&self) -> Result<u64, MaildirError> {
+    /// Whether mail may be written: so much space is to stay free on its file system.
+    pub(super) fn admit(&self, reserve: u64) -> MapiResult<()> {
         let stat = rustix::fs::fstatvfs(&self.root)
             .map_err(|error| MaildirError::new("ask for free space", error))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < reserve {
+            let words = format!(
+                "the disk of the Maildir is nearly full ({free} octets free, {reserve} kept in \
+                 reserve)"
+            );
+            return Err(MapiError::new(MapiCode::NOT_ENOUGH_DISK, words));
+        }
+        Ok(())
     }
 
     /// Starts a file in `tmp`.

@@ -118,6 +118,19 @@ mod tests {
             ("100%", ".100%25"),
             ("", ".%none"),
             ("Entwürfe", ".Entwürfe"),
+            // Names of the Maildir's own, and of things in it.
+            ("cur", ".cur"),
+            ("new", ".new"),
+            ("tmp", ".tmp"),
+            ("maildirfolder", ".maildirfolder"),
+            (".", ".%2E"),
+            ("a/../..", ".a.%2E%2E.%2E%2E"),
+            ("a//b", ".a.%none.b"),
+            ("a\\..\\b", ".a%5C%2E%2E%5Cb"),
+            // Modified UTF-7 as the server has it is text like any other.
+            ("Entw&APw-rfe", ".Entw&APw-rfe"),
+            ("&AC8-etc", ".&AC8-etc"),
+            ("INBOX/sub", ".INBOX.sub"),
         ];
         for (name, wanted) in cases {
             assert_eq!(folder(name).as_deref(), Some(wanted), "{name:?}");

@@ -115,6 +115,87 @@ fn links_below_the_root_are_not_followed() {
     assert!(names(&root.join("tmp")).is_empty());
 }
 
+/// Whatever a mailbox is called, its mail lies in one folder right below the root, and nothing
+/// outside of it is made or changed.
+#[test]
+fn no_name_leads_out_of_the_maildir() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("deep/Mail");
+    let maildir = open(&root);
+    let long = "ü/".repeat(400);
+    let evil = [
+        "..",
+        ".",
+        "",
+        "/",
+        "//",
+        "../..",
+        "../../outside",
+        "/etc/passwd",
+        "a/../../b",
+        "cur",
+        "new",
+        "tmp",
+        "cur/x",
+        "new/../..",
+        "a\0b",
+        "a\nb",
+        "..\\..",
+        "&AC8-",
+        "&AC4ALg-/x",
+        "inbox/..",
+        "C:\\x",
+        "~root",
+        "$HOME",
+        "%2E%2E",
+        ".%2E",
+        " ",
+        "\u{202e}x",
+        &long,
+    ];
+    for (number, name) in evil.iter().enumerate() {
+        put(&maildir, &place(name, &number.to_be_bytes(), Look::Here), b"x").unwrap();
+    }
+    assert_eq!(names(dir.path()), ["deep"]);
+    assert_eq!(names(&dir.path().join("deep")), ["Mail"]);
+    let mut mail = 0;
+    for folder in names(&root) {
+        if ["cur", "new", "tmp"].contains(&folder.as_str()) {
+            assert!(names(&root.join(&folder)).is_empty(), "{folder}");
+            continue;
+        }
+        assert!(folder.starts_with('.'), "{folder}");
+        assert_eq!(names(&root.join(&folder)), ["cur", "maildirfolder", "new", "tmp"], "{folder}");
+        mail += names(&root.join(&folder).join("new")).len();
+    }
+    assert_eq!(mail, evil.len());
+}
+
+#[test]
+fn links_in_a_folder_are_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, outside) = (dir.path().join("Mail"), dir.path().join("outside"));
+    let maildir = open(&root);
+    std::fs::create_dir(&outside).unwrap();
+    put(&maildir, &place("Sub", b"1", Look::Here), b"x").unwrap();
+    for part in ["new", "cur", "tmp"] {
+        let part = root.join(".Sub").join(part);
+        let kept = part.with_extension("kept");
+        std::fs::rename(&part, &kept).unwrap();
+        symlink(&outside, &part).unwrap();
+        assert!(put(&maildir, &place("Sub", b"2", Look::Here), b"x").is_err());
+        std::fs::remove_file(&part).unwrap();
+        std::fs::rename(&kept, &part).unwrap();
+    }
+    // A link that waits for the mark of a new folder.
+    std::fs::create_dir(root.join(".Other")).unwrap();
+    symlink(outside.join("made"), root.join(".Other/maildirfolder")).unwrap();
+    put(&maildir, &place("Other", b"3", Look::Here), b"x").unwrap();
+    assert!(names(&outside).is_empty());
+    assert!(names(&root.join("tmp")).is_empty());
+    put(&maildir, &place("Sub", b"2", Look::Here), b"x").unwrap();
+}
+
 #[test]
 fn a_root_that_is_a_link_is_the_users_choice() {
     let dir = tempfile::tempdir().unwrap();

@@ -85,8 +85,73 @@ async fn a_message_without_bytes_is_composed() {
 #[tokio::test]
 async fn a_full_disk_stops_reception() {
     let house = House::with(|options| StoreOptions { reserve: u64::MAX, ..options }).await;
-    let refusal = house.store.new_incoming().await.err().unwrap();
+    let message = house.store.new_incoming().await.unwrap();
+    let refusal = message.set_content().await.err().unwrap();
     assert_eq!(refusal.code(), MapiCode::NOT_ENOUGH_DISK);
+    message.set_props(note().props).await.unwrap();
+    let refusal = message.save_changes(Repetition::First).await.unwrap_err();
+    assert_eq!(refusal.code(), MapiCode::NOT_ENOUGH_DISK);
+    assert!(names(&house.mail("tmp")).is_empty() && names(&house.mail("new")).is_empty());
+}
+
+/// A small file system of its own, where this process may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Option<SmallDisk> {
+        std::fs::create_dir_all(at).unwrap();
+        let option = format!("size={size},mode=0700");
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &option, "tmpfs"])
+            .arg(at)
+            .stderr(std::process::Stdio::null())
+            .status();
+        mount.is_ok_and(|status| status.success()).then(|| SmallDisk(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// The disk fills up in the middle of a message although no reserve is kept.
+#[tokio::test]
+async fn a_disk_that_is_full_in_the_middle_of_a_message_keeps_nothing_of_it() {
+    let mount = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(mount.path(), "2m") else {
+        eprintln!("not tested: this user may not mount a file system");
+        return;
+    };
+    let root = mount.path().join("Mail");
+    let house =
+        House::with(|options| StoreOptions { maildir: root.clone(), reserve: 0, ..options }).await;
+    let large = vec![b'x'; 700_000];
+    receive(&house.store, 1, &large, Repetition::First).await;
+    receive(&house.store, 2, &large, Repetition::First).await;
+    let message = house.store.new_incoming().await.unwrap();
+    message.set_props(incoming(3)).await.unwrap();
+    let mut sink = message.set_content().await.unwrap();
+    let refusal = async {
+        for piece in large.chunks(100_000) {
+            sink.write(piece).await?;
+        }
+        sink.finish().await?;
+        message.save_changes(Repetition::First).await
+    };
+    assert_eq!(refusal.await.unwrap_err().code(), MapiCode::NOT_ENOUGH_DISK);
+    drop(message);
+    assert!(names(&root.join("tmp")).is_empty());
+    let new = root.join(".Lists.rust/new");
+    assert_eq!(names(&new).len(), 2);
+    for name in names(&new) {
+        assert_eq!(std::fs::read(new.join(name)).unwrap(), large);
+    }
+    // Space is back.
+    std::fs::remove_file(new.join(names(&new).remove(0))).unwrap();
+    receive(&house.store, 3, &large, Repetition::First).await;
+    assert_eq!(names(&new).len(), 2);
 }
 
 fn outcome(row: u32, kind: ReportKind) -> RecipientReport {

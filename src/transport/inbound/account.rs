@@ -151,12 +151,14 @@ impl Account {
     }
 
     pub(super) fn note_delimiter(&self, delimiter: Option<char>) {
-        *lock(&self.delimiter) = delimiter;
+        // A server that names a letter would have us tear names apart.
+        *lock(&self.delimiter) = delimiter.filter(char::is_ascii_punctuation);
     }
 
     /// The name of a mailbox as the host has it: with `/` between the levels.
     pub(super) fn name_for_host(&self, name: &str) -> String {
         match *lock(&self.delimiter) {
+            _ if name.eq_ignore_ascii_case("INBOX") => name.to_owned(),
             Some(delimiter) if delimiter != '/' => {
                 name.chars().map(|sign| if sign == delimiter { '/' } else { sign }).collect()
             }

@@ -1,12 +1,12 @@
 //! What happens on the server to messages that are safely in the store (IB-6).
 //!
 //! Everything here may be repeated after a crash and does no harm then: flags are set again,
-//! UIDs that are gone are ignored. One exception is known: where a server has no MOVE, a crash
-//! between COPY and the flag that follows it leaves one more copy in the target, never less.
+//! UIDs that are gone are ignored. COPY is not so; see `copying`.
 //!
 //! EXPUNGE without UIDPLUS removes whatever is flagged `\Deleted`, also what another program
-//! flagged. There it is done only when nothing else is flagged; else the messages stay flagged,
-//! and whoever expunges next removes them.
+//! flagged. There it is done only when a search says that nothing else is flagged; else the
+//! messages stay flagged, and whoever expunges next removes them. What another program flags
+//! between that search and the EXPUNGE behind it goes with it: without UIDPLUS nothing tells.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::net::{ImapReply, ReplyStatus};
 use crate::transport::settings::AfterFetch;
 
 /// Most messages of one command.
-const MOST: usize = 500;
+pub(super) const MOST: usize = 500;
 
 impl Work {
     /// Does what is owed to a mailbox of this lane.
@@ -52,6 +52,7 @@ impl Work {
         if policy == AfterFetch::Keep {
             // The profile was changed: what was owed is no longer wanted.
             mailbox.after_done(&owed);
+            mailbox.set_copying(None);
             return Ok(mailbox.commit().await?);
         }
         if self.selected != Some(number) {
@@ -65,13 +66,20 @@ impl Work {
         }
         // The numbers may have become void with the mailbox that was just opened.
         let owed = mailbox.owed();
+        if let AfterFetch::Move(target) = &policy
+            && (!self.session.capabilities().has("MOVE") || mailbox.copying().is_some())
+        {
+            return self.copy_away(number, mailbox, &owed, target).await;
+        }
         for uids in owed.chunks(MOST) {
             for set in uid_sets(uids) {
                 match &policy {
                     AfterFetch::Keep => {}
                     AfterFetch::Seen => self.store(&set, "\\Seen").await?,
                     AfterFetch::Delete => self.delete(&set, uids).await?,
-                    AfterFetch::Move(target) => self.move_to(&set, uids, target).await?,
+                    AfterFetch::Move(target) => {
+                        self.transfer("UID MOVE", &set, &quoted(&wire_name(target))).await?;
+                    }
                 }
             }
             mailbox.after_done(uids);
@@ -80,7 +88,7 @@ impl Work {
         Ok(())
     }
 
-    async fn store(&mut self, set: &str, flag: &str) -> Result<(), LaneFault> {
+    pub(super) async fn store(&mut self, set: &str, flag: &str) -> Result<(), LaneFault> {
         let command = format!("UID STORE {set} +FLAGS.SILENT ({flag})");
         let reply = self.session.change("UID STORE", &command).await?;
         done("UID STORE", reply)
@@ -91,37 +99,23 @@ impl Work {
         self.expunge(set, uids).await
     }
 
-    async fn expunge(&mut self, set: &str, uids: &[u32]) -> Result<(), LaneFault> {
+    pub(super) async fn expunge(&mut self, set: &str, uids: &[u32]) -> Result<(), LaneFault> {
         if self.session.capabilities().has("UIDPLUS") {
             let command = format!("UID EXPUNGE {set}");
             let reply = self.session.change("UID EXPUNGE", &command).await?;
             return done("UID EXPUNGE", reply);
         }
         let ours: BTreeSet<u32> = uids.iter().copied().collect();
-        if self.session.deleted().await?.iter().all(|uid| ours.contains(uid)) {
+        let flagged = self.session.deleted().await?;
+        if flagged.is_some_and(|all| all.iter().all(|uid| ours.contains(uid))) {
             let reply = self.session.change("EXPUNGE", "EXPUNGE").await?;
             return done("EXPUNGE", reply);
         }
         Ok(())
     }
 
-    async fn move_to(&mut self, set: &str, uids: &[u32], target: &str) -> Result<(), LaneFault> {
-        let target = quoted(&wire_name(target));
-        if self.session.capabilities().has("MOVE") {
-            return self.transfer("UID MOVE", set, &target).await;
-        }
-        // Those that are flagged already were copied before a crash.
-        let copied: BTreeSet<u32> = self.session.deleted_among(set).await?.into_iter().collect();
-        let rest: Vec<u32> = uids.iter().copied().filter(|uid| !copied.contains(uid)).collect();
-        for part in uid_sets(&rest) {
-            self.transfer("UID COPY", &part, &target).await?;
-            self.store(&part, "\\Deleted").await?;
-        }
-        self.expunge(set, uids).await
-    }
-
     /// COPY or MOVE; the target is made if it is missing.
-    async fn transfer(
+    pub(super) async fn transfer(
         &mut self,
         verb: &'static str,
         set: &str,
@@ -142,6 +136,6 @@ impl Work {
     }
 }
 
-fn done(command: &'static str, reply: ImapReply) -> Result<(), LaneFault> {
+pub(super) fn done(command: &'static str, reply: ImapReply) -> Result<(), LaneFault> {
     expect_ok(command, reply)
 }

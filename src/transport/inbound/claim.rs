@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::cursor::Ending;
+use super::key::ContentDigest;
 use super::mailbox::Mailbox;
+use super::moment::Moment;
 use super::responses::Listed;
 use crate::mapi::SysTime;
 use crate::spi::Repetition;
+use crate::spool::{FetchedRecord, Origin};
 
 /// A message to be fetched.
 #[derive(Clone, Debug)]
@@ -18,7 +21,7 @@ pub(super) struct Wanted {
     /// How often it failed.
     pub(super) tries: u32,
     /// Not to be tried before.
-    pub(super) not_before: SysTime,
+    pub(super) not_before: Moment,
     /// Not to be asked for together with others, or not whole.
     pub(super) manner: Manner,
 }
@@ -37,8 +40,8 @@ pub(super) enum Manner {
 /// What became of a message that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
-    /// It is tried again at this time.
-    Again(SysTime),
+    /// It is tried again.
+    Again,
     /// It was set aside.
     SetAside,
     /// Its mailbox was rebuilt meanwhile.
@@ -50,6 +53,8 @@ pub(super) enum Failed {
 pub(super) struct Claim {
     mailbox: Arc<Mailbox>,
     uid_validity: u32,
+    /// The place its key in the store is made from.
+    origin: Origin,
     wanted: Wanted,
     settled: bool,
 }
@@ -67,15 +72,37 @@ impl std::ops::Deref for Claim {
 
 impl Claim {
     pub(super) fn new(mailbox: Arc<Mailbox>, uid_validity: u32, wanted: Wanted) -> Self {
-        Claim { mailbox, uid_validity, wanted, settled: false }
+        let origin = Origin { uid_validity, uid: wanted.uid };
+        Claim { mailbox, uid_validity, origin, wanted, settled: false }
     }
 
     pub(super) fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
     }
 
-    pub(super) fn uid_validity(&self) -> u32 {
-        self.uid_validity
+    /// The place its key in the store is made from.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// It is to be saved under the key of this place. Another place than its own is one under
+    /// which it may have been saved.
+    pub(super) fn save_as(&mut self, origin: Origin) {
+        if origin != self.origin {
+            self.origin = origin;
+            self.may_be_saved();
+        }
+    }
+
+    /// Notes what it is before it is saved; [`Mailbox::commit`] writes it.
+    pub(super) fn note(&self, digest: ContentDigest) {
+        let record = FetchedRecord { digest, origin: self.origin };
+        self.mailbox.note(self.uid_validity, self.wanted.uid, record);
+    }
+
+    /// Whether the disk has that note.
+    pub(super) fn is_noted(&self, digest: ContentDigest) -> bool {
+        self.mailbox.is_noted(self.wanted.uid, FetchedRecord { digest, origin: self.origin })
     }
 
     /// It is to be asked for in this manner; no try is counted.
@@ -84,7 +111,7 @@ impl Claim {
     }
 
     /// It is to be tried again then; no try is counted.
-    pub(super) fn back_at(mut self, not_before: SysTime) {
+    pub(super) fn back_at(mut self, not_before: Moment) {
         self.wanted.not_before = not_before;
     }
 
@@ -112,11 +139,11 @@ impl Claim {
     }
 
     /// Counts a failed try; after `most` of them it is set aside.
-    pub(super) fn fail(mut self, again: SysTime, most: u32, words: &str) -> Failed {
+    pub(super) fn fail(mut self, again: Moment, most: u32, words: &str) -> Failed {
         self.count(again, most, words)
     }
 
-    fn count(&mut self, again: SysTime, most: u32, words: &str) -> Failed {
+    fn count(&mut self, again: Moment, most: u32, words: &str) -> Failed {
         self.settled = true;
         let mut state = self.mailbox.state();
         if !state.is_current(self.uid_validity) || !state.in_flight.remove(&self.wanted.uid) {
@@ -133,7 +160,7 @@ impl Claim {
         wanted.not_before = again;
         wanted.manner = wanted.manner.max(Manner::Alone);
         state.wanted.insert(wanted.uid, wanted);
-        Failed::Again(again)
+        Failed::Again
     }
 }
 
@@ -163,7 +190,7 @@ impl Drop for Claim {
                 self.wanted.manner = Manner::Alone;
             } else {
                 let words = "the server's answer could not be read";
-                self.count(SysTime::EPOCH, MOST_PANICS, words);
+                self.count(Moment::PAST, MOST_PANICS, words);
                 return;
             }
         }
@@ -192,7 +219,7 @@ impl Wanted {
             date: listed.date,
             repetition,
             tries: 0,
-            not_before: SysTime::EPOCH,
+            not_before: Moment::PAST,
             manner: if listed.size > small { Manner::Pieces } else { Manner::Together },
         }
     }

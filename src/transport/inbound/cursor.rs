@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::ContentDigest;
 use crate::spi::Repetition;
-use crate::spool::CursorRecord;
+use crate::spool::{CopyIntent, CursorRecord, Retired};
 
 /// Most UIDs that may be set aside; with more the mailbox waits, because the server is at fault.
 pub(super) const MOST_SET_ASIDE: usize = 1000;
@@ -42,6 +42,8 @@ pub(super) struct Progress {
     ended: BTreeMap<u32, Ending>,
     set_aside: BTreeSet<u32>,
     owed: BTreeSet<u32>,
+    /// A COPY that was begun.
+    copying: Option<CopyIntent>,
     /// UIDs up to this one may have been saved by an earlier run.
     possible_to: u32,
 }
@@ -74,6 +76,7 @@ impl Progress {
             ended: BTreeMap::new(),
             set_aside: record.set_aside.iter().copied().collect(),
             owed: record.after_owed.iter().copied().collect(),
+            copying: record.copying.clone(),
             possible_to: record.window_end,
             record,
         }
@@ -90,6 +93,45 @@ impl Progress {
 
     pub(super) fn last_uid(&self) -> u32 {
         self.record.last_uid
+    }
+
+    /// What is on disk.
+    pub(super) fn record(&self) -> &CursorRecord {
+        &self.record
+    }
+
+    /// What the disk says now, beside what [`Progress::step`] will change.
+    pub(super) fn set_record(&mut self, record: CursorRecord) {
+        self.record = record;
+    }
+
+    /// The numbering as of now, for the day it is no longer valid.
+    pub(super) fn retire(&self) -> Retired {
+        let saved = |ending: &Ending| matches!(ending, Ending::Delivered(_) | Ending::Known(_));
+        Retired {
+            uid_validity: self.record.uid_validity,
+            last_uid: self.record.last_uid,
+            set_aside: self.set_aside.iter().copied().collect(),
+            saved: self.ended.iter().filter(|(_, it)| saved(it)).map(|(uid, _)| *uid).collect(),
+        }
+    }
+
+    /// Whether every message that was to be compared with earlier ones has been, and something
+    /// is left of the comparison.
+    pub(super) fn is_rematch_over(&self) -> bool {
+        let until = self.record.rematch_until;
+        let behind = self.set_aside.first().is_some_and(|uid| *uid <= until)
+            || self.ended.keys().next().is_some_and(|uid| *uid <= until)
+            || self.retrying.first().is_some_and(|uid| *uid <= until);
+        until > 0 && self.record.last_uid >= until && !behind
+    }
+
+    /// Whether `uid` is on disk as being in the store.
+    pub(super) fn is_settled(&self, uid: u32) -> bool {
+        uid <= self.record.last_uid
+            && !self.set_aside.contains(&uid)
+            && !self.retrying.contains(&uid)
+            && !self.ended.contains_key(&uid)
     }
 
     /// Whether `uid` is to be compared with what was delivered before the mailbox was rebuilt.
@@ -174,6 +216,16 @@ impl Progress {
         known
     }
 
+    /// The COPY that was begun.
+    pub(super) fn copying(&self) -> Option<&CopyIntent> {
+        self.copying.as_ref()
+    }
+
+    /// Notes a COPY before it is begun, and that its originals are flagged.
+    pub(super) fn set_copying(&mut self, intent: Option<CopyIntent>) {
+        self.copying = intent;
+    }
+
     /// The `after` action of these messages is done.
     pub(super) fn after_done(&mut self, uids: &[u32]) {
         for uid in uids {
@@ -210,6 +262,9 @@ impl Progress {
             set_aside: set_aside.into_iter().collect(),
             after_owed: owed.into_iter().collect(),
             rematch_until: self.record.rematch_until,
+            counted: self.record.counted.saturating_add(saved(&settled)),
+            retired: self.record.retired.clone(),
+            copying: self.copying.clone(),
         };
         let changed = record != self.record || !settled.is_empty();
         changed.then_some(Step { record, settled })
@@ -228,17 +283,14 @@ impl Progress {
     pub(super) fn is_announced(&self, uid: u32) -> bool {
         uid <= self.record.window_end
     }
+}
 
-    /// Digests of messages that are in the store and not on disk as such.
-    pub(super) fn uncounted(&self) -> Vec<ContentDigest> {
-        self.ended
-            .values()
-            .filter_map(|ending| match ending {
-                Ending::Delivered(digest) => Some(*digest),
-                Ending::Known(_) | Ending::Gone | Ending::SetAside => None,
-            })
-            .collect()
-    }
+/// How many of these are in the store.
+fn saved(settled: &[(u32, Ending)]) -> u32 {
+    let saved = settled
+        .iter()
+        .filter(|(_, ending)| matches!(ending, Ending::Delivered(_) | Ending::Known(_)));
+    u32::try_from(saved.count()).unwrap_or(u32::MAX)
 }
 
 fn settle(
@@ -311,7 +363,7 @@ mod tests {
         assert!(progress.end(12, Ending::Delivered(DIGEST)));
         assert!(progress.end(15, Ending::Gone));
         assert_eq!(progress.step(Owes::Action), None);
-        assert_eq!(progress.uncounted(), [DIGEST]);
+        assert_eq!(progress.retire().saved, [12]);
         assert!(progress.end(11, Ending::Delivered(DIGEST)));
         let step = commit(&mut progress);
         assert_eq!(step.record.last_uid, 20);

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::mapi::SysTime;
+use super::moment::Moment;
 use crate::transport::events::TroubleKind;
 
 /// See the module.
@@ -14,14 +14,20 @@ pub(super) struct Door {
     state: Mutex<State>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct State {
     failures: u32,
-    not_before: SysTime,
+    not_before: Moment,
     /// A pause the server asked for is kept in a hurry too.
     asked: bool,
     /// The hurry the attempt knew of that closed the door.
     tried: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State { failures: 0, not_before: Moment::PAST, asked: false, tried: 0 }
+    }
 }
 
 impl Door {
@@ -30,7 +36,7 @@ impl Door {
     }
 
     /// When the next attempt may be made.
-    pub(super) fn not_before(&self) -> SysTime {
+    pub(super) fn not_before(&self) -> Moment {
         self.state().not_before
     }
 
@@ -39,7 +45,7 @@ impl Door {
     pub(super) fn hurry(&self, hurry: u64) {
         let mut state = self.state();
         if !state.asked && state.tried < hurry {
-            state.not_before = SysTime::EPOCH;
+            state.not_before = Moment::PAST;
         }
     }
 
@@ -51,9 +57,9 @@ impl Door {
     }
 
     /// Closes the door until then, after an attempt that knew of this hurry.
-    pub(super) fn close(&self, until: SysTime, kind: TroubleKind, tried: u64) {
+    pub(super) fn close(&self, until: Moment, kind: TroubleKind, tried: u64) {
         let mut state = self.state();
-        state.not_before = state.not_before.max(until);
+        state.not_before = state.not_before.last(until);
         state.asked = kind == TroubleKind::Throttled;
         state.tried = state.tried.max(tried);
     }

@@ -149,6 +149,16 @@ impl LaneFault {
     }
 }
 
+/// Whether a refused FETCH is about the account. A lone `[UNAVAILABLE]` is not: Yahoo answers so
+/// for single messages it cannot read.
+pub(super) fn asks_for_patience(reply: &ImapReply) -> bool {
+    let about_one = reply.has_code("UNAVAILABLE") || reply.has_code("SERVERBUG");
+    match reply.throttle() {
+        Some(throttle) => throttle.pause.is_some() || throttle.connections || !about_one,
+        None => false,
+    }
+}
+
 impl From<NetError> for LaneFault {
     fn from(error: NetError) -> Self {
         // "Too many connections" may come as the greeting.

@@ -10,9 +10,11 @@ use super::claim::{Claim, Failed};
 use super::cursor::Ending;
 use super::key::{ContentDigest, content_digest, search_key};
 use super::lane::is_closed;
+use super::moment::Moment;
 use super::queue::{Body, Fetched, Held, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::spi::{ContentSink, Message};
+use crate::spool::SpoolError;
 use crate::transport::events::Trouble;
 
 /// What a StartMessage found.
@@ -102,6 +104,13 @@ async fn hand_over(
         Ok(digest) => digest,
         Err(undone) => return Err(undo(account, claim, undone).await),
     };
+    if !claim.is_noted(digest) {
+        // Large messages are known only when they have come whole.
+        claim.note(digest);
+        if let Err(error) = mailbox.commit().await {
+            return Err(unwritten(account, claim, error));
+        }
+    }
     // From here on the outcome stands: a save that was begun may have happened.
     let repetition = claim.repetition;
     claim.may_be_saved();
@@ -112,14 +121,7 @@ async fn hand_over(
     let _ended = claim.end(Ending::Delivered(digest));
     if let Err(error) = mailbox.commit().await {
         // It is in the store; the next step of the cursor, or the next run, finds that out.
-        let lost = Trouble::spool_lost(&error);
-        let error = MapiError::from(error);
-        if lost.is_some() {
-            account.trouble(Place::Storage, lost);
-            return Err(error);
-        }
-        let pause = account.settings.tuning.storage_pause;
-        account.storage_fault(format!("the spool takes no cursor: {error}"), pause);
+        let error = no_cursor(account, error);
         put_off(account);
         return Err(error);
     }
@@ -131,7 +133,7 @@ async fn hand_over(
 /// Sees to a message that was not handed over.
 async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError {
     let tuning = &account.settings.tuning;
-    let now = account.clock.now();
+    let now = Moment::now(&*account.clock);
     let mailbox = Arc::clone(claim.mailbox());
     let (error, failed) = match undone {
         Undone::Cancelled => (MapiCode::CANCEL.into(), None),
@@ -141,7 +143,7 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
                 format!("the store does not take mail: {error}"),
                 tuning.storage_pause,
             );
-            claim.back_at(now.saturating_add(tuning.storage_pause));
+            claim.back_at(now.after(tuning.storage_pause));
             put_off(account);
             return error;
         }
@@ -156,13 +158,12 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
     match failed {
         None => drop(claim),
         Some(words) => {
-            let again = now.saturating_add(tuning.retry_pause);
+            let again = now.after(tuning.retry_pause);
             if claim.fail(again, tuning.tries, &words) == Failed::SetAside {
                 account.show_set_aside(&mailbox);
                 // Those behind it may have waited for this.
                 if let Err(error) = mailbox.commit().await {
-                    let words = format!("the spool takes no cursor: {}", MapiError::from(error));
-                    account.storage_fault(words, tuning.storage_pause);
+                    no_cursor(account, error);
                 }
             }
         }
@@ -170,9 +171,32 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
     error
 }
 
+/// The spool does not take what has to be on disk before a message is saved.
+fn unwritten(account: &Account, claim: Claim, error: SpoolError) -> MapiError {
+    let error = no_cursor(account, error);
+    let pause = account.settings.tuning.storage_pause;
+    claim.back_at(Moment::now(&*account.clock).after(pause));
+    put_off(account);
+    error
+}
+
+/// Shows that the spool takes no cursor: for now, or not before the next start (OB-9).
+fn no_cursor(account: &Account, error: SpoolError) -> MapiError {
+    let lost = Trouble::spool_lost(&error);
+    let error = MapiError::from(error);
+    match lost {
+        Some(_) => account.trouble(Place::Storage, lost),
+        None => account.storage_fault(
+            format!("the spool takes no cursor: {error}"),
+            account.settings.tuning.storage_pause,
+        ),
+    }
+    error
+}
+
 /// While the disk takes nothing, what is waiting would fare no better; it is fetched again.
 fn put_off(account: &Account) {
-    let again = account.clock.now().saturating_add(account.settings.tuning.storage_pause);
+    let again = Moment::now(&*account.clock).after(account.settings.tuning.storage_pause);
     account.queue.withdraw_all().into_iter().for_each(|fetched| fetched.claim.back_at(again));
 }
 
@@ -182,6 +206,7 @@ fn is_about_storage(code: MapiCode) -> bool {
     matches!(
         code,
         MapiCode::NOT_ENOUGH_DISK
+            | MapiCode::NO_ACCESS
             | MapiCode::DISK_ERROR
             | MapiCode::BUSY
             | MapiCode::NOT_ENOUGH_MEMORY
@@ -198,8 +223,9 @@ async fn fill(
 ) -> Result<ContentDigest, Undone> {
     let object = Undone::Message;
     let mailbox = claim.mailbox();
-    let key =
-        search_key(&account.settings.transport, &mailbox.name, claim.uid_validity(), claim.uid);
+    let origin = claim.origin();
+    let transport = &account.settings.transport;
+    let key = search_key(transport, &mailbox.name, origin.uid_validity, origin.uid);
     let props = PropList::new()
         .with(tags::SEARCH_KEY, key)
         .with(tags::SOURCE_MAILBOX, account.name_for_host(&mailbox.name))

@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use super::account::{Account, Control, Place};
 use super::fault::LaneFault;
 use super::mailbox::Watched;
+use super::moment::Moment;
 use super::session::{ImapSession, LoginData};
 use super::work::Work;
-use crate::mapi::SysTime;
 use crate::transport::events::{Gate, TroubleKind};
 
 /// What a lane has done of what was asked.
@@ -36,6 +36,8 @@ pub(super) struct Lane {
     connected: AtomicBool,
     /// The hurry that was known when the door was passed last.
     tried: AtomicU64,
+    /// The door was closed for so long by whoever failed behind it.
+    shut: Mutex<Option<Duration>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,6 +58,7 @@ pub(super) fn assign(mailboxes: usize, connections: usize) -> Vec<Arc<Lane>> {
             report: Mutex::default(),
             connected: AtomicBool::new(false),
             tried: AtomicU64::new(0),
+            shut: Mutex::default(),
         })
     };
     (0..count).map(lane).collect()
@@ -179,17 +182,24 @@ impl Lane {
             // The host stops asking; what was fetched is fetched again later.
             drop(account.queue.withdraw_all());
         }
-        let failures = account.door.failed();
-        let pause = fault.pause(&account.settings.tuning, failures);
-        let until = account.clock.now().saturating_add(pause);
+        let shut = lock(&self.shut).take();
+        let pause = shut.unwrap_or_else(|| self.shut_door(account, fault));
         let tried = self.tried.load(Ordering::SeqCst);
-        account.door.close(until, fault.kind(), tried);
         account.lane_fault(self.number, fault, pause);
         let now = *control.borrow();
         if now.hurry == tried {
             self.drained(account, now.look);
         }
         // Else another attempt follows at once; what it finds is what counts.
+    }
+
+    /// Closes the door for a while and returns for how long.
+    fn shut_door(&self, account: &Account, fault: &LaneFault) -> Duration {
+        let failures = account.door.failed();
+        let pause = fault.pause(&account.settings.tuning, failures);
+        let until = Moment::now(&*account.clock).after(pause);
+        account.door.close(until, fault.kind(), self.tried.load(Ordering::SeqCst));
+        pause
     }
 
     /// The server has too many connections of this account: another lane serves the mailboxes of
@@ -211,8 +221,7 @@ impl Lane {
         // Whoever waits for this lane waits for the host from now on, which looks anew.
         account.ask_for_look(false);
         let (_, longest) = account.settings.tuning.throttle_pause;
-        let until = account.clock.now().saturating_add(longest);
-        let home_again = account.clock.sleep_until(until);
+        let home_again = Moment::now(&*account.clock).after(longest).come(&*account.clock);
         tokio::pin!(home_again);
         loop {
             let now = *control.borrow_and_update();
@@ -249,7 +258,7 @@ impl Lane {
             }
             account.door.hurry(now.hurry);
             let until = account.door.not_before();
-            let open = until <= account.clock.now();
+            let open = until.is_over(Moment::now(&*account.clock));
             if open && mine.is_some() {
                 self.tried.store(now.hurry, Ordering::SeqCst);
                 return mine;
@@ -258,11 +267,11 @@ impl Lane {
                 // Nothing can be had before that; who waits for a look need not wait longer.
                 self.drained(account, now.look);
             }
-            let pause: SysTime = if open { SysTime::MAX } else { until };
+            let pause = if open { Moment::NEVER } else { until };
             tokio::select! {
                 guard = &mut turn, if mine.is_none() => mine = Some(guard),
                 changed = control.changed() => if changed.is_err() { return None },
-                () = account.clock.sleep_until(pause), if !open => {}
+                () = pause.come(&*account.clock), if !open => {}
                 _ = tick.changed(), if mine.is_none() => {}
             }
         }
@@ -278,7 +287,18 @@ async fn connection(account: Arc<Account>, lane: Arc<Lane>) -> Result<(), LaneFa
     tokio::pin!(connecting);
     let session = loop {
         tokio::select! {
-            session = &mut connecting => break session?,
+            session = &mut connecting => match session {
+                Ok(session) => break session,
+                Err(fault) => {
+                    let elsewhere = account.lanes.iter().any(|lane| lane.is_connected());
+                    if !(elsewhere && fault.wants_fewer_connections()) {
+                        // Before the next lane takes its turn: one attempt is enough to know.
+                        let pause = lane.shut_door(&account, &fault);
+                        *lock(&lane.shut) = Some(pause);
+                    }
+                    return Err(fault);
+                }
+            },
             changed = control.changed() => {
                 if changed.is_err() || is_closed(&control.borrow_and_update()) {
                     return Ok(());

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::claim::{Claim, Manner, Wanted};
-use super::cursor::{Ending, Owes, Progress};
+use super::cursor::{Ending, Owes, Progress, Step};
 use super::key::ContentDigest;
+use super::moment::Moment;
 use super::responses::{Listed, wire_name};
-use crate::mapi::SysTime;
 use crate::spi::Repetition;
-use crate::spool::{AccountKey, Batch, CursorRecord, Op, Spool, SpoolError};
+use crate::spool::{
+    AccountKey, Batch, CopyIntent, CursorRecord, FetchedRecord, Op, Origin, Spool, SpoolError,
+};
 
 /// A mailbox that is fetched.
 pub(super) struct Mailbox {
@@ -20,14 +22,14 @@ pub(super) struct Mailbox {
     pub(super) name: String,
     /// As the wire has it.
     pub(super) wire_name: String,
-    account: AccountKey,
+    pub(super) account: AccountKey,
     owes: Owes,
-    spool: Arc<dyn Spool>,
+    pub(super) spool: Arc<dyn Spool>,
     state: Mutex<State>,
     /// Held by the lane that works on the mailbox.
     pub(super) work: tokio::sync::Mutex<()>,
     /// Held while a step of the cursor is written, so that who waits shares the next one.
-    writer: tokio::sync::Mutex<()>,
+    pub(super) writer: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -39,13 +41,16 @@ pub(super) struct State {
     /// Fetched, or being fetched by a host, and not ended.
     pub(super) in_flight: BTreeSet<u32>,
     /// What was decided while a rebuilt mailbox is matched; kept until it is on disk.
-    decided: BTreeMap<u32, (ContentDigest, Match)>,
-    mode: Watched,
+    pub(super) decided: BTreeMap<u32, (ContentDigest, Match)>,
+    /// What messages are that are about to be saved: to be written, and written.
+    pub(super) notes: BTreeMap<u32, FetchedRecord>,
+    pub(super) noted: BTreeMap<u32, FetchedRecord>,
+    pub(super) mode: Watched,
     /// Why a message was set aside last.
     pub(super) set_aside_words: String,
     /// How often a commit was asked for, and how many of those askers were served.
-    commits_asked: u64,
-    commits_done: u64,
+    pub(super) commits_asked: u64,
+    pub(super) commits_done: u64,
 }
 
 /// How a mailbox is watched at this moment.
@@ -65,8 +70,8 @@ pub enum Watched {
 pub(super) enum Match {
     /// It was delivered before.
     Known,
-    /// It was not.
-    New,
+    /// It was not, or it cannot be known: it is saved under the key that this place gives.
+    New(Origin),
 }
 
 /// A mailbox that is fetched, for the status.
@@ -80,8 +85,11 @@ pub struct MailboxState {
     pub last_uid: u32,
     /// Messages known to wait.
     pub pending: u64,
-    /// Messages set aside because they could not be handled.
-    pub set_aside: u64,
+    /// UIDs of messages that were set aside because they could not be handled. They are tried
+    /// again now and then, with each new connection, and in a flush.
+    pub set_aside: Vec<u32>,
+    /// Why the last of them was; empty when that is not known.
+    pub set_aside_why: String,
 }
 
 impl Mailbox {
@@ -110,7 +118,7 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, default: T, read: impl FnOnce(&mut Progress) -> T) -> T {
+    pub(super) fn with<T>(&self, default: T, read: impl FnOnce(&mut Progress) -> T) -> T {
         self.state().progress.as_mut().map_or(default, read)
     }
 
@@ -131,34 +139,14 @@ impl Mailbox {
                 None => Progress::resume(Progress::fresh(uid_validity, 0)),
             });
         }
+        // A crash may have come in the middle of this.
+        self.take_over().await?;
         if self.with(uid_validity, |progress| progress.uid_validity()) == uid_validity {
             return Ok(false);
         }
         self.renumber(uid_validity, uid_next).await?;
+        self.take_over().await?;
         Ok(true)
-    }
-
-    /// Begins anew with another UIDVALIDITY: every message that is there now is compared with
-    /// what was delivered before. Nothing may be in flight.
-    async fn renumber(&self, uid_validity: u32, uid_next: Option<u32>) -> Result<(), SpoolError> {
-        let _writing = self.writer.lock().await;
-        let until = uid_next.map_or(u32::MAX, |next| next.saturating_sub(1));
-        let record = Progress::fresh(uid_validity, until);
-        let uncounted = self.with(Vec::new(), |progress| progress.uncounted());
-        let mut batch = Batch::new().with(self.put(record.clone()));
-        for digest in uncounted {
-            batch.push(self.count(&self.name, digest));
-        }
-        self.spool.commit(batch).await?;
-        let mut state = self.state();
-        *state = State {
-            progress: Some(Progress::resume(record)),
-            mode: state.mode,
-            commits_asked: state.commits_asked,
-            commits_done: state.commits_done,
-            ..State::default()
-        };
-        Ok(())
     }
 
     /// The first UID that was not listed yet, unless enough is known to be going on with.
@@ -233,7 +221,7 @@ impl Mailbox {
 
     /// The messages to ask for next, lowest first: several small ones, or one alone. They are
     /// then in flight.
-    pub(super) fn take(self: &Arc<Self>, now: SysTime, (count, bytes): (usize, u64)) -> Vec<Claim> {
+    pub(super) fn take(self: &Arc<Self>, now: Moment, (count, bytes): (usize, u64)) -> Vec<Claim> {
         let mut state = self.state();
         let Some(progress) = &state.progress else { return Vec::new() };
         let uid_validity = progress.uid_validity();
@@ -241,7 +229,7 @@ impl Mailbox {
         let mut taken: Vec<Wanted> = Vec::new();
         let mut sum = 0;
         for wanted in state.wanted.values() {
-            if wanted.not_before > now {
+            if !wanted.not_before.is_over(now) {
                 if rematching {
                     // Matching goes by number, else a crash could match differently.
                     break;
@@ -270,15 +258,18 @@ impl Mailbox {
     }
 
     /// When the next message that failed is due.
-    pub(super) fn next_retry(&self) -> Option<SysTime> {
-        self.state().wanted.values().map(|wanted| wanted.not_before).min()
+    pub(super) fn next_retry(&self) -> Option<Moment> {
+        self.state().wanted.values().map(|wanted| wanted.not_before).reduce(Moment::first)
     }
 
     /// Whether nothing can be done for it now: what is wanted has to wait, nothing is in flight.
-    pub(super) fn is_drained(&self, now: SysTime) -> bool {
+    pub(super) fn is_drained(&self, now: Moment) -> bool {
         let state = self.state();
         state.in_flight.is_empty()
-            && state.wanted.values().all(|wanted| wanted.not_before > now || wanted.tries > 0)
+            && state
+                .wanted
+                .values()
+                .all(|wanted| !wanted.not_before.is_over(now) || wanted.tries > 0)
     }
 
     /// Whether anything is fetched and not ended.
@@ -296,7 +287,7 @@ impl Mailbox {
             state.commits_asked
         };
         let _writing = self.writer.lock().await;
-        let (covers, step) = {
+        let (covers, step, notes, uid_validity) = {
             let mut state = self.state();
             if state.commits_done >= ticket {
                 // A step that was written meanwhile has it. Without this look each waiter would
@@ -304,31 +295,35 @@ impl Mailbox {
                 return Ok(());
             }
             let step = state.progress.as_ref().and_then(|progress| progress.step(self.owes));
-            if step.is_none() {
+            if step.is_none() && state.notes.is_empty() {
                 state.commits_done = state.commits_asked;
+                return Ok(());
             }
-            (state.commits_asked, step)
+            let uid_validity = state.progress.as_ref().map_or(0, Progress::uid_validity);
+            (state.commits_asked, step, state.notes.clone(), uid_validity)
         };
-        let Some(step) = step else { return Ok(()) };
-        let mut batch = Batch::new().with(self.put(step.record.clone()));
-        for (uid, ending) in &step.settled {
-            let rematched = *uid <= step.record.rematch_until;
-            match ending {
-                Ending::Delivered(digest) => {
-                    batch.push(self.count(&self.name, *digest));
-                    if rematched {
-                        batch.push(self.count(&self.seen_name(), *digest));
-                    }
-                }
-                Ending::Known(digest) => batch.push(self.count(&self.seen_name(), *digest)),
-                Ending::Gone | Ending::SetAside => {}
-            }
+        let mut batch = Batch::new();
+        for (uid, record) in &notes {
+            batch.push(self.put_fetched(Origin { uid_validity, uid: *uid }, *record));
+        }
+        if let Some(step) = &step {
+            batch.push(self.put(step.record.clone()));
+            self.settle(step, &mut batch);
         }
         self.spool.commit(batch).await?;
         let mut state = self.state();
         state.commits_done = covers;
+        for (uid, record) in notes {
+            if state.notes.get(&uid) == Some(&record) {
+                state.notes.remove(&uid);
+            }
+            state.noted.insert(uid, record);
+        }
+        let Some(step) = step else { return Ok(()) };
         for (uid, _) in &step.settled {
             state.decided.remove(uid);
+            state.noted.remove(uid);
+            state.notes.remove(uid);
         }
         if let Some(progress) = &mut state.progress {
             progress.committed(&step, self.owes);
@@ -336,64 +331,58 @@ impl Mailbox {
         Ok(())
     }
 
+    /// What the messages that end by a step change beside the cursor.
+    fn settle(&self, step: &Step, batch: &mut Batch) {
+        let state = self.state();
+        for (uid, ending) in &step.settled {
+            let at = Origin { uid_validity: step.record.uid_validity, uid: *uid };
+            match ending {
+                Ending::Delivered(digest) => {
+                    let origin = match state.decided.get(uid) {
+                        Some((_, Match::New(origin))) => *origin,
+                        _ => at,
+                    };
+                    let known = state.noted.get(uid).or_else(|| state.notes.get(uid));
+                    if known.is_none_or(|known| known.digest != *digest) {
+                        batch.push(self.put_fetched(at, FetchedRecord { digest: *digest, origin }));
+                    }
+                    if origin != at {
+                        batch.push(self.forget_doubtful(*digest, origin));
+                    }
+                }
+                Ending::Known(digest) => {
+                    let record = FetchedRecord { digest: *digest, origin: at };
+                    batch.push(self.put_fetched(at, record));
+                    batch.push(self.take_delivered(*digest));
+                }
+                Ending::Gone => batch.push(self.delete_fetched(at)),
+                // It may have been saved, whatever was said of that.
+                Ending::SetAside => {}
+            }
+        }
+    }
+
+    /// Notes what a message is that is about to be saved; [`Mailbox::commit`] writes it. Without
+    /// it a crash together with a change of all numbers would save the message again.
+    pub(super) fn note(&self, uid_validity: u32, uid: u32, record: FetchedRecord) {
+        let mut state = self.state();
+        if state.is_current(uid_validity) && state.noted.get(&uid) != Some(&record) {
+            state.notes.insert(uid, record);
+        }
+    }
+
+    /// Whether the disk has this note.
+    pub(super) fn is_noted(&self, uid: u32, record: FetchedRecord) -> bool {
+        self.state().noted.get(&uid) == Some(&record)
+    }
+
     /// Whether the disk knows that `uid` is being handed over.
     pub(super) fn is_announced(&self, uid: u32) -> bool {
         self.with(false, |progress| progress.is_announced(uid))
     }
 
-    fn put(&self, record: CursorRecord) -> Op {
+    pub(super) fn put(&self, record: CursorRecord) -> Op {
         Op::PutCursor { account: self.account, mailbox: self.name.clone(), record }
-    }
-
-    fn count(&self, mailbox: &str, digest: ContentDigest) -> Op {
-        Op::AddDelivered { account: self.account, mailbox: mailbox.to_owned(), digest }
-    }
-
-    // ----- a rebuilt mailbox -----
-
-    /// Whether `uid` is to be compared with what was delivered before.
-    pub(super) fn is_rematched(&self, uid: u32) -> bool {
-        self.with(false, |progress| progress.is_rematched(uid))
-    }
-
-    /// What was decided about a message before it failed.
-    fn decision(&self, uid: u32) -> Option<Match> {
-        self.state().decided.get(&uid).map(|(_, decision)| *decision)
-    }
-
-    /// Decides whether a message of a rebuilt mailbox was delivered before: as many copies as
-    /// were delivered under earlier numberings are known, the others are new. Called in order of
-    /// UID, so that a crash in between decides the same again.
-    pub(super) async fn decide(
-        &self,
-        uid: u32,
-        digest: ContentDigest,
-    ) -> Result<Match, SpoolError> {
-        // No step may move counts from memory to disk between the two looks.
-        let _writing = self.writer.lock().await;
-        if let Some(decision) = self.decision(uid) {
-            return Ok(decision);
-        }
-        let delivered = self.spool.delivered(self.account, &self.name, digest).await?;
-        let seen = self.spool.delivered(self.account, &self.seen_name(), digest).await?;
-        let mut state = self.state();
-        let (mut delivered, mut seen) = (delivered, seen);
-        for (other, decision) in state.decided.values() {
-            if *other == digest {
-                seen += 1;
-                delivered += u32::from(*decision == Match::New);
-            }
-        }
-        let decision = if seen < delivered { Match::Known } else { Match::New };
-        state.decided.insert(uid, (digest, decision));
-        Ok(decision)
-    }
-
-    /// Under this name the messages are counted that were matched under the present numbering.
-    /// No mailbox name has a unit separator in it.
-    fn seen_name(&self) -> String {
-        let uid_validity = self.with(0, |progress| progress.uid_validity());
-        format!("{uid_validity}\u{1f}{}", self.name)
     }
 
     // ----- owed actions -----
@@ -406,6 +395,16 @@ impl Mailbox {
     /// How many they are.
     pub(super) fn owed_count(&self) -> usize {
         self.with(0, |progress| progress.owed().len())
+    }
+
+    /// The COPY that was begun.
+    pub(super) fn copying(&self) -> Option<CopyIntent> {
+        self.with(None, |progress| progress.copying().cloned())
+    }
+
+    /// Notes a COPY before it is begun, and that it is over; [`Mailbox::commit`] writes it.
+    pub(super) fn set_copying(&self, intent: Option<CopyIntent>) {
+        self.with((), |progress| progress.set_copying(intent));
     }
 
     /// Their `after` action is done; [`Mailbox::commit`] writes it.
@@ -430,7 +429,8 @@ impl Mailbox {
             mode: state.mode,
             last_uid: progress.map_or(0, Progress::last_uid),
             pending: count(progress.map_or(0, Progress::pending)),
-            set_aside: count(progress.map_or(0, |progress| progress.set_aside().len())),
+            set_aside: progress.map_or(Vec::new(), Progress::all_set_aside),
+            set_aside_why: state.set_aside_words.clone(),
         }
     }
 

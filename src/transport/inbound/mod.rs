@@ -15,6 +15,7 @@
 mod account;
 mod after;
 mod claim;
+mod copying;
 mod cursor;
 mod door;
 mod fault;
@@ -22,11 +23,13 @@ mod hand_over;
 mod key;
 mod lane;
 mod mailbox;
+mod moment;
 mod pass;
 mod pieces;
 mod plan;
 mod probe;
 mod queue;
+mod rematch;
 mod responses;
 mod session;
 #[cfg(test)]

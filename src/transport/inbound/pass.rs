@@ -8,11 +8,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{Claim, Failed, Manner};
 use super::cursor::Ending;
-use super::fault::LaneFault;
+use super::fault::{LaneFault, asks_for_patience};
 use super::key::content_digest;
 use super::mailbox::{Mailbox, Match};
+use super::moment::Moment;
 use super::plan::{Listing, uid_sets};
-use super::queue::{Body, Fetched};
+use super::queue::{Body, Fetched, Held};
 use super::responses::Listed;
 use super::session::{Access, Opened};
 use super::work::{Look, Work};
@@ -20,6 +21,9 @@ use crate::net::{ImapReply, ReplyStatus};
 use crate::spool::SpoolError;
 use crate::transport::inbound::lane::is_closed;
 use crate::transport::settings::AfterFetch;
+
+/// Messages in a row that cannot be listed, after which the others are not asked for.
+const MOST_UNREADABLE: usize = 5;
 
 impl From<SpoolError> for LaneFault {
     fn from(error: SpoolError) -> Self {
@@ -36,10 +40,12 @@ impl Work {
     pub(super) async fn pass(&mut self, number: usize, look: Look) -> Result<bool, LaneFault> {
         let Some(mailbox) = self.mailbox(number) else { return Ok(false) };
         let _work = mailbox.work.lock().await;
+        let mut exists = None;
         let uid_next = if look == Look::News && self.selected == Some(number) {
             None
         } else {
             let opened = self.open_mailbox(number, &mailbox).await?;
+            exists = Some(opened.exists);
             self.retry_set_aside(number, &mailbox).await?;
             match opened.uid_next {
                 // Nothing new: no list at all.
@@ -51,10 +57,41 @@ impl Work {
         };
         let found = self.fetch_all(number, &mailbox, uid_next).await?;
         mailbox.commit().await?;
+        mailbox.forget_earlier().await?;
+        if let Some(exists) = exists
+            && mailbox.wants_sweep(exists, self.account.settings.tuning.sweep_least)
+        {
+            self.sweep(&mailbox).await?;
+        }
         if found {
             self.account.events.changed();
         }
         Ok(found)
+    }
+
+    /// Forgets what has gone from the server, so that what is kept of a mailbox is bounded by
+    /// what is in it.
+    async fn sweep(&mut self, mailbox: &Arc<Mailbox>) -> Result<(), LaneFault> {
+        let mut from = Some(1);
+        while let Some(first) = from
+            && !self.closed()
+        {
+            let (uids, next) = mailbox.settled_page(first).await?;
+            from = next;
+            if let [lowest, .., highest] | [lowest @ highest] = uids.as_slice() {
+                // A server that does not answer says nothing about what is there.
+                let Some(mut there) = self.session.search(*lowest, Some(*highest)).await? else {
+                    return Ok(());
+                };
+                there.sort_unstable();
+                let gone: Vec<u32> =
+                    uids.iter().copied().filter(|uid| there.binary_search(uid).is_err()).collect();
+                if !gone.is_empty() {
+                    mailbox.vanished(&gone).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Opens a mailbox whose turn it is to be watched.
@@ -127,20 +164,28 @@ impl Work {
         Ok(())
     }
 
-    /// Takes up what was set aside, once over each connection.
+    /// Takes up what was set aside: with each new connection, in a hurry (a flush), and now and
+    /// then.
     async fn retry_set_aside(
         &mut self,
         number: usize,
         mailbox: &Arc<Mailbox>,
     ) -> Result<(), LaneFault> {
         let asked = mailbox.set_aside();
-        if asked.is_empty() || !self.retried.insert(number) {
+        let now = Moment::now(&*self.account.clock);
+        let hurry = self.control.borrow().hurry;
+        let pause = self.account.settings.tuning.set_aside_pause;
+        let due = self
+            .retried
+            .get(&number)
+            .is_none_or(|(again, then)| *then != hurry || again.is_over(now));
+        if asked.is_empty() || !due {
             return Ok(());
         }
+        self.retried.insert(number, (now.after(pause), hurry));
         let mut found: Vec<Listed> = Vec::new();
         for uid in &asked {
-            let (listed, _) = self.session.list(*uid, Some(*uid), 1).await?;
-            found.extend(listed);
+            found.extend(self.list_one(*uid).await?);
         }
         mailbox.retry(&asked, &found, self.account.settings.tuning.small);
         Ok(())
@@ -159,7 +204,7 @@ impl Work {
             if self.closed() {
                 return Ok(found);
             }
-            let batch = mailbox.take(self.account.clock.now(), tuning.batch);
+            let batch = mailbox.take(Moment::now(&*self.account.clock), tuning.batch);
             if batch.is_empty() {
                 let range = mailbox
                     .next_to_list(tuning.spread)
@@ -203,9 +248,14 @@ impl Work {
     ) -> Result<(usize, bool), LaneFault> {
         let tuning = self.account.settings.tuning;
         let most = usize::try_from(tuning.window).unwrap_or(usize::MAX);
-        let (listed, more) = self.session.list(from, to, most).await?;
+        let (listed, more) = match self.session.list(from, to, most).await {
+            Err(fault @ LaneFault::Refused { .. }) => {
+                self.list_one_by_one(from, to, most, fault).await?
+            }
+            listed => listed?,
+        };
         if let (true, Some(to)) = (listed.is_empty(), to)
-            && !self.session.search(from, to).await?.is_empty()
+            && self.session.search(from, Some(to)).await?.is_some_and(|there| !there.is_empty())
         {
             // OK without a list is no empty list: the cursor would pass over what is there.
             let words = "it answers UID FETCH with OK and lists nothing of what is there";
@@ -220,6 +270,49 @@ impl Work {
             mailbox.listed(&listed, covered, tuning.small);
         }
         Ok((listed.len(), to.is_none() && !more))
+    }
+
+    /// A list is refused: perhaps because of one message that the server cannot read. The
+    /// others must not wait for it.
+    async fn list_one_by_one(
+        &mut self,
+        from: u32,
+        to: Option<u32>,
+        most: usize,
+        fault: LaneFault,
+    ) -> Result<(Vec<Listed>, bool), LaneFault> {
+        let mut uids = self.session.search(from, to).await?.unwrap_or_default();
+        uids.retain(|uid| *uid >= from && to.is_none_or(|to| *uid <= to));
+        uids.sort_unstable();
+        uids.dedup();
+        let more = uids.len() > most;
+        uids.truncate(most);
+        let mut listed = Vec::new();
+        let mut unreadable = 0;
+        for (number, uid) in uids.iter().enumerate() {
+            let one = self.list_one(*uid).await?;
+            unreadable += usize::from(one.is_some_and(|one| one.size == 0));
+            listed.extend(one);
+            if unreadable > MOST_UNREADABLE && unreadable > number {
+                break;
+            }
+        }
+        match fault {
+            // It is not about one message.
+            LaneFault::Refused { command, reply } if unreadable >= listed.len() => {
+                Err(LaneFault::refused(command, reply))
+            }
+            _ => Ok((listed, more)),
+        }
+    }
+
+    /// Lists one message; with size 0 when the server refuses to tell, `None` when it is gone.
+    async fn list_one(&mut self, uid: u32) -> Result<Option<Listed>, LaneFault> {
+        match self.session.list(uid, Some(uid), 1).await {
+            Ok((listed, _)) => Ok(listed.into_iter().next()),
+            Err(LaneFault::Refused { .. }) => Ok(Some(Listed { uid, size: 0, date: None })),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Waits until the host has taken something, or the direction is closed.
@@ -265,22 +358,28 @@ impl Work {
         let _moving = self.account.moving();
         let uids: Vec<u32> = batch.iter().map(|claim| claim.uid).collect();
         let mut got: BTreeMap<u32, Bytes> = BTreeMap::new();
+        let mut contradiction = false;
         let mut room = total.saturating_mul(2) + u64::from(self.account.settings.tuning.small);
         let mut on = |uid: u32, bytes: &[u8]| {
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             if uids.binary_search(&uid).is_ok() && length <= room {
                 room -= length;
-                got.insert(uid, Bytes::copy_from_slice(bytes));
+                let other = got.insert(uid, Bytes::copy_from_slice(bytes));
+                contradiction |= other.is_some_and(|other| other != bytes);
             }
         };
-        // Nothing may be handed over before the disk knows that it is (IB-6).
         let set = uid_sets(&uids).join(",");
-        let (announced, fetched) =
-            tokio::join!(mailbox.commit(), self.session.fetch(&set, largest, total, &mut on));
-        announced?;
+        let mut fetched = self.session.fetch(&set, largest, total, &mut on).await;
+        if contradiction {
+            // Which of them is the message, and whose the others are, cannot be known.
+            got.clear();
+            let words = "it sends two different messages under one number";
+            fetched = fetched.and(Err(LaneFault::Protocol(words.into())));
+        }
         let mut missing: Vec<Claim> = Vec::new();
+        let mut ready: Vec<(Claim, Held)> = Vec::new();
         let together = if uids.len() == 1 { Manner::Alone } else { Manner::Together };
-        for claim in batch {
+        for mut claim in batch {
             let complete = got
                 .remove(&claim.uid)
                 .filter(|bytes| bytes.len() >= usize::try_from(claim.size).unwrap_or(usize::MAX));
@@ -294,15 +393,24 @@ impl Work {
                 continue;
             }
             let held = self.account.budget.hold(bytes, &mut permit);
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(held.bytes());
+            let digest = content_digest(&hasher);
             if rematched {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(held.bytes());
-                let digest = content_digest(&hasher);
-                if mailbox.decide(claim.uid, digest).await? == Match::Known {
-                    claim.end(Ending::Known(digest));
-                    continue;
+                match mailbox.decide(claim.uid, digest).await? {
+                    Match::Known => {
+                        claim.end(Ending::Known(digest));
+                        continue;
+                    }
+                    Match::New(origin) => claim.save_as(origin),
                 }
             }
+            claim.note(digest);
+            ready.push((claim, held));
+        }
+        // Nothing may be handed over before the disk knows that it is, and what it is (IB-6).
+        mailbox.commit().await?;
+        for (claim, held) in ready {
             self.hand_on(claim, Body::Whole(held));
         }
         self.missing(missing, together, fetched).await
@@ -370,7 +478,7 @@ impl Work {
     /// Counts a failed try that was the server's fault.
     pub(super) fn count_failure(&self, claim: Claim, words: &str) {
         let tuning = &self.account.settings.tuning;
-        let again = self.account.clock.now().saturating_add(tuning.retry_pause);
+        let again = Moment::now(&*self.account.clock).after(tuning.retry_pause);
         let mailbox = Arc::clone(claim.mailbox());
         if claim.fail(again, tuning.tries, words) == Failed::SetAside {
             self.account.show_set_aside(&mailbox);
@@ -380,14 +488,4 @@ impl Work {
 
 fn not_opened(mailbox: &Mailbox, reply: &ImapReply) -> LaneFault {
     LaneFault::Mailbox { mailbox: mailbox.name.clone(), words: reply.words() }
-}
-
-/// Whether a refused FETCH is about the account. A lone `[UNAVAILABLE]` is not: Yahoo answers so
-/// for single messages it cannot read.
-pub(super) fn asks_for_patience(reply: &ImapReply) -> bool {
-    let about_one = reply.has_code("UNAVAILABLE") || reply.has_code("SERVERBUG");
-    match reply.throttle() {
-        Some(throttle) => throttle.pause.is_some() || throttle.connections || !about_one,
-        None => false,
-    }
 }

@@ -7,11 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::claim::Claim;
 use super::cursor::Ending;
-use super::fault::LaneFault;
+use super::fault::{LaneFault, asks_for_patience};
 use super::key::content_digest;
 use super::lane::is_closed;
 use super::mailbox::{Mailbox, Match};
-use super::pass::asks_for_patience;
 use super::plan::{PieceStep, Pieces};
 use super::queue::{Body, Piece};
 use super::work::Work;
@@ -160,7 +159,7 @@ impl Work {
     async fn matched(
         &mut self,
         mailbox: &Arc<Mailbox>,
-        claim: Claim,
+        mut claim: Claim,
     ) -> Result<Option<Claim>, LaneFault> {
         let _moving = self.account.moving();
         let mut pieces = Pieces::new(claim.size, self.account.settings.tuning.piece);
@@ -188,7 +187,10 @@ impl Work {
         }
         let digest = content_digest(&hasher);
         match mailbox.decide(claim.uid, digest).await? {
-            Match::New => Ok(Some(claim)),
+            Match::New(origin) => {
+                claim.save_as(origin);
+                Ok(Some(claim))
+            }
             Match::Known => {
                 claim.end(Ending::Known(digest));
                 Ok(None)

@@ -6,11 +6,11 @@
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status};
+use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status, StatusAttribute};
 use bytes::Bytes;
 use secrecy::SecretString;
 
-use super::fault::LaneFault;
+use super::fault::{LaneFault, asks_for_patience};
 use super::responses::{
     Listed, body, broken, bye, completion, expect_ok, is_news, listed, lost, quoted,
 };
@@ -22,6 +22,10 @@ use crate::net::{
 
 /// Room for what stands beside the body in a FETCH response, and for a size that is a little off.
 const LITERAL_SLACK: u64 = 64 * 1024;
+
+/// Most messages that one answer may name: what is asked for never names as many, and a SEARCH
+/// line of the longest that is taken has fewer.
+const MOST_FOUND: usize = 200_000;
 
 /// A session that is logged in.
 #[derive(Debug)]
@@ -131,7 +135,7 @@ impl ImapSession {
                 match data.parsed() {
                     Response::Done { tag: other, status, outcome } => {
                         if *other != tag {
-                            return Err(LaneFault::Protocol("an answer to another command".into()));
+                            return Err(stray());
                         }
                         return completion(status, outcome);
                     }
@@ -212,6 +216,9 @@ impl ImapSession {
                 }
             })
             .await?;
+        if reply.status != ReplyStatus::Ok && !asks_for_patience(&reply) {
+            return Err(LaneFault::Refused { command: "UID FETCH", reply });
+        }
         expect_ok("UID FETCH", reply)?;
         let mut all = lowest.into_sorted_vec();
         all.dedup_by_key(|listed| listed.uid);
@@ -220,12 +227,22 @@ impl ImapSession {
 
     /// Which of these messages are there still.
     pub(super) async fn still_there(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
+        Ok(self.sizes(set).await?.into_iter().map(|found| found.uid).collect())
+    }
+
+    /// How large these messages are; those that are gone are left out.
+    pub(super) async fn sizes(&mut self, set: &str) -> Result<Vec<Listed>, LaneFault> {
         let mut there = Vec::new();
         let command = format!("UID FETCH {set} (UID RFC822.SIZE)");
         let reply = self
-            .run(&command, &mut |response| there.extend(listed(response).map(|found| found.uid)))
+            .run(&command, &mut |response| {
+                if there.len() <= MOST_FOUND {
+                    there.extend(listed(response));
+                }
+            })
             .await?;
         expect_ok("UID FETCH", reply)?;
+        bounded(there.len())?;
         Ok(there)
     }
 
@@ -293,31 +310,84 @@ impl ImapSession {
         }
     }
 
-    /// UIDs flagged `\Deleted`.
-    pub(super) async fn deleted(&mut self) -> Result<Vec<u32>, LaneFault> {
+    /// UIDs flagged `\Deleted`; `None` when the server says OK and nothing else.
+    pub(super) async fn deleted(&mut self) -> Result<Option<Vec<u32>>, LaneFault> {
         self.find("UID SEARCH DELETED").await
     }
 
-    /// Which of these UIDs are flagged `\Deleted`.
-    pub(super) async fn deleted_among(&mut self, set: &str) -> Result<Vec<u32>, LaneFault> {
-        self.find(&format!("UID SEARCH UID {set} DELETED")).await
+    /// UIDVALIDITY and UIDNEXT of a mailbox that is not open; `None` when there is no such one. A
+    /// number that is not told is 0.
+    pub(super) async fn status(
+        &mut self,
+        wire_name: &str,
+    ) -> Result<Option<(u32, u32)>, LaneFault> {
+        let command = format!("STATUS {} (UIDVALIDITY UIDNEXT)", quoted(wire_name));
+        let (mut uid_validity, mut uid_next) = (0, 0);
+        let reply = self
+            .run(&command, &mut |response| {
+                let Response::MailboxData(MailboxDatum::Status { status, .. }) = response else {
+                    return;
+                };
+                for attribute in status {
+                    match attribute {
+                        StatusAttribute::UidValidity(number) => uid_validity = *number,
+                        StatusAttribute::UidNext(number) => uid_next = *number,
+                        _ => {}
+                    }
+                }
+            })
+            .await?;
+        match reply.status {
+            ReplyStatus::Ok => Ok(Some((uid_validity, uid_next))),
+            _ if reply.throttle().is_some() => Err(LaneFault::refused("STATUS", reply)),
+            _ => Ok(None),
+        }
     }
 
-    /// UIDs between these two, both included.
-    pub(super) async fn search(&mut self, from: u32, to: u32) -> Result<Vec<u32>, LaneFault> {
+    /// Shows `on` the first octets of each of these messages, at most `most`.
+    pub(super) async fn heads(
+        &mut self,
+        set: &str,
+        most: u32,
+        on: &mut (dyn FnMut(u32, &[u8]) + Send),
+    ) -> Result<(), LaneFault> {
+        let command = format!("UID FETCH {set} (UID BODY.PEEK[]<0.{most}>)");
+        let patience = self.tuning.patience(500 * u64::from(most));
+        let reply = self
+            .run_within(&command, u64::from(most), patience, &mut |response| {
+                if let Some((uid, _, Some(head))) = body(response) {
+                    on(uid, head);
+                }
+            })
+            .await?;
+        expect_ok("UID FETCH", reply)
+    }
+
+    /// UIDs between these two, both included (`None`: the last one); nothing when the server says
+    /// OK and nothing else.
+    pub(super) async fn search(
+        &mut self,
+        from: u32,
+        to: Option<u32>,
+    ) -> Result<Option<Vec<u32>>, LaneFault> {
+        let to = to.map_or("*".to_owned(), |to| to.to_string());
         self.find(&format!("UID SEARCH UID {from}:{to}")).await
     }
 
-    async fn find(&mut self, command: &str) -> Result<Vec<u32>, LaneFault> {
-        let mut found = Vec::new();
+    async fn find(&mut self, command: &str) -> Result<Option<Vec<u32>>, LaneFault> {
+        let mut found: Option<Vec<u32>> = None;
         let reply = self
             .run(command, &mut |response| {
                 if let Response::MailboxData(MailboxDatum::Search(uids)) = response {
-                    found.extend_from_slice(uids);
+                    let found = found.get_or_insert_default();
+                    if found.len() <= MOST_FOUND {
+                        found.extend_from_slice(uids);
+                    }
                 }
             })
             .await?;
         expect_ok("UID SEARCH", reply)?;
+        bounded(found.as_ref().map_or(0, Vec::len))?;
         Ok(found)
     }
 
@@ -364,7 +434,8 @@ impl ImapSession {
                 };
                 match data.parsed() {
                     Response::Continue(_) => return Ok(Some(Idling { tag })),
-                    Response::Done { .. } => return Ok(None),
+                    Response::Done { tag: other, .. } if *other == tag => return Ok(None),
+                    Response::Done { .. } => return Err(stray()),
                     response => self.news |= is_news(response)?,
                 }
             }
@@ -381,6 +452,9 @@ impl ImapSession {
             let Some(data) = self.inner.read_response().await.map_err(broken)? else {
                 return Err(LaneFault::Lost("closed by the server during IDLE".into()));
             };
+            if matches!(data.parsed(), Response::Done { .. }) {
+                return Err(LaneFault::Lost("the server ended IDLE".into()));
+            }
             self.news = is_news(data.parsed())?;
         }
         Ok(())
@@ -396,6 +470,7 @@ impl ImapSession {
                 };
                 match data.parsed() {
                     Response::Done { tag, .. } if *tag == idling.tag => return Ok(()),
+                    Response::Done { .. } => return Err(stray()),
                     response => self.news |= is_news(response)?,
                 }
             }
@@ -405,6 +480,17 @@ impl ImapSession {
             Err(_) => Err(LaneFault::Lost("IDLE did not end: the connection is dead".into())),
         }
     }
+}
+
+fn stray() -> LaneFault {
+    LaneFault::Protocol("an answer to another command".into())
+}
+
+fn bounded(found: usize) -> Result<(), LaneFault> {
+    if found <= MOST_FOUND {
+        return Ok(());
+    }
+    Err(LaneFault::Protocol("an answer names more messages than there can be".into()))
 }
 
 /// An IDLE that is open.

@@ -1,6 +1,6 @@
 //! What a lane does with its connection: rounds over its mailboxes, and rest in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,15 @@ use super::account::{Account, Control, Place};
 use super::fault::LaneFault;
 use super::lane::{Lane, is_closed};
 use super::mailbox::{Mailbox, Watched};
+use super::moment::Moment;
 use super::session::{Idling, ImapSession};
-use crate::mapi::SysTime;
 
 /// Longest pause between two looks that a server asks for again and again without having
 /// anything new.
 const LONGEST_CALM: Duration = Duration::from_secs(5);
+
+/// Rounds without one mailbox that could be looked at, after which another connection is tried.
+const MOST_LOST_ROUNDS: u32 = 3;
 
 /// A lane at work.
 pub(super) struct Work {
@@ -27,17 +30,20 @@ pub(super) struct Work {
     pub(super) selected: Option<usize>,
     /// Whether it may be changed.
     pub(super) writable: bool,
-    /// Mailboxes whose set aside messages were taken up over this connection.
-    pub(super) retried: BTreeSet<usize>,
+    /// When the set aside messages of a mailbox are taken up again, and the hurry in which they
+    /// were last.
+    pub(super) retried: BTreeMap<usize, (Moment, u64)>,
     /// Mailboxes whose `after` actions failed since the last round.
     pub(super) after_failed: BTreeSet<usize>,
     /// Looks in a row that were asked for by IDLE and found nothing.
     empty_wakes: u32,
     idle_refused: bool,
+    /// Rounds in a row in which no mailbox could be looked at.
+    lost_rounds: u32,
     /// An answer of the server was given up half way.
     forsaken: bool,
     /// When the last round over all mailboxes ended.
-    round_at: SysTime,
+    round_at: Moment,
 }
 
 /// How a look at a mailbox begins.
@@ -47,6 +53,14 @@ pub(super) enum Look {
     Open,
     /// The mailbox is open and the server says that it has changed.
     News,
+}
+
+/// What a visit to a mailbox brought.
+enum Visit {
+    Found,
+    Nothing,
+    /// The server refused something about this mailbox.
+    Refused(LaneFault),
 }
 
 enum Rest {
@@ -72,12 +86,13 @@ impl Work {
             control,
             selected: None,
             writable: false,
-            retried: BTreeSet::new(),
+            retried: BTreeMap::new(),
             after_failed: BTreeSet::new(),
             empty_wakes: 0,
             idle_refused: false,
+            lost_rounds: 0,
             forsaken: false,
-            round_at: SysTime::EPOCH,
+            round_at: Moment::PAST,
         }
     }
 
@@ -109,11 +124,21 @@ impl Work {
         loop {
             let look = self.control.borrow_and_update().look;
             self.after_failed.clear();
+            let mut refused = None;
+            let mut seen = false;
             for number in self.lane.mailboxes() {
                 if self.closed() {
                     return Ok(());
                 }
-                self.visit(number, Look::Open).await?;
+                match self.visit(number, Look::Open).await? {
+                    Visit::Refused(fault) => refused = Some(fault),
+                    Visit::Found | Visit::Nothing => seen = true,
+                }
+            }
+            self.lost_rounds = if seen { 0 } else { self.lost_rounds.saturating_add(1) };
+            if let Some(fault) = refused.filter(|_| self.lost_rounds >= MOST_LOST_ROUNDS) {
+                // The fault may be with this session.
+                return Err(fault);
             }
             if self.closed() {
                 return Ok(());
@@ -121,36 +146,34 @@ impl Work {
             self.account.door.succeeded();
             self.account.trouble(Place::Lane(self.lane.number), None);
             self.lane.looked(&self.account, look);
-            self.round_at = self.account.clock.now();
+            self.round_at = self.now();
             loop {
                 match self.rest(look).await? {
                     Rest::Round => break,
                     Rest::Close => return Ok(()),
                     Rest::News => {
                         let Some(first) = self.lane.mailboxes().first().copied() else { break };
-                        if self.visit(first, Look::News).await? {
-                            self.empty_wakes = 0;
-                        } else {
-                            self.empty_wakes = self.empty_wakes.saturating_add(1);
-                        }
+                        self.empty_wakes = match self.visit(first, Look::News).await? {
+                            Visit::Found => 0,
+                            _ => self.empty_wakes.saturating_add(1),
+                        };
                     }
                 }
             }
         }
     }
 
-    /// Looks at one mailbox; a fault of that mailbox alone is shown and survived. True when
-    /// something was found.
-    async fn visit(&mut self, number: usize, look: Look) -> Result<bool, LaneFault> {
+    /// Looks at one mailbox; a fault of that mailbox alone is shown and survived.
+    async fn visit(&mut self, number: usize, look: Look) -> Result<Visit, LaneFault> {
         match self.pass(number, look).await {
             Ok(found) => {
                 self.account.trouble(Place::Mailbox(number), None);
-                Ok(found)
+                Ok(if found { Visit::Found } else { Visit::Nothing })
             }
             Err(fault) if fault.spares_the_connection() => {
                 self.account.mailbox_fault(number, &fault);
                 self.selected = None;
-                Ok(false)
+                Ok(Visit::Refused(fault))
             }
             Err(fault) => Err(fault),
         }
@@ -163,27 +186,33 @@ impl Work {
     }
 
     /// When the next round is due; sooner once IDLE turns out not to work.
-    fn next_round(&self) -> SysTime {
+    fn next_round(&self) -> Moment {
         let under_push = self.may_idle() && self.lane.mailboxes().len() == 1;
         let pause = if under_push {
             self.account.settings.tuning.safety_look
         } else {
             self.account.settings.imap.poll_interval
         };
-        self.round_at.saturating_add(pause)
+        self.round_at.after(pause)
+    }
+
+    fn now(&self) -> Moment {
+        Moment::now(&*self.account.clock)
     }
 
     /// Waits for something to do.
     async fn rest(&mut self, look: u64) -> Result<Rest, LaneFault> {
-        let mut idling: Option<(Idling, SysTime)> = None;
+        let mut idling: Option<(Idling, Moment)> = None;
         loop {
             let control = *self.control.borrow_and_update();
-            let now = self.account.clock.now();
+            let now = self.now();
             let retry = self.next_retry();
             let next_round = self.next_round();
             let due = if is_closed(&control) {
                 Some(Rest::Close)
-            } else if control.look != look || now >= next_round || retry.is_some_and(|at| at <= now)
+            } else if control.look != look
+                || next_round.is_over(now)
+                || retry.is_some_and(|at| at.is_over(now))
             {
                 Some(Rest::Round)
             } else {
@@ -211,9 +240,9 @@ impl Work {
             let next_round = self.next_round();
             let renew = match &idling {
                 Some((_, renew)) => *renew,
-                None => now.saturating_add(self.account.settings.tuning.idle_renew),
+                None => now.after(self.account.settings.tuning.idle_renew),
             };
-            let until = retry.unwrap_or(SysTime::MAX).min(next_round).min(renew);
+            let until = retry.unwrap_or(Moment::NEVER).first(next_round).first(renew);
             let mut news = false;
             let mut timer = false;
             tokio::select! {
@@ -223,7 +252,7 @@ impl Work {
                     }
                 }
                 () = self.lane.woken() => {}
-                () = self.account.clock.sleep_until(until) => timer = true,
+                () = until.come(&*self.account.clock) => timer = true,
                 heard = wait_idle(&mut self.session, &idling) => {
                     heard?;
                     news = true;
@@ -234,7 +263,7 @@ impl Work {
                 self.end_idle(&mut idling).await?;
                 return Ok(Rest::News);
             }
-            if timer && self.account.clock.now() >= renew {
+            if timer && renew.is_over(self.now()) {
                 match idling {
                     Some(_) => self.end_idle(&mut idling).await?,
                     None => self.session.noop().await?,
@@ -256,7 +285,7 @@ impl Work {
         }
     }
 
-    async fn begin_idle(&mut self, now: SysTime) -> Result<Option<(Idling, SysTime)>, LaneFault> {
+    async fn begin_idle(&mut self, now: Moment) -> Result<Option<(Idling, Moment)>, LaneFault> {
         let mailboxes = self.lane.mailboxes();
         let Some(first) = mailboxes.first().copied() else { return Ok(None) };
         let mut begun = None;
@@ -281,11 +310,11 @@ impl Work {
         if changed {
             self.account.events.changed();
         }
-        let renew = now.saturating_add(self.account.settings.tuning.idle_renew);
+        let renew = now.after(self.account.settings.tuning.idle_renew);
         Ok(begun.map(|idling| (idling, renew)))
     }
 
-    async fn end_idle(&mut self, idling: &mut Option<(Idling, SysTime)>) -> Result<(), LaneFault> {
+    async fn end_idle(&mut self, idling: &mut Option<(Idling, Moment)>) -> Result<(), LaneFault> {
         match idling.take() {
             Some((idling, _)) => self.session.idle_end(idling).await,
             None => Ok(()),
@@ -299,8 +328,8 @@ impl Work {
             .filter_map(|number| self.mailbox(number).map(|mailbox| (number, mailbox)))
     }
 
-    fn next_retry(&self) -> Option<SysTime> {
-        self.all().filter_map(|(_, mailbox)| mailbox.next_retry()).min()
+    fn next_retry(&self) -> Option<Moment> {
+        self.all().filter_map(|(_, mailbox)| mailbox.next_retry()).reduce(Moment::first)
     }
 
     /// A mailbox with owed actions and nothing on its way that would add more.
@@ -316,7 +345,7 @@ impl Work {
             .map(|(number, _)| number)
     }
 
-    fn report_drained(&self, look: u64, now: SysTime) {
+    fn report_drained(&self, look: u64, now: Moment) {
         if self.all().all(|(_, mailbox)| mailbox.is_drained(now)) {
             self.lane.drained(&self.account, look);
         }
@@ -356,7 +385,7 @@ impl Work {
 /// Waits for news; forever when there is no IDLE.
 async fn wait_idle(
     session: &mut ImapSession,
-    idling: &Option<(Idling, SysTime)>,
+    idling: &Option<(Idling, Moment)>,
 ) -> Result<(), LaneFault> {
     match idling {
         Some(_) => session.idle_wait().await,

@@ -170,7 +170,9 @@ pub(super) fn conclude(
     match end {
         // Nothing is tried again until somebody says so, and it is not given up: what is left
         // can be exported, and the bytes may come back.
-        AttemptEnd::Damaged(_) => record.state = QueueState::Held,
+        AttemptEnd::Damaged(_) => {
+            record.state = QueueState::Held;
+        }
         AttemptEnd::InDoubt(_) => {
             let resend = rules.queue.in_doubt == InDoubtPolicy::Resend;
             record.state = QueueState::InDoubt { since: rules.now, resend };

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::section::{label, section, split};
 use super::session::{Session, Spoiled};
 use crate::connection::{End, Flow};
-use crate::faults::{ImapAction, ImapPhase, Moment, Phase};
+use crate::faults::{ImapPhase, Moment, Phase};
 use crate::mailbox::MailboxMessage;
 use crate::sabotage::Outcome;
 
@@ -76,7 +76,7 @@ impl Session {
                 let spoiled = self.spoiled;
                 match self.message_fault(tag, message.uid).await? {
                     Some(Spoiled::FetchNothing) => continue,
-                    Some(nil) => self.spoiled = nil,
+                    Some(other) => self.spoiled = other,
                     None if self.is_done() => return Ok(()),
                     None => {}
                 }
@@ -98,10 +98,8 @@ impl Session {
         let outcome = self.connection.fault(phase, Moment::Before, &format!("UID {uid}")).await?;
         Ok(match outcome {
             Outcome::Proceed | Outcome::Smtp(_) => None,
-            Outcome::Replaced | Outcome::Imap(ImapAction::FetchNothing) => {
-                Some(Spoiled::FetchNothing)
-            }
-            Outcome::Imap(ImapAction::FetchNil) => Some(Spoiled::FetchNil),
+            Outcome::Replaced => Some(Spoiled::FetchNothing),
+            Outcome::Imap(action) if Spoiled::fetch(&action).is_some() => Spoiled::fetch(&action),
             outcome => {
                 self.instead(tag, outcome).await?;
                 self.done_already();
@@ -176,10 +174,12 @@ impl Session {
                 let _ = write!(text, "FLAGS ({})", self.flags(message));
             }
             MessageDataItemName::Uid => {
-                let _ = write!(text, "UID {}", message.uid);
+                let uid = if let Spoiled::Uid(uid) = self.spoiled { uid } else { message.uid };
+                let _ = write!(text, "UID {uid}");
             }
             MessageDataItemName::Rfc822Size => {
-                let _ = write!(text, "RFC822.SIZE {}", bytes.len());
+                let more = if let Spoiled::Size(more) = self.spoiled { more } else { 0 };
+                let _ = write!(text, "RFC822.SIZE {}", off_by(bytes.len(), more));
             }
             MessageDataItemName::InternalDate => {
                 let date = crate::dates::imap(OffsetDateTime::from(message.internal_date));
@@ -237,7 +237,8 @@ impl Session {
             let _ = write!(text, "{name} NIL");
             return Ok(());
         }
-        let _ = write!(text, "{name} {{{}}}\r\n", octets.len());
+        let more = if let Spoiled::Literal(more) = self.spoiled { more } else { 0 };
+        let _ = write!(text, "{name} {{{}}}\r\n", off_by(octets.len(), more));
         self.connection.put(text.as_bytes());
         text.clear();
         let faults = &self.connection.shared.faults;
@@ -275,4 +276,9 @@ impl Session {
         }
         flags.join(" ")
     }
+}
+
+/// A length that is told wrong.
+fn off_by(length: usize, more: i64) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX).saturating_add(more).max(0)
 }

@@ -44,7 +44,15 @@ impl Session {
                 }
                 Line::TooLong => false,
             };
-            if done {
+            let phase = Phase::Imap(ImapPhase::Done);
+            let outcome = self.connection.fault(phase, Moment::Before, "DONE").await?;
+            let goes_on = match outcome {
+                Outcome::Replaced => false,
+                outcome => self.spoil(tag, outcome).await?,
+            };
+            if !goes_on {
+                self.done_already();
+            } else if done {
                 self.done(tag, "OK idle is over");
             } else {
                 self.violation(ViolationKind::Syntax, "something other than DONE in IDLE");

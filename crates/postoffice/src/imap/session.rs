@@ -24,7 +24,27 @@ pub(super) enum Spoiled {
     Nothing,
     FetchNothing,
     FetchNil,
+    /// FETCH responses name this UID.
+    Uid(u32),
+    /// Literals are announced with so many octets more.
+    Literal(i64),
+    /// Sizes are told with so many octets more.
+    Size(i64),
     Tag,
+}
+
+impl Spoiled {
+    /// What a fault that only FETCH knows spoils.
+    pub(super) fn fetch(action: &ImapAction) -> Option<Self> {
+        Some(match action {
+            ImapAction::FetchNothing => Self::FetchNothing,
+            ImapAction::FetchNil => Self::FetchNil,
+            ImapAction::FetchUid(uid) => Self::Uid(*uid),
+            ImapAction::LiteralLength(more) => Self::Literal(*more),
+            ImapAction::SizeOff(more) => Self::Size(*more),
+            _ => return None,
+        })
+    }
 }
 
 pub(crate) struct Session {
@@ -150,8 +170,6 @@ impl Session {
     /// Carries out what only IMAP knows of a fault. True if the command goes on.
     pub(super) async fn spoil(&mut self, tag: &str, outcome: Outcome) -> Flow<bool> {
         match outcome {
-            Outcome::Imap(ImapAction::FetchNothing) => self.spoiled = Spoiled::FetchNothing,
-            Outcome::Imap(ImapAction::FetchNil) => self.spoiled = Spoiled::FetchNil,
             Outcome::Imap(ImapAction::WrongTag) => self.spoiled = Spoiled::Tag,
             Outcome::Imap(ImapAction::ExistsFlood(times)) => {
                 let exists = self.selected.as_ref().map_or(0, View::len);
@@ -162,6 +180,9 @@ impl Session {
                 }
             }
             Outcome::Proceed | Outcome::Smtp(_) => {}
+            Outcome::Imap(action) if Spoiled::fetch(&action).is_some() => {
+                self.spoiled = Spoiled::fetch(&action).unwrap_or_default();
+            }
             outcome => {
                 self.instead(tag, outcome).await?;
                 return Ok(false);
@@ -179,6 +200,7 @@ impl Session {
             Outcome::Imap(ImapAction::Bad(text)) => {
                 self.connection.say(&format!("{tag} BAD {text}\r\n"));
             }
+            Outcome::Imap(ImapAction::OkOnly) => self.connection.say(&format!("{tag} OK done\r\n")),
             Outcome::Imap(ImapAction::Bye(text)) => return self.bye(&text).await,
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use postoffice::{Fault, ImapAction, ImapCapability, ImapPhase, PostOffice};
+use postoffice::{Action, Fault, ImapAction, ImapCapability, ImapPhase, PostOffice};
 
 use super::rig::{LONG, Rig, message, messages};
 use crate::transport::events::TroubleKind;
@@ -138,4 +138,94 @@ async fn actions_are_done_while_mail_comes_by_push() {
     let empty = |office: &PostOffice| office.message_count("ann", "INBOX") == 0;
     rig.office.wait_until("an empty mailbox", LONG, empty).await.unwrap();
     life.inbound.stop(LONG).await;
+}
+
+/// Without MOVE a message is copied, flagged and expunged. Whatever is lost on the way, the target
+/// has each message once and the mailbox none.
+///
+/// Proves: IB-6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_interrupted_is_not_made_again() {
+    use ImapPhase::{Copy, Expunge, Status, Store};
+    let lost = |phase, after: bool| {
+        let fault = Fault::imap(phase, Action::Drop).once();
+        if after { fault.after_effect() } else { fault }
+    };
+    let mut cases: Vec<(String, Vec<Fault>)> = Vec::new();
+    for phase in [Status, Copy, Store, Expunge] {
+        for after in [false, true] {
+            cases.push((format!("{phase:?}, after {after}"), vec![lost(phase, after)]));
+        }
+    }
+    let refused = Fault::imap(Store, ImapAction::No("not now".into())).once();
+    cases.push(("a flag refused".into(), vec![refused]));
+    let again = vec![lost(Copy, true), lost(Status, true), lost(Store, true), lost(Expunge, true)];
+    cases.push(("all of them".into(), again));
+    for (name, faults) in cases {
+        for make_target in [false, true] {
+            let mut rig = Rig::with(PostOffice::builder().withhold(ImapCapability::Move)).await;
+            rig.settings.imap.after = AfterFetch::Move("Old".into());
+            rig.settings.imap.poll_interval = std::time::Duration::from_millis(50);
+            rig.settings.imap.push = false;
+            if make_target {
+                rig.office.create_mailbox("ann", "Old").unwrap();
+                // Others put mail there too.
+                rig.deliver_to("Old", [message(77, 300), message(1, 237)]);
+            }
+            let before = if make_target { 2 } else { 0 };
+            let mut all = messages(5);
+            all.push(message(1, 237));
+            rig.deliver(all.clone());
+            let faults: Vec<_> = faults.iter().map(|one| rig.office.inject(one.clone())).collect();
+            let life = rig.start();
+            rig.saved(6).await;
+            rig.cursor_when(&life, |cursor| {
+                cursor.last_uid == 6 && cursor.after_owed.is_empty() && cursor.copying.is_none()
+            })
+            .await;
+            life.inbound.stop(LONG).await;
+            assert!(faults.iter().all(|fault| fault.hits() > 0), "{name} did not strike");
+            assert_eq!(rig.office.message_count("ann", "INBOX"), 0, "{name}");
+            let moved = rig.office.messages("ann", "Old").unwrap();
+            let mut bodies: Vec<Vec<u8>> =
+                moved[before..].iter().map(|it| it.bytes.to_vec()).collect();
+            bodies.sort();
+            all.sort();
+            assert!(bodies == all, "{name}, {make_target}: {} messages", bodies.len());
+        }
+    }
+}
+
+/// The same when the process dies at each commit of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_commit_of_a_copy_copies_once() {
+    for commits in 0..8 {
+        let mut rig = Rig::with(PostOffice::builder().withhold(ImapCapability::Move)).await;
+        rig.settings.imap.after = AfterFetch::Move("Old".into());
+        let mut all = messages(4);
+        rig.deliver(all.clone());
+        let life = rig.start_with(super::rig::freeze(&rig.spool, commits));
+        life.flush().await;
+        life.inbound.stop(std::time::Duration::ZERO).await;
+        rig.one_flush().await;
+        assert_eq!(rig.office.message_count("ann", "INBOX"), 0, "after {commits}");
+        let moved = rig.office.messages("ann", "Old").unwrap();
+        let mut bodies: Vec<Vec<u8>> = moved.iter().map(|it| it.bytes.to_vec()).collect();
+        bodies.sort();
+        all.sort();
+        assert!(bodies == all, "after {commits}: {} messages", bodies.len());
+        assert!(rig.cursor("INBOX").await.copying.is_none());
+    }
+}
+
+/// A message that the user flagged `\\Deleted` before it was copied is moved like the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_flagged_is_copied_too() {
+    let mut rig = Rig::with(PostOffice::builder().withhold(ImapCapability::Move)).await;
+    rig.settings.imap.after = AfterFetch::Move("Old".into());
+    rig.deliver(messages(2));
+    rig.office.set_flags("ann", "INBOX", 1, &["\\Deleted"]).unwrap();
+    rig.one_flush().await;
+    assert_eq!(rig.office.messages("ann", "Old").unwrap().len(), 2);
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 0);
 }

@@ -429,3 +429,61 @@ async fn an_idle_that_is_closed_by_the_server_is_no_loss() {
     assert_eq!(rig.store.repeated.load(Ordering::SeqCst), 0);
     life.inbound.stop(LONG).await;
 }
+
+/// A message of which the server tells nothing at all holds up neither the list nor the others.
+///
+/// Proves: IB-7
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_that_cannot_be_listed_does_not_hold_up_the_others() {
+    let mut rig = Rig::new().await;
+    rig.settings.tuning.set_aside_pause = Duration::from_millis(50);
+    rig.settings.tuning.safety_look = Duration::from_millis(100);
+    let all = messages(8);
+    rig.deliver(all.clone());
+    let words = "[SERVERBUG] Internal error occurred";
+    let broken = Fault::imap(ImapPhase::Message, ImapAction::No(words.into())).matching("UID 4");
+    let broken = rig.office.inject(broken);
+    let life = rig.start();
+    rig.saved(7).await;
+    rig.cursor_when(&life, |cursor| cursor.last_uid == 8 && cursor.set_aside == [4]).await;
+    let trouble = life.trouble(TroubleKind::Message).await;
+    assert!(trouble.words.contains("UID 4") && trouble.words.contains("SERVERBUG"), "{trouble:?}");
+    // It is listed for the user, with the reason.
+    let state = life.inbound.states().remove(0);
+    assert_eq!(state.set_aside, [4]);
+    assert!(state.set_aside_why.contains("SERVERBUG"), "{state:?}");
+    rig.deliver([message(200, 300)]);
+    rig.saved(8).await;
+    // It is tried again over the same connection, and comes when it can.
+    broken.remove();
+    rig.saved(9).await;
+    life.no_trouble().await;
+    assert_eq!(life.inbound.states().remove(0).set_aside, [] as [u32; 0]);
+    life.inbound.stop(LONG).await;
+    rig.assert_same(all.into_iter().chain([message(200, 300)]).collect());
+}
+
+/// The reserve of the spool's disk: what comes in grows the spool and waits, what is in the store
+/// is recorded all the same, and nothing has to be pushed when there is space again.
+///
+/// Proves: IB-6, IB-7
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_without_space_pauses_and_resumes() {
+    let rig = Rig::new().await;
+    rig.deliver(messages(4));
+    let life = rig.start();
+    rig.saved(4).await;
+    rig.cursor_when(&life, |cursor| cursor.last_uid == 4).await;
+    rig.free.store(400, Ordering::SeqCst);
+    rig.deliver([message(50, 300), message(51, 300)]);
+    let trouble = life.trouble(TroubleKind::Storage).await;
+    assert!(trouble.words.contains("MAPI_E_NOT_ENOUGH_DISK"), "{trouble:?}");
+    assert!(trouble.next_attempt.is_some(), "{trouble:?}");
+    assert_eq!(rig.store.len(), 4);
+    assert!(rig.cursor("INBOX").await.set_aside.is_empty());
+    rig.free.store(u64::MAX, Ordering::SeqCst);
+    rig.saved(6).await;
+    life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+    rig.assert_same(messages(4).into_iter().chain([message(50, 300), message(51, 300)]).collect());
+}

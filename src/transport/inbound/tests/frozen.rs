@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use crate::mapi::{EntryId, SysTime};
 use crate::spool::{
     AccountKey, Batch, BodyId, BodyReader, BodyWriter, CursorRecord, DuePage, Durable,
-    HistoryRecord, OutboxRecord, QuarantinedRecord, QueueCounts, QueueRecord, Spool, SpoolError,
+    FetchedRecord, HistoryRecord, Origin, OutboxRecord, QuarantinedRecord, QueueCounts,
+    QueueRecord, Spool, SpoolError,
 };
 
 /// Passes everything on to another spool, until so many batches were committed.
@@ -68,6 +69,32 @@ impl Spool for Frozen {
     }
     async fn delivered(&self, account: AccountKey, mailbox: &str, d: [u8; 16]) -> Result<u32> {
         self.inner.delivered(account, mailbox, d).await
+    }
+    async fn delivered_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        limit: usize,
+    ) -> Result<Vec<[u8; 16]>> {
+        self.inner.delivered_page(account, mailbox, limit).await
+    }
+    async fn doubtful_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        digest: Option<[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<([u8; 16], Origin)>> {
+        self.inner.doubtful_page(account, mailbox, digest, limit).await
+    }
+    async fn fetched_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        from: Origin,
+        limit: usize,
+    ) -> Result<Vec<(u32, FetchedRecord)>> {
+        self.inner.fetched_page(account, mailbox, from, limit).await
     }
     async fn outbox(&self, entry: &EntryId) -> Result<Option<OutboxRecord>> {
         self.inner.outbox(entry).await

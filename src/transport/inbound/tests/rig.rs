@@ -1,5 +1,7 @@
 //! A server, a spool on disk, a store and a host around [`Inbound`].
 
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,10 +13,10 @@ use super::super::{Inbound, InboundSettings, Tuning};
 use super::frozen::Frozen;
 use super::host::{Events, Host};
 use super::store::Store;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::net::{Cleartext, Deadlines, Server, TlsMode, Trust};
 use crate::spi::{SecretError, SecretSource};
-use crate::spool::{AccountKey, CursorRecord, SledSpool, Spool, SpoolOptions};
+use crate::spool::{AccountKey, CursorRecord, FreeSpace, SledSpool, Spool, SpoolOptions};
 use crate::transport::events::{Gate, Trouble, TroubleKind};
 use crate::transport::settings::{AfterFetch, Credentials, ImapSettings};
 
@@ -39,7 +41,10 @@ pub(super) struct Rig {
     pub(super) password: Arc<Password>,
     pub(super) settings: InboundSettings,
     pub(super) calls: usize,
-    _folder: tempfile::TempDir,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Octets free where the spool is; it keeps 1,000 in reserve.
+    pub(super) free: Arc<AtomicU64>,
+    folder: tempfile::TempDir,
 }
 
 /// A life of the transport.
@@ -72,7 +77,11 @@ impl Rig {
         let office = builder.user("ann", "secret").start().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("spool");
-        let options = SpoolOptions { reserve: 0, ..SpoolOptions::default() };
+        let free = Arc::new(AtomicU64::new(u64::MAX));
+        let source = Arc::clone(&free);
+        let probe: FreeSpace = Arc::new(move |_: &Path| Ok(source.load(Ordering::SeqCst)));
+        let free_space = Some(probe);
+        let options = SpoolOptions { reserve: 1000, free_space, ..SpoolOptions::default() };
         let spool = tokio::task::spawn_blocking(move || SledSpool::open(&dir, options));
         let password = Arc::new(Password(Mutex::new("secret".into())));
         let imap = ImapSettings {
@@ -109,8 +118,15 @@ impl Rig {
             password,
             settings,
             calls: 8,
-            _folder: folder,
+            clock: Arc::new(SystemClock),
+            free,
+            folder,
         }
+    }
+
+    /// A folder that is there as long as this.
+    pub(super) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Puts messages with these bodies into INBOX.
@@ -128,7 +144,7 @@ impl Rig {
         let inbound = Inbound::start(
             self.settings.clone(),
             spool,
-            Arc::new(SystemClock),
+            Arc::clone(&self.clock),
             tokio::runtime::Handle::current(),
             events.clone(),
         );
@@ -237,11 +253,16 @@ impl Life {
     }
 
     pub(super) async fn trouble(&self, kind: TroubleKind) -> Trouble {
+        self.trouble_of(&[kind]).await
+    }
+
+    pub(super) async fn trouble_of(&self, kinds: &[TroubleKind]) -> Trouble {
         let mut trouble = self.events.trouble.subscribe();
-        let is_it = |now: &Option<Trouble>| now.as_ref().is_some_and(|now| now.kind == kind);
+        let is_it =
+            |now: &Option<Trouble>| now.as_ref().is_some_and(|now| kinds.contains(&now.kind));
         match tokio::time::timeout(LONG, trouble.wait_for(is_it)).await {
             Ok(now) => now.unwrap().clone().unwrap(),
-            Err(_) => panic!("no {kind:?}: {:?}", self.events.troubles.lock().unwrap()),
+            Err(_) => panic!("no {kinds:?}: {:?}", self.events.troubles.lock().unwrap()),
         }
     }
 

@@ -10,8 +10,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::mapi::{EntryId, SysTime};
 use crate::spool::{
     AccountKey, Batch, BodyId, BodyReader, BodyWriter, CursorRecord, DuePage, Durable,
-    HistoryRecord, OutboxRecord, QuarantinedRecord, QueueCounts, QueueRecord, SledSpool, Spool,
-    SpoolError,
+    FetchedRecord, HistoryRecord, Origin, OutboxRecord, QuarantinedRecord, QueueCounts,
+    QueueRecord, SledSpool, Spool, SpoolError,
 };
 
 type Make = Box<dyn Fn() -> SpoolError + Send>;
@@ -270,6 +270,32 @@ impl Spool for FaultySpool {
         digest: [u8; 16],
     ) -> Result<u32, SpoolError> {
         self.inner.delivered(account, mailbox, digest).await
+    }
+    async fn delivered_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        limit: usize,
+    ) -> Result<Vec<[u8; 16]>, SpoolError> {
+        self.inner.delivered_page(account, mailbox, limit).await
+    }
+    async fn doubtful_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        digest: Option<[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<([u8; 16], Origin)>, SpoolError> {
+        self.inner.doubtful_page(account, mailbox, digest, limit).await
+    }
+    async fn fetched_page(
+        &self,
+        account: AccountKey,
+        mailbox: &str,
+        from: Origin,
+        limit: usize,
+    ) -> Result<Vec<(u32, FetchedRecord)>, SpoolError> {
+        self.inner.fetched_page(account, mailbox, from, limit).await
     }
 
     async fn new_body(&self, size_hint: Option<u64>) -> Result<Box<dyn BodyWriter>, SpoolError> {
