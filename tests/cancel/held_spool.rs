@@ -63,7 +63,7 @@ fn concerns(op: &Op, place: Place) -> bool {
         (Op::PutQueue { expect, .. }, Place::Accept) => *expect == Expect::Absent,
         (Op::PutQueue { record, .. }, Place::Outcome) => record.state == QueueState::Done,
         (Op::DeleteQueue { .. }, Place::Settle) => true,
-        (Op::AddDelivered { .. }, Place::Cursor) => true,
+        (Op::PutCursor { record, .. }, Place::Cursor) => record.last_uid > 0,
         _ => false,
     }
 }

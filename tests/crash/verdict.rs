@@ -160,11 +160,12 @@ pub(crate) async fn judge(
     lives: &Lives,
     program: &Program,
 ) -> Verdict {
+    let tally = ledger.tally().clone();
     let mut verdict = Verdict {
         kills: lives.kills().len(),
         killed_at_start: lives.killed_at_start(),
         spool_checks: lives.checks(),
-        tally: ledger.tally().clone(),
+        tally,
         fetched: bag.count(&program.maildir()).await,
         ..Verdict::default()
     };
