@@ -60,6 +60,22 @@ pub(crate) async fn abort_holder(shared: &Arc<Shared>, entry: &EntryId) -> MapiR
     })
 }
 
+/// Whether no transport has a message any more that none is noted to have.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn is_over(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<bool> {
+    if holder(shared, entry).await?.is_some() {
+        return Ok(false);
+    }
+    for slot in shared.slots().iter().filter(|slot| slot.logon().is_ok()) {
+        if abort_at(slot, entry).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The transport that is noted to have the message, by its index.
 async fn holder(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<Option<usize>> {
     let row = shared.store.outgoing_row(entry).await?;

@@ -347,7 +347,19 @@ impl Spooler {
         // Goes before the turn does: whoever has that next takes the transport's word again.
         let _unwanted = unwanted;
         let store = &self.shared.store;
-        abort::abort_deferred(&self.shared, entry, gave_up).await?;
+        let answer = abort::abort_deferred(&self.shared, entry, gave_up).await;
+        if let Err(error) = answer {
+            // A message that is in doubt ends with its cancel all the same. Where no transport is
+            // noted to have it, none will tell of that end.
+            let over = error.code() == MapiCode::UNABLE_TO_ABORT
+                && abort::is_over(&self.shared, entry).await?;
+            if over {
+                store.abort_submit(entry).await?;
+                self.shared.given_back().remove(entry);
+                self.shared.ended(entry);
+            }
+            return Err(error);
+        }
         // Should this be the end, the message is handed over again, and the transport that has
         // cancelled it says so.
         store.set_deferred(entry, None).await?;
