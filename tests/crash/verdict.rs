@@ -396,6 +396,12 @@ fn judge_cancel(verdict: &mut Verdict, letter: &Letter, row: &QueueRow) {
     match (&letter.cancel, row.state) {
         (Cancel::Granted | Cancel::Open, QueueRowState::Cancelled) => verdict.cancelled += 1,
         (Cancel::Denied(_), QueueRowState::Finished) => verdict.denied += 1,
+        // In doubt: it is not sent again, and the answer says that the server may have it.
+        (Cancel::Denied(why), QueueRowState::Cancelled)
+            if why.contains("may have been delivered") =>
+        {
+            verdict.cancelled += 1;
+        }
         (Cancel::Never | Cancel::Open, QueueRowState::Finished) => {}
         (cancel, state) => {
             verdict.blame(format!("{id} ({}): cancel {cancel:?}, but it is {state:?}", row.id));
