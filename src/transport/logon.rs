@@ -196,29 +196,30 @@ impl Logon {
         })
     }
 
-    /// Sets gates and flush modes of both halves; never waits (TN-2).
+    /// Sets flush modes and gates of both halves; never waits (TN-2). The flush first: what moves
+    /// when a gate opens is the flush's already (TN-3).
     fn apply(&self, situation: &Situation, step: &Step) {
         let allowed = situation.connection == Connection::Allowed && situation.broken.is_none();
         let effective = |gate: Gate| if allowed { gate } else { Gate::Closed };
         let halves = self.halves();
         if let Some(outbound) = halves.outbound {
-            if let Some(gate) = step.outbound.gate {
-                outbound.set_gate(effective(gate));
-            }
             match step.outbound.flush {
                 FlushStep::Begin => outbound.begin_flush(),
                 FlushStep::End => outbound.end_flush(),
                 FlushStep::Keep => {}
             }
+            if let Some(gate) = step.outbound.gate {
+                outbound.set_gate(effective(gate));
+            }
         }
         if let Some(inbound) = halves.inbound {
-            if let Some(gate) = step.inbound.gate {
-                inbound.set_gate(effective(gate));
-            }
             match step.inbound.flush {
                 FlushStep::Begin => inbound.begin_flush(),
                 FlushStep::End => inbound.end_flush(),
                 FlushStep::Keep => {}
+            }
+            if let Some(gate) = step.inbound.gate {
+                inbound.set_gate(effective(gate));
             }
         }
     }

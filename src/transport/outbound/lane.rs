@@ -410,9 +410,10 @@ impl<F> Lane<F> {
         Reaction::Pause(until)
     }
 
-    /// A message was tried in flush mode and is still in the queue.
+    /// A message was tried and is still in the queue: the flush that runs has done its part for
+    /// it, and so has one that ended by itself and may go on.
     pub(super) fn tried(&mut self, entry: &EntryId) {
-        if let Some(flush) = &mut self.flush
+        if let Some(flush) = self.flush.as_mut().or(self.flushed.as_mut())
             && !flush.under_way.remove(entry)
             && flush.tried.len() < MAX_TRIED
         {

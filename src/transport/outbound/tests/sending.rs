@@ -251,6 +251,22 @@ async fn a_flush_ends_behind_the_ends_of_its_messages() {
     }
 }
 
+/// A straggler that was tried between the end of a flush and its going on has had its try.
+///
+/// Proves: TN-12
+#[tokio::test]
+async fn a_flush_that_goes_on_tries_nothing_twice() {
+    let rig = Rig::new().await;
+    rig.outbound.begin_flush();
+    rig.open();
+    rig.hears("the end of the flush", |told| told.contains(&Told::FlushDrained)).await;
+    assert!(rig.outbound.end_drained_flush());
+    let entry = rig.send(1, &["450-4.2.1@example.org"]).await;
+    assert_eq!(rig.deferred(&entry).await.attempts, 1);
+    rig.outbound.see_flush_through().await;
+    assert_eq!(rig.row(&entry).await.unwrap().attempts, 1);
+}
+
 #[tokio::test]
 async fn a_flush_of_nothing_ends_at_once() {
     let rig = Rig::new().await;
