@@ -260,7 +260,10 @@ async fn floods_and_giants_do_not_fill_the_memory() {
         ("IMAP EXAMINE, many lines", imap(ImapPhase::Select, flood("* OK"))),
         ("IMAP FETCH, endless line", imap(ImapPhase::Fetch, endless())),
         ("IMAP FETCH, many lines", imap(ImapPhase::Fetch, flood("* OK"))),
-        ("IMAP SELECT, much news", Fault::imap(ImapPhase::Select, ImapAction::ExistsFlood(300_000))),
+        (
+            "IMAP SELECT, much news",
+            Fault::imap(ImapPhase::Select, ImapAction::ExistsFlood(300_000)),
+        ),
     ];
     for (name, fault) in faults {
         let strike = office.inject(fault.times(2));
