@@ -26,6 +26,7 @@ mod queue;
 mod run;
 mod send;
 mod send_time;
+mod sendmail;
 mod session_glue;
 mod status;
 mod table;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -71,6 +71,19 @@ pub async fn serve(
     if tokio::time::timeout(GRACE, all_ended).await.is_err() {
         connections.shutdown().await;
     }
+}
+
+/// Serves one client on a connection of the caller's until one of the two ends it.
+pub async fn serve_stream<S>(
+    stream: S,
+    settings: ListenSettings,
+    service: Arc<dyn Service>,
+    clock: Arc<dyn Clock>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let context = Arc::new(Context { service, settings, clock, host: crate::store::host_name() });
+    Session::new(stream, context).run(CancellationToken::new()).await;
 }
 
 async fn turn_away(mut stream: TcpStream) {

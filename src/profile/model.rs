@@ -26,6 +26,8 @@ pub struct Profile {
     pub queue: QueueProfile,
     /// Where mail may be handed over by SMTP; `None` for nowhere.
     pub listen: Option<ListenProfile>,
+    /// Where mail for names of this machine goes.
+    pub local: LocalProfile,
 }
 
 /// One transport of a profile.
@@ -37,10 +39,33 @@ pub struct TransportProfile {
     pub identity: IdentityProfile,
     /// Addresses of further senders that choose this transport.
     pub aliases: Vec<String>,
+    /// Which senders its identity replaces.
+    pub rewrite: RewriteProfile,
     /// Sending; `None` for a transport that only receives.
     pub smtp: Option<SmtpProfile>,
     /// Receiving; `None` for a transport that only sends.
     pub imap: Option<ImapProfile>,
+}
+
+/// Which senders of a message are replaced by the identity of the transport that sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RewriteProfile {
+    /// Those that mean something on this machine only.
+    #[default]
+    Local,
+    /// All that are no identity or alias of the profile.
+    All,
+    /// None.
+    Never,
+}
+
+/// Where mail for names of this machine goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalProfile {
+    /// By name, in lower case: addresses, or further names.
+    pub aliases: std::collections::BTreeMap<String, Vec<String>>,
+    /// Where mail for all other names goes; `None` for the first identity that sends.
+    pub default: Option<String>,
 }
 
 /// Name and address of a sender.

@@ -18,6 +18,7 @@ mod upkeep;
 pub use check::check_profile;
 pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_unreadable};
 pub use options::{Logon, SessionOptions};
+pub(crate) use submit::rules as address_rules;
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
     QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,

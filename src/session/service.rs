@@ -45,6 +45,17 @@ pub struct RawEnvelope {
     /// `PR_PRIORITY`; `None` takes `Priority` of the header.
     #[serde(default)]
     pub priority: Option<Priority>,
+    /// Addresses that are no recipients although the header names them.
+    #[serde(default)]
+    pub excluded: Vec<String>,
+    /// Name to show of the sender where the message has no `From`; `None` takes that of the
+    /// identity.
+    #[serde(default)]
+    pub sender_name: Option<String>,
+    /// Login name of who handed it over on this machine: makes a trace field in front of the
+    /// message (RFC 5321 section 4.4).
+    #[serde(default)]
+    pub submitter: Option<String>,
 }
 
 /// `TransportNotify` as asked for from outside.
