@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::listen::Listener;
+use super::listen::{Listener, Stream};
 use super::reply::closing;
 use super::session::Session;
 use super::settings::ListenSettings;
@@ -73,7 +72,7 @@ pub async fn serve(
     }
 }
 
-async fn turn_away(mut stream: TcpStream) {
+async fn turn_away(mut stream: Stream) {
     let mut words = Vec::new();
     closing("too many connections").encode(&mut words);
     let said = async {

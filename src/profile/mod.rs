@@ -27,7 +27,7 @@ pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenPlace, ListenProfile, Login, Profile,
     QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};

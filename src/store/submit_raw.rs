@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::submit::need_recipients;
 use super::{LocalStore, outbox};
 use crate::mapi::{
-    EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList, Recipient,
+    DsnRequest, EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList, Recipient,
     RecipientType, SysTime, tags,
 };
 use crate::mime::{
@@ -43,6 +43,8 @@ pub struct RawSubmission {
     pub importance: Option<Importance>,
     /// `PR_PRIORITY`; `None` takes `Priority` of the header.
     pub priority: Option<Priority>,
+    /// What the envelope asks of delivery status notifications (RFC 3461).
+    pub dsn: DsnRequest,
     /// Who sends when the message names nobody. Its domain completes addresses without one.
     pub default_sender: String,
     /// Name that goes with [`default_sender`](Self::default_sender); empty for none.
@@ -160,7 +162,7 @@ fn recipients(envelope: &RawSubmission, header: &HeaderFacts) -> MapiResult<Vec<
     };
     let mut seen = HashSet::new();
     let mut rows = Vec::new();
-    for mailbox in given.chain(from_header) {
+    for (place, mailbox) in given.chain(from_header).enumerate() {
         let address = qualified(&mailbox.address, &envelope.default_sender);
         address::check("recipient", &address)?;
         if !seen.insert(key(&address)) {
@@ -168,7 +170,11 @@ fn recipients(envelope: &RawSubmission, header: &HeaderFacts) -> MapiResult<Vec<
         }
         let number = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let name = mailbox.name.chars().filter(|c| !c.is_control()).collect::<String>();
-        rows.push(Recipient::smtp(number, kind(&mailbox.address, header), address).named(name));
+        let mut row = Recipient::smtp(number, kind(&mailbox.address, header), address).named(name);
+        if place < envelope.recipients.len() {
+            envelope.dsn.describe_row(place, &mut row);
+        }
+        rows.push(row);
     }
     Ok(rows)
 }
@@ -238,6 +244,7 @@ fn describe(
     if envelope.delivery_report {
         props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
     }
+    envelope.dsn.describe(props);
     if let Some(time) = envelope.deferred_send_time {
         props.set(tags::DEFERRED_SEND_TIME, time);
     }
