@@ -23,4 +23,4 @@ mod tests;
 
 pub use listen::Listener;
 pub use server::{serve, serve_stream};
-pub use settings::{ListenAddress, ListenLogin, ListenSettings};
+pub use settings::{ListenAddress, ListenLogin, ListenSettings, Reach};

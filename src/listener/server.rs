@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::listen::Listener;
+use super::listen::{Listener, Stream};
 use super::reply::closing;
 use super::session::Session;
 use super::settings::ListenSettings;
@@ -86,7 +85,7 @@ pub async fn serve_stream<S>(
     Session::new(stream, context).run(CancellationToken::new()).await;
 }
 
-async fn turn_away(mut stream: TcpStream) {
+async fn turn_away(mut stream: Stream) {
     let mut words = Vec::new();
     closing("too many connections").encode(&mut words);
     let said = async {

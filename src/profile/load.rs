@@ -189,7 +189,7 @@ fn read_store(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Fo
     Ok(StoreProfile { maildir, sent })
 }
 
-fn absolute(text: &str, environment: &Environment) -> Result<PathBuf, String> {
+pub(super) fn absolute(text: &str, environment: &Environment) -> Result<PathBuf, String> {
     let path = environment.expand(text)?;
     if path.is_absolute() { Ok(path) } else { Err("it must begin with / or ~".into()) }
 }

@@ -28,8 +28,9 @@ pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, LocalProfile, Login,
-    Profile, QueueProfile, RewriteProfile, SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenPlace, ListenProfile,
+    LocalProfile, Login, Profile, QueueProfile, RewriteProfile, SmtpProfile, StoreProfile,
+    TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;

@@ -1,5 +1,6 @@
 //! What a profile says, once it is read and found to make sense.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -142,11 +143,29 @@ pub struct StoreProfile {
     pub sent: bool,
 }
 
+/// Where programs reach the listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenPlace {
+    /// A TCP port; on a loopback address unless the profile insists.
+    Tcp(SocketAddr),
+    /// A socket in the file system, an absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenPlace::Tcp(address) => write!(f, "{address}"),
+            ListenPlace::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Where programs may hand over mail by SMTP.
 #[derive(Clone, Debug)]
 pub struct ListenProfile {
-    /// The port; on a loopback address unless the profile insists.
-    pub smtp: SocketAddr,
+    /// Where it listens.
+    pub smtp: ListenPlace,
     /// The login that is asked for; `None` lets everybody submit who reaches the port.
     pub login: Option<Login>,
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
 use super::{FsckEvents, FsckRequest};
-use crate::mapi::{EntryId, Importance, MapiResult, MessageData, Priority, SysTime};
+use crate::mapi::{DsnRequest, EntryId, Importance, MapiResult, MessageData, Priority, SysTime};
 
 /// A message object to be sent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -56,6 +56,9 @@ pub struct RawEnvelope {
     /// message (RFC 5321 section 4.4).
     #[serde(default)]
     pub submitter: Option<String>,
+    /// What the envelope asks of delivery status notifications (RFC 3461).
+    #[serde(default)]
+    pub dsn: DsnRequest,
 }
 
 /// `TransportNotify` as asked for from outside.

@@ -55,6 +55,7 @@ pub(super) fn raw(profile: &Profile, envelope: RawEnvelope) -> MapiResult<RawSub
         expiry_time: envelope.expiry_time,
         importance: envelope.importance,
         priority: envelope.priority,
+        dsn: envelope.dsn,
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::submit::need_recipients;
 use super::{LocalStore, outbox};
 use crate::mapi::{
-    EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList, Recipient,
+    DsnRequest, EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList, Recipient,
     RecipientType, SysTime, tags,
 };
 use crate::mime::{
@@ -44,6 +44,8 @@ pub struct RawSubmission {
     pub importance: Option<Importance>,
     /// `PR_PRIORITY`; `None` takes `Priority` of the header.
     pub priority: Option<Priority>,
+    /// What the envelope asks of delivery status notifications (RFC 3461).
+    pub dsn: DsnRequest,
     /// Who sends when the message names nobody. Its domain completes addresses without one.
     pub default_sender: String,
     /// Name that goes with [`default_sender`](Self::default_sender); empty for none.
@@ -189,7 +191,7 @@ fn recipients(envelope: &RawSubmission, header: &HeaderFacts) -> MapiResult<Vec<
     };
     let mut seen = HashSet::new();
     let mut rows = Vec::new();
-    for mailbox in given.chain(from_header) {
+    for (place, mailbox) in given.chain(from_header).enumerate() {
         let name = mailbox.name.chars().filter(|c| !c.is_control()).collect::<String>();
         for address in resolve(&mailbox.address) {
             address::check("recipient", &address)?;
@@ -198,7 +200,9 @@ fn recipients(envelope: &RawSubmission, header: &HeaderFacts) -> MapiResult<Vec<
             }
             let number = u32::try_from(rows.len()).unwrap_or(u32::MAX);
             let kind = kind(&mailbox.address, header);
-            rows.push(Recipient::smtp(number, kind, address).named(name.as_str()));
+            let mut row = Recipient::smtp(number, kind, address).named(name.as_str());
+            envelope.dsn.describe_row(place, &mut row);
+            rows.push(row);
         }
     }
     Ok(rows)
@@ -274,6 +278,7 @@ fn describe(
     if envelope.delivery_report {
         props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
     }
+    envelope.dsn.describe(props);
     if let Some(time) = envelope.deferred_send_time {
         props.set(tags::DEFERRED_SEND_TIME, time);
     }

@@ -1,11 +1,12 @@
 //! `-bm`: a message from standard input into the queue.
 
-use super::flags::{Addressees, Call, WithHeader};
+use super::flags::{Addressees, Call, Return, WithHeader};
 use super::input::Input;
 use super::user::login_name;
 use super::whereabouts::Found;
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
+use crate::mapi::{DsnRequest, DsnReturned, DsnWish};
 use crate::mime::address::parse_list;
 use crate::session::{Logon, RawEnvelope};
 
@@ -42,9 +43,27 @@ pub(super) fn envelope(call: &Call) -> Result<RawEnvelope, Failure> {
         recipients,
         excluded,
         sender_name: call.full_name.clone(),
+        dsn: reports(call),
         submitter: Some(login_name()),
         ..RawEnvelope::default()
     })
+}
+
+/// What `-N`, `-R` and `-V` ask of reports (RFC 3461), for every recipient.
+fn reports(call: &Call) -> DsnRequest {
+    DsnRequest {
+        envelope_id: call.envelope_id.clone(),
+        returned: call.returned.map(|returned| match returned {
+            Return::Full => DsnReturned::Full,
+            Return::Headers => DsnReturned::Headers,
+        }),
+        recipients: Vec::new(),
+        others: call.notify.map(|notify| DsnWish {
+            success: notify.success,
+            failure: notify.failure,
+            delay: notify.delay,
+        }),
+    }
 }
 
 /// Each operand is an address or a list of them, with names or without.
