@@ -55,6 +55,8 @@ pub(crate) struct Place {
     pub(crate) opener: Box<dyn Opener>,
     /// Where a daemon takes mail by SMTP.
     pub(crate) listen: Option<ListenProfile>,
+    /// Where a daemon takes mail of every user.
+    pub(crate) submissions: Option<PathBuf>,
     /// [`LOCK_WAIT`], shorter in tests.
     pub(crate) lock_wait: Duration,
 }
@@ -243,6 +245,7 @@ pub(crate) mod fake {
             socket: temp.path().join("control.sock"),
             opener: Box::new(opener),
             listen: None,
+            submissions: None,
             lock_wait: Duration::from_millis(300),
         };
         FakePlace { place, fake, events, temp }

@@ -121,9 +121,11 @@ impl Context {
             Err(_) => dirs.state_folder(name),
         };
         let listen = profile.as_ref().ok().and_then(|profile| profile.listen.clone());
+        let submissions = profile.as_ref().ok().and_then(|profile| profile.local.socket.clone());
         Ok(Place {
             socket: dirs.socket(name),
             listen,
+            submissions,
             opener: Box::new(SpoolOpener { profile, state_folder }),
             lock_wait: LOCK_WAIT,
         })

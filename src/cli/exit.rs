@@ -147,6 +147,11 @@ impl Failure {
         Failure { exit: Exit::Negative, code: None, message: self.message }
     }
 
+    /// The same with another exit code.
+    pub(crate) fn with_exit(self, exit: Exit) -> Self {
+        Failure { exit, ..self }
+    }
+
     /// A file that cannot be read or written.
     pub(crate) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         Self::new(Exit::Io, format!("cannot {what}: {error}"))

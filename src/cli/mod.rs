@@ -29,6 +29,7 @@ mod send_time;
 mod sendmail;
 mod session_glue;
 mod status;
+mod submissions;
 mod table;
 mod text;
 mod trace;

@@ -25,6 +25,8 @@ pub(crate) struct ProfileView {
 struct LocalView {
     #[serde(skip_serializing_if = "Option::is_none")]
     default: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<String>,
     aliases: std::collections::BTreeMap<String, Vec<String>>,
 }
 
@@ -155,6 +157,7 @@ impl From<&Profile> for ProfileView {
             }),
             local: LocalView {
                 default: profile.local.default.clone(),
+                socket: profile.local.socket.as_ref().map(|path| path.display().to_string()),
                 aliases: profile.local.aliases.clone(),
             },
         }

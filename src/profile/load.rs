@@ -156,7 +156,8 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
     let queue = root.table("queue")?.map(read_queue).transpose()?.unwrap_or_default();
     let listen = root.table("listen")?.map(|listen| read_listen(listen, surroundings));
     let listen = listen.transpose()?;
-    let local = root.table("local")?.map(read_local).transpose()?.unwrap_or_default();
+    let local = root.table("local")?.map(|local| read_local(local, surroundings.environment));
+    let local = local.transpose()?.unwrap_or_default();
     root.finish()?;
     Ok(ReadProfile { default, transports, store, queue, listen, local })
 }

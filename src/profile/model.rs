@@ -67,6 +67,8 @@ pub struct LocalProfile {
     pub aliases: std::collections::BTreeMap<String, Vec<String>>,
     /// Where mail for all other names goes; `None` for the first identity that sends.
     pub default: Option<String>,
+    /// Socket at which every user of this machine may hand over mail; `None` for none.
+    pub socket: Option<PathBuf>,
 }
 
 /// Name and address of a sender.

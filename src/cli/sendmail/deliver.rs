@@ -1,14 +1,16 @@
 //! `-bm`: a message from standard input into the queue.
 
+use std::path::Path;
+
 use super::flags::{Addressees, Call, Return, WithHeader};
 use super::input::Input;
-use super::user::login_name;
 use super::whereabouts::Found;
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
-use crate::mapi::{DsnRequest, DsnReturned, DsnWish};
+use crate::control::Client;
+use crate::mapi::{EntryId, MapiCode, DsnRequest, DsnReturned, DsnWish};
 use crate::mime::address::parse_list;
-use crate::session::{Logon, RawEnvelope};
+use crate::session::{Logon, RawEnvelope, Service, login_name};
 
 /// Most recipients that arguments can name.
 const MOST_RECIPIENTS: usize = 50_000;
@@ -102,6 +104,10 @@ pub(super) async fn deliver(
     envelope: RawEnvelope,
     input: &Input,
 ) -> Result<(), Failure> {
+    if let Some(socket) = found.submission_socket() {
+        let entry = hand_over(socket, envelope, input).await?;
+        return print(call, console, &entry);
+    }
     let place = found.place();
     let handed_over = place.with("send", Logon::None, async |access| {
         let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
@@ -117,10 +123,41 @@ pub(super) async fn deliver(
              flush`"
         ));
     }
-    if call.verbose {
-        console.line(&entry).and_then(|()| console.flush()).map_err(Failure::accepted)?;
+    print(call, console, &entry)
+}
+
+/// `-v`: the entry id, alone on a line.
+fn print(call: &Call, console: &mut Console<'_>, entry: &EntryId) -> Result<(), Failure> {
+    match call.verbose {
+        true => console.line(entry).and_then(|()| console.flush()).map_err(Failure::accepted),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Hands the message to the daemon of another user, who owns the profile of this machine.
+async fn hand_over(
+    socket: &Path,
+    envelope: RawEnvelope,
+    input: &Input,
+) -> Result<EntryId, Failure> {
+    let client = Client::connect_to_submit(socket).await.map_err(|error| {
+        let failure = Failure::contract("send", &error);
+        match failure.code {
+            // Nobody else may put it into that spool.
+            Some(MapiCode::NETWORK_ERROR) => Failure::new(
+                Exit::TryAgain,
+                format!(
+                    "cannot send: the daemon of this machine does not take mail at {}; you have \
+                     no profile of your own, and nothing was queued",
+                    socket.display()
+                ),
+            ),
+            _ => failure,
+        }
+    })?;
+    let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
+    let accepted = client.submit_raw(envelope, bytes).await;
+    accepted.map_err(|error| Failure::contract("send", &error))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ fn every_row_of_the_table_of_flags() {
         notify: Some(Notify { success, failure, delay }),
         ..bob()
     };
-    let rows: Vec<(&[&str], Call)> = vec![
+    let rows: &[(&[&str], Call)] = &[
         (&[], Call::default()),
         (&["bob"], bob()),
         (&["a,b", "c@d"], Call { operands: to(&["a,b", "c@d"]), ..Call::default() }),
@@ -106,7 +106,7 @@ fn every_row_of_the_table_of_flags() {
         (&["--", "--"], Call { operands: to(&["--"]), ..Call::default() }),
     ];
     for (line, wanted) in rows {
-        assert_eq!(call(line).as_ref(), Ok(&wanted), "{line:?}");
+        assert_eq!(call(line).as_ref(), Ok(wanted), "{line:?}");
     }
 }
 
@@ -130,8 +130,8 @@ fn the_calls_of_programs_are_understood() {
 
 #[test]
 fn what_cannot_be_is_one_line_of_usage() {
-    for (line, named) in [
-        (&["-z"][..], "-z is no option"),
+    let rows: &[(&[&str], &str)] = &[
+        (&["-z"], "-z is no option"),
         (&["-tz"], "-tz is no option"),
         (&["--help"], "--help is no option"),
         (&["-bd"], "postrider run"),
@@ -152,7 +152,8 @@ fn what_cannot_be_is_one_line_of_usage() {
         (&["-V", "a+zz"], "xtext"),
         (&["-V", "a\tb"], "xtext"),
         (&["bob", "-t"], "-t behind a recipient"),
-    ] {
+    ];
+    for (line, named) in rows {
         let why = call(line).unwrap_err();
         assert!(why.contains(named), "{line:?}: {why}");
         assert!(why.contains("usage: sendmail") && !why.contains('\n'), "{why}");

@@ -10,7 +10,6 @@ mod input;
 mod list;
 mod queue_run;
 mod smtp;
-mod user;
 mod verify;
 mod whereabouts;
 
@@ -155,7 +154,7 @@ fn run(call: &Call, globals: &Globals, console: &mut Console<'_>) -> Result<(), 
 fn created(failure: Failure, found: &Found) -> Failure {
     let is_storage = matches!(failure.exit, Exit::Io | Exit::NotPermitted);
     match is_storage && !found.has_state_folder() {
-        true => Failure { exit: Exit::CannotCreate, ..failure },
+        true => failure.with_exit(Exit::CannotCreate),
         false => failure,
     }
 }

@@ -1,5 +1,6 @@
 //! Which profile a call is for, and where its session is.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::session::{FsckReport, FsckRequest, Logon};
 struct SystemDirs<'a> {
     config: &'a Path,
     state: &'a Path,
+    /// Where its daemon takes mail of every user.
+    socket: &'a Path,
 }
 
 /// A profile that was found.
@@ -25,6 +28,8 @@ struct SystemDirs<'a> {
 pub(super) struct Found {
     catalog: Catalog,
     name: ProfileName,
+    /// Where mail is handed over when the profile is somebody else's.
+    socket: Option<PathBuf>,
 }
 
 /// Finds the profile: the one of `-C`, else the one that options and environment name, else the
@@ -38,7 +43,11 @@ pub(super) fn find(
     environment: &Environment,
 ) -> Result<Found, Failure> {
     let system =
-        SystemDirs { config: Path::new(SYSTEM_CONFIG), state: Path::new(SYSTEM_STATE) };
+        SystemDirs {
+            config: Path::new(SYSTEM_CONFIG),
+            state: Path::new(SYSTEM_STATE),
+            socket: Path::new(SYSTEM_SOCKET),
+        };
     let current =
         std::env::current_dir().map_err(|error| Failure::io("find this folder", &error))?;
     find_among(named, globals, environment, system, &current)
@@ -46,6 +55,7 @@ pub(super) fn find(
 
 const SYSTEM_CONFIG: &str = "/etc/postrider";
 const SYSTEM_STATE: &str = "/var/lib/postrider";
+const SYSTEM_SOCKET: &str = "/run/postrider/submit.sock";
 
 fn find_among(
     named: Option<&Path>,
@@ -66,12 +76,14 @@ fn find_among(
         };
         let dirs = Dirs::resolve(file.parent(), state.as_deref(), environment, current);
         let dirs = dirs.map_err(|why| Failure::new(Exit::Config, why))?;
-        return Ok(Found { catalog: Catalog::new(dirs, environment.clone()), name });
+        let catalog = Catalog::new(dirs, environment.clone());
+        return Ok(Found { catalog, name, socket: None });
     }
     let asked = globals.profile.as_deref().filter(|name| !name.is_empty());
     let own = Dirs::resolve(config.as_deref(), state.as_deref(), environment, current);
     let own = own.map(|dirs| Catalog::new(dirs, environment.clone()));
     let has_own = own.as_ref().is_ok_and(|own| own.names().map_or(true, |names| !names.is_empty()));
+    let mut is_of_system = false;
     let catalog = match own {
         Ok(own) if has_own || asked.is_some() || config.is_some() => own,
         own => {
@@ -79,7 +91,10 @@ fn find_among(
             let dirs = Dirs { config: system.config.to_owned(), state: current.join(state) };
             let of_system = Catalog::new(dirs, environment.clone());
             match (of_system.names().map_or(true, |names| !names.is_empty()), own) {
-                (true, _) => of_system,
+                (true, _) => {
+                    is_of_system = true;
+                    of_system
+                }
                 // The error names the user's own folder.
                 (false, Ok(own)) => own,
                 (false, Err(why)) => return Err(Failure::new(Exit::Config, why)),
@@ -90,10 +105,26 @@ fn find_among(
         Some(name) => name.parse().map_err(Failure::usage)?,
         None => catalog.default_name()?,
     };
-    Ok(Found { catalog, name })
+    let is_ours = owner_of(&catalog.dirs().state_folder(&name)).is_none_or(is_this_user);
+    let socket = (is_of_system && !is_ours).then(|| system.socket.to_owned());
+    Ok(Found { catalog, name, socket })
+}
+
+/// The owner of a folder, or of the one above it that is there.
+fn owner_of(folder: &Path) -> Option<u32> {
+    folder.ancestors().find_map(|folder| std::fs::metadata(folder).ok()).map(|found| found.uid())
+}
+
+fn is_this_user(user: u32) -> bool {
+    user == rustix::process::geteuid().as_raw()
 }
 
 impl Found {
+    /// The socket at which mail is handed over to the daemon of another user.
+    pub(super) fn submission_socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
     /// Reads the profile.
     pub(super) fn profile(&self) -> Result<Profile, Failure> {
         Ok(self.catalog.load(&self.name)?)
@@ -105,6 +136,7 @@ impl Found {
         Place {
             socket: dirs.socket(&self.name),
             listen: None,
+            submissions: None,
             opener: Box::new(LazyOpener {
                 catalog: self.catalog.clone(),
                 name: self.name.clone(),
@@ -175,11 +207,12 @@ mod tests {
             let environment = Environment::empty();
             let environment =
                 if home { environment.with("HOME", at.join("home")) } else { environment };
-            let (config, state) = (at.join("etc"), at.join("var"));
-            let system = SystemDirs { config: &config, state: &state };
+            let (config, state, socket) = (at.join("etc"), at.join("var"), at.join("run"));
+            let system = SystemDirs { config: &config, state: &state, socket: &socket };
             let named = named.map(Path::new);
             let found = find_among(named, globals, &environment, system, at);
             let found = found.map_err(|failure| failure.exit.number())?;
+            assert_eq!(found.submission_socket(), None, "the folders are this user's");
             let dirs = found.catalog.dirs();
             let below = |path: PathBuf| path.strip_prefix(at).unwrap().display().to_string();
             Ok((below(dirs.profile_file(&found.name)), below(dirs.state_folder(&found.name))))

@@ -1,17 +1,20 @@
-//! Who called.
+//! Users of this machine.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 
 /// The largest part of the table of users that is looked through, in octets.
 const MOST_READ: u64 = 16 * 1024 * 1024;
 
-/// The login name of the user of this process, or the number of one that the table of users does
-/// not know. What the environment says anybody can set.
-pub(super) fn login_name() -> String {
-    let number = rustix::process::getuid().as_raw();
-    let named = std::fs::File::open("/etc/passwd").ok().and_then(|file| {
-        name_of(BufReader::new(std::io::Read::take(file, MOST_READ)), number)
-    });
+/// The login name of the user of this process; see [`login_name_of`]. What the environment says
+/// anybody can set.
+pub(crate) fn login_name() -> String {
+    login_name_of(rustix::process::getuid().as_raw())
+}
+
+/// The login name of a user, or the number of one that the table of users does not know.
+pub(crate) fn login_name_of(number: u32) -> String {
+    let table = std::fs::File::open("/etc/passwd").ok();
+    let named = table.and_then(|file| name_of(BufReader::new(file.take(MOST_READ)), number));
     named.unwrap_or_else(|| number.to_string())
 }
 
