@@ -49,9 +49,12 @@ async fn without_a_daemon_the_message_is_queued_and_that_is_said() {
     let said = desk.call("sendmail", &["-v", "bob@example.org"], b"Subject: two\n\n").await;
     let rows = desk.program.json(&["queue"]).await;
     assert_eq!(said.out, format!("{}\n", rows[1]["id"].as_str().unwrap()));
+    // Where nobody can read the id, the message is queued all the same.
+    let said = desk.shell("sendmail -v bob@example.org >/dev/full", b"Subject: three\n\n").await;
+    assert_eq!(said.code, 0, "{said:?}");
     // -q without a daemon sends what waits and returns then.
     assert_silent(&desk.call("sendmail", &["-q"], b"").await);
-    assert_eq!(desk.office.accepted().len(), 2);
+    assert_eq!(desk.office.accepted().len(), 3);
     let empty = desk.call("sendmail", &["-bp"], b"").await;
     assert_eq!((empty.code, empty.out.as_str()), (0, "Mail queue is empty\n"));
 }

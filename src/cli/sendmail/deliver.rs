@@ -106,7 +106,8 @@ pub(super) async fn deliver(
 ) -> Result<(), Failure> {
     if let Some(socket) = found.submission_socket() {
         let entry = hand_over(socket, envelope, input).await?;
-        return print(call, console, &entry);
+        print(call, console, &entry);
+        return Ok(());
     }
     let place = found.place();
     let handed_over = place.with("send", Logon::None, async |access| {
@@ -123,14 +124,18 @@ pub(super) async fn deliver(
              flush`"
         ));
     }
-    print(call, console, &entry)
+    print(call, console, &entry);
+    Ok(())
 }
 
-/// `-v`: the entry id, alone on a line.
-fn print(call: &Call, console: &mut Console<'_>, entry: &EntryId) -> Result<(), Failure> {
-    match call.verbose {
-        true => console.line(entry).and_then(|()| console.flush()).map_err(Failure::accepted),
-        false => Ok(()),
+/// `-v`: the entry id, alone on a line. Where nobody can read it, the message is queued all the
+/// same.
+fn print(call: &Call, console: &mut Console<'_>, entry: &EntryId) {
+    if call.verbose {
+        let printed = console.line(entry).and_then(|()| console.flush());
+        if let Err(failure) = printed {
+            console.complain(&failure);
+        }
     }
 }
 

@@ -83,20 +83,23 @@ pub(crate) fn called(arguments: &[OsString]) -> Option<Called> {
 /// Does what was called and answers with an exit code of sysexits.h.
 pub(crate) fn main(called: &Called) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let call = match read(called) {
-        Ok((call, globals)) => (call, globals),
+    let (call, globals) = match read(called) {
+        Ok(read) => read,
         Err(failure) => {
             Console::new(&mut out, &mut err, false).complain(&failure);
             return failure.exit.into();
         }
     };
-    let (call, globals) = call;
     let mut console = Console::new(&mut out, &mut err, globals.json);
     if let Some(tag) = &call.tag {
         console.call_itself(tag);
     }
-    let answer = run(&call, &globals, &mut console);
-    match answer.and_then(|()| console.flush()) {
+    let answer = run(&call, &globals, &mut console).and_then(|()| match call.mode {
+        // It is queued, whatever becomes of the words about it.
+        Mode::Deliver => Ok(()),
+        _ => console.flush(),
+    });
+    match answer {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
             console.complain(&failure);

@@ -48,8 +48,8 @@ pub(super) fn find(
             state: Path::new(SYSTEM_STATE),
             socket: Path::new(SYSTEM_SOCKET),
         };
-    let current =
-        std::env::current_dir().map_err(|error| Failure::io("find this folder", &error))?;
+    // A program may have been started in a folder that is gone by now.
+    let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     find_among(named, globals, environment, system, &current)
 }
 
