@@ -187,6 +187,7 @@ fn message(number: u64, body: BodyId) -> [Op; 2] {
                 address: "somebody@example.org".to_owned(),
                 state: RecipientState::Pending,
                 notify: None,
+                original: None,
             }],
             ..Envelope::default()
         },

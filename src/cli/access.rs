@@ -55,6 +55,8 @@ pub(crate) struct Place {
     pub(crate) opener: Box<dyn Opener>,
     /// Where a daemon takes mail by SMTP.
     pub(crate) listen: Option<ListenProfile>,
+    /// Where a daemon takes mail of every user.
+    pub(crate) submissions: Option<PathBuf>,
     /// [`LOCK_WAIT`], shorter in tests.
     pub(crate) lock_wait: Duration,
 }
@@ -62,7 +64,7 @@ pub(crate) struct Place {
 /// A way to the spool that was found.
 pub(crate) enum Access {
     /// Through the daemon.
-    Daemon(Client),
+    Daemon(Arc<Client>),
     /// By a session of this process.
     Own(Box<dyn OwnSession>, Arc<dyn Service>),
 }
@@ -71,8 +73,16 @@ impl Access {
     /// What can be asked.
     pub(crate) fn service(&self) -> &dyn Service {
         match self {
-            Access::Daemon(client) => client,
+            Access::Daemon(client) => client.as_ref(),
             Access::Own(_, service) => service.as_ref(),
+        }
+    }
+
+    /// The same, for who keeps it.
+    pub(crate) fn shared(&self) -> Arc<dyn Service> {
+        match self {
+            Access::Daemon(client) => Arc::clone(client) as Arc<dyn Service>,
+            Access::Own(_, service) => Arc::clone(service),
         }
     }
 
@@ -80,7 +90,8 @@ impl Access {
         matches!(self, Access::Daemon(_))
     }
 
-    async fn end(self) {
+    /// Lets go of the spool.
+    pub(crate) async fn end(self) {
         if let Access::Own(session, service) = self {
             drop(service);
             session.shutdown().await;
@@ -103,7 +114,7 @@ impl Place {
         let deadline = Instant::now() + self.lock_wait;
         loop {
             if let Some(client) = self.daemon().await? {
-                return Ok(Access::Daemon(client));
+                return Ok(Access::Daemon(Arc::new(client)));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.opener.open(logon, left.min(LOCK_TRY)).await {
@@ -234,6 +245,7 @@ pub(crate) mod fake {
             socket: temp.path().join("control.sock"),
             opener: Box::new(opener),
             listen: None,
+            submissions: None,
             lock_wait: Duration::from_millis(300),
         };
         FakePlace { place, fake, events, temp }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::profile::Environment;
 use crate::mapi::{Importance, Priority, TransportNotify};
 
 /// Sends and receives the mail of one account by a durable queue.
@@ -16,7 +17,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Globals {
     /// Profile to use instead of the default one
     #[arg(
@@ -53,6 +54,20 @@ pub(crate) struct Globals {
     pub(crate) verbose: u8,
 }
 
+impl Globals {
+    /// What the environment says, for who is called without these options.
+    pub(crate) fn of_environment(environment: &Environment) -> Self {
+        let path = |name: &str| environment.value(name).map(PathBuf::from);
+        let profile = environment.value("POSTRIDER_PROFILE");
+        Globals {
+            profile: profile.map(|name| name.to_string_lossy().into_owned()),
+            config: path("POSTRIDER_CONFIG"),
+            state: path("POSTRIDER_STATE"),
+            ..Globals::default()
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make, show, try and remove profiles
@@ -60,6 +75,15 @@ pub(crate) enum Command {
     Profile(ProfileCommand),
     /// Submit a message; prints its entry id once it is durable
     Send(Box<SendArguments>),
+    /// Take a message as sendmail(8) does: its flags are those of sendmail
+    #[command(disable_help_flag = true)]
+    Sendmail(Foreign),
+    /// List the queue as mailq(1) does
+    #[command(disable_help_flag = true)]
+    Mailq(Foreign),
+    /// Does nothing: the profile says where mail for local names goes
+    #[command(disable_help_flag = true)]
+    Newaliases(Foreign),
     /// Run the daemon: send, receive and answer the other commands
     Run,
     /// Receive once and end
@@ -90,6 +114,14 @@ pub(crate) enum Command {
     Completions(CompletionArguments),
     /// Write the manual pages into a folder
     Man(ManArguments),
+}
+
+/// Flags of sendmail(8), which are read elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct Foreign {
+    /// Flags and recipients, see docs/sendmail.md
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,6 +31,8 @@ pub(crate) struct Console<'a> {
     pub(crate) terminal: Terminal,
     /// Whether standard error is a terminal, so that progress can be shown.
     pub(crate) shows_progress: bool,
+    /// The name in front of what is no data.
+    program: String,
 }
 
 impl<'a> Console<'a> {
@@ -39,7 +41,13 @@ impl<'a> Console<'a> {
         err: &'a mut (dyn Write + Send),
         json: bool,
     ) -> Self {
-        Console { out, err, json, terminal: Terminal::default(), shows_progress: false }
+        let (terminal, program) = (Terminal::default(), "postrider".to_owned());
+        Console { out, err, json, terminal, shows_progress: false, program }
+    }
+
+    /// Puts this name in front of what is no data.
+    pub(crate) fn call_itself(&mut self, program: &str) {
+        self.program = one_line(program);
     }
 
     /// Looks at what the streams of this process are.
@@ -95,12 +103,12 @@ impl<'a> Console<'a> {
     /// Says something that is no data.
     pub(crate) fn note(&mut self, words: impl fmt::Display) {
         // Nowhere is left to complain about standard error.
-        let _unheard = writeln!(self.err, "postrider: {}", one_line(&words.to_string()));
+        let _unheard = writeln!(self.err, "{}: {}", self.program, one_line(&words.to_string()));
     }
 
     /// Says why the command failed.
     pub(crate) fn complain(&mut self, failure: &Failure) {
-        if let Some(line) = failure.line() {
+        if let Some(line) = failure.line_of(&self.program) {
             let _unheard = writeln!(self.err, "{line}");
         }
     }

@@ -6,23 +6,28 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::access::{LOCK_WAIT, Place};
-use super::args::{Arguments, Command, Globals, ProfileCommand};
+use super::args::{Arguments, Command, Foreign, Globals, ProfileCommand};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::logging::{self, Talkativeness};
 use super::queue::Verb;
 use super::session_glue::SpoolOpener;
 use super::{
-    flush, fsck, harden, notify, papers, profile_commands, queue, run, send, status, trace,
+    flush, fsck, harden, notify, papers, profile_commands, queue, run, send, sendmail, status,
+    trace,
 };
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
 /// The program `postrider`: reads the arguments of the process, does what they say and answers
 /// with an exit code of sysexits.h.
 pub fn main() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    if let Some(called) = sendmail::called(&given) {
+        return sendmail::main(&called);
+    }
     let environment = Environment::of_process();
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let arguments = match parse(std::env::args_os()) {
+    let arguments = match parse(given) {
         Ok(arguments) => arguments,
         Err(Unparsed::Help(text)) => {
             let mut console = Console::new(&mut out, &mut err, false);
@@ -72,15 +77,20 @@ enum Unparsed {
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Unparsed> {
     Arguments::try_parse_from(arguments).map_err(|error| {
-        let text = error.render().to_string();
-        if !error.use_stderr() {
-            return Unparsed::Help(text);
+        match error.use_stderr() {
+            false => Unparsed::Help(error.render().to_string()),
+            true => Unparsed::Wrong(unparsed(&error)),
         }
-        // The explanation ends where the usage begins.
-        let told = text.split("\n\nUsage:").next().unwrap_or_default();
-        let told = told.strip_prefix("error: ").unwrap_or(told);
-        Unparsed::Wrong(Failure::usage(format!("{}; see `postrider --help`", told.trim_end())))
     })
+}
+
+/// What is wrong with arguments, in one line.
+pub(crate) fn unparsed(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    // The explanation ends where the usage begins.
+    let told = text.split("\n\nUsage:").next().unwrap_or_default();
+    let told = told.strip_prefix("error: ").unwrap_or(told);
+    Failure::usage(format!("{}; see `postrider --help`", told.trim_end()))
 }
 
 /// What every command needs to know.
@@ -111,9 +121,11 @@ impl Context {
             Err(_) => dirs.state_folder(name),
         };
         let listen = profile.as_ref().ok().and_then(|profile| profile.listen.clone());
+        let submissions = profile.as_ref().ok().and_then(|profile| profile.local.socket.clone());
         Ok(Place {
             socket: dirs.socket(name),
             listen,
+            submissions,
             opener: Box::new(SpoolOpener { profile, state_folder }),
             lock_wait: LOCK_WAIT,
         })
@@ -166,6 +178,12 @@ async fn dispatch(
         Command::Export(id) => queue::export(&context.place()?, console, &id.id).await,
         Command::Fsck(arguments) => fsck::fsck(&context.place()?, console, &arguments).await,
         Command::Notify(arguments) => notify::notify(&context.place()?, console, &arguments).await,
+        // Their arguments are read before those of the others, see `main`.
+        Command::Sendmail(Foreign { arguments })
+        | Command::Mailq(Foreign { arguments })
+        | Command::Newaliases(Foreign { arguments }) => {
+            Err(Failure::usage(format!("{} arguments were not understood", arguments.len())))
+        }
         Command::Completions(arguments) => papers::completions(console, arguments.shell),
         Command::Man(arguments) => papers::manual(&arguments.folder),
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use crate::clock::SystemClock;
-use crate::listener::{ListenAddress, ListenLogin, ListenSettings, Listener, serve};
-use crate::profile::ListenProfile;
+use crate::listener::{ListenAddress, ListenLogin, ListenSettings, Listener, Reach, serve};
+use crate::profile::{ListenPlace, ListenProfile};
 use crate::session::Service;
 
 /// What the daemon listens at; often nothing.
@@ -29,12 +29,23 @@ impl Listening {
             return Ok(());
         };
         match &mut self.open {
-            Some((_, profile)) if profile.smtp == wanted.smtp => *profile = wanted.clone(),
+            Some((_, profile)) if is_same_place(profile, wanted) => *profile = wanted.clone(),
             _ => {
-                let address = ListenAddress::Tcp(wanted.smtp);
-                let bound = Listener::bind(&address).await;
+                // The same place with another reach: it has to be given up first.
+                if self.open.as_ref().is_some_and(|(_, profile)| profile.smtp == wanted.smtp) {
+                    self.open = None;
+                }
+                let address = match &wanted.smtp {
+                    ListenPlace::Tcp(address) => ListenAddress::Tcp(*address),
+                    ListenPlace::Unix(path) => ListenAddress::Unix(path.clone()),
+                };
+                let reach = match &wanted.login {
+                    None => Reach::Owner,
+                    Some(_) => Reach::Everybody,
+                };
+                let bound = Listener::bind(&address, reach).await;
                 let listener = bound.map_err(|error| failure(&address, &error))?;
-                let at = listener.local_addr().map_err(|error| failure(&address, &error))?;
+                let at = listener.local_address().map_err(|error| failure(&address, &error))?;
                 console.note(format_args!("listening for SMTP at {at}"));
                 self.open = Some((listener, wanted.clone()));
             }
@@ -60,6 +71,11 @@ impl Listening {
             }
         }
     }
+}
+
+/// Whether what is open for one is as the other wants it, but for the login itself.
+fn is_same_place(one: &ListenProfile, other: &ListenProfile) -> bool {
+    one.smtp == other.smtp && one.login.is_some() == other.login.is_some()
 }
 
 fn failure(address: &ListenAddress, error: &io::Error) -> Failure {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::net::{Server, TlsMode, Trust};
 use crate::profile::{
     AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, Password, Profile,
-    SmtpProfile, TransportProfile,
+    RewriteProfile, SmtpProfile, TransportProfile,
 };
 
 #[derive(Debug, Serialize)]
@@ -18,6 +18,16 @@ pub(crate) struct ProfileView {
     queue: QueueView,
     #[serde(skip_serializing_if = "Option::is_none")]
     listen: Option<ListenView>,
+    local: LocalView,
+}
+
+#[derive(Debug, Serialize)]
+struct LocalView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<String>,
+    aliases: std::collections::BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -34,6 +44,7 @@ struct TransportView {
     name: String,
     identity: String,
     aliases: Vec<String>,
+    rewrite: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     smtp: Option<SmtpView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,6 +155,11 @@ impl From<&Profile> for ProfileView {
                 user: listen.login.as_ref().map(|login| login.user.clone()),
                 password: listen.login.as_ref().map(|login| password(&login.password)),
             }),
+            local: LocalView {
+                default: profile.local.default.clone(),
+                socket: profile.local.socket.as_ref().map(|path| path.display().to_string()),
+                aliases: profile.local.aliases.clone(),
+            },
         }
     }
 }
@@ -154,6 +170,11 @@ impl From<&TransportProfile> for TransportView {
             name: transport.name.clone(),
             identity: identity(&transport.identity),
             aliases: transport.aliases.clone(),
+            rewrite: match transport.rewrite {
+                RewriteProfile::Local => "local",
+                RewriteProfile::All => "all",
+                RewriteProfile::Never => "never",
+            },
             smtp: transport.smtp.as_ref().map(SmtpView::from),
             imap: transport.imap.as_ref().map(ImapView::from),
         }

@@ -11,6 +11,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::interrupt::{Interrupts, listen};
 use super::listening::Listening;
+use super::submissions::Submissions;
 use crate::control::{ControlSocket, serve};
 use crate::mapi::{MapiCode, MapiError, MapiResult};
 use crate::session::Logon;
@@ -67,6 +68,11 @@ pub(crate) async fn run(
         session.shutdown().await;
         return Err(failure);
     }
+    let mut submissions = Submissions::default();
+    if let Err(failure) = submissions.change(place.submissions.as_deref()).await {
+        session.shutdown().await;
+        return Err(failure);
+    }
     let mut place = place;
     loop {
         console.note(format_args!("ready: profile {profile}, pid {}", std::process::id()));
@@ -79,9 +85,10 @@ pub(crate) async fn run(
         tokio::join!(
             serve(&socket, session.service(), paused),
             listening.serve(session.service(), pausing.cancelled()),
+            submissions.serve(session.service(), pausing.cancelled()),
         );
         if pause == Pause::Stop {
-            drop(listening);
+            drop((listening, submissions));
             // First the socket, then the spool: who finds no socket waits for the spool's lock.
             drop(socket);
             tracing::info!("stopping");
@@ -98,6 +105,9 @@ pub(crate) async fn run(
                 session = reopen(&fresh, &place, console).await?;
                 place = fresh;
                 if let Err(failure) = listening.change(place.listen.as_ref(), console).await {
+                    console.complain(&failure);
+                }
+                if let Err(failure) = submissions.change(place.submissions.as_deref()).await {
                     console.complain(&failure);
                 }
             }

@@ -7,12 +7,15 @@
 //! `GET /v1/queue`, `GET /v1/queue/ID`, `GET /v1/queue/ID/content`,
 //! `POST /v1/queue/ID/{wait,cancel,hold,release,retry}`, `POST /v1/retry`, `POST /v1/notify`,
 //! `POST /v1/flush`, `POST /v1/check`.
+//!
+//! A [`SubmissionSocket`] lets every user of the machine in and knows `POST /v1/messages/raw` only.
 
 mod client;
 mod request_body;
 mod routes;
 mod server;
 mod socket;
+mod submission_socket;
 mod wire;
 
 #[cfg(any(test, fuzzing))]
@@ -23,5 +26,6 @@ pub(crate) mod properties;
 mod tests;
 
 pub use client::Client;
-pub use server::serve;
+pub use server::{serve, serve_submissions};
 pub use socket::ControlSocket;
+pub use submission_socket::SubmissionSocket;

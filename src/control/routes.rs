@@ -23,7 +23,9 @@ use super::wire::{
     WaitQuery, WireError, WireEvent, WireSubmission,
 };
 use crate::mapi::{EntryId, MapiCode, MapiError};
-use crate::session::{FlushRequest, FsckRequest, NotifyRequest, RawEnvelope, Service};
+use crate::session::{
+    FlushRequest, FsckRequest, NotifyRequest, RawEnvelope, Service, login_name_of,
+};
 
 /// Most message objects in memory at the same time; further ones wait unread.
 const MOST_SUBMISSIONS: usize = 4;
@@ -124,6 +126,24 @@ pub(super) fn router(service: Arc<dyn Service>) -> Router {
         .with_state(Daemon { service, room: Room(Arc::new(Semaphore::new(MOST_SUBMISSIONS))) })
 }
 
+/// Where a user of this machine may hand over messages.
+#[derive(Clone)]
+struct Counter {
+    service: Arc<dyn Service>,
+    /// The user's number, from the kernel.
+    user: u32,
+}
+
+/// What every user may ask.
+pub(super) fn submissions(service: Arc<dyn Service>, user: u32) -> Router {
+    Router::new()
+        .route("/v1/messages/raw", post(submit_raw_of_user))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_path)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Counter { service, user })
+}
+
 async fn no_such_path() -> Refusal {
     Refusal(MapiError::new(
         MapiCode::NO_SUPPORT,
@@ -159,6 +179,15 @@ async fn submit(State(service): Shared, State(room): State<Room>, body: Body) ->
 
 /// The body is one line of JSON, the envelope, and behind it the message as it is.
 async fn submit_raw(State(service): Shared, body: Body) -> Answer {
+    take_raw(service, body, None).await
+}
+
+async fn submit_raw_of_user(State(counter): State<Counter>, body: Body) -> Answer {
+    take_raw(counter.service, body, Some(counter.user)).await
+}
+
+/// `user` is who hands it over, whatever the envelope says of that.
+async fn take_raw(service: Arc<dyn Service>, body: Body, user: Option<u32>) -> Answer {
     let mut reader = StreamReader::new(patient(body));
     let limit = u64::try_from(LARGEST_REQUEST).unwrap_or(u64::MAX);
     let mut line = Vec::new();
@@ -167,7 +196,10 @@ async fn submit_raw(State(service): Shared, body: Body) -> Answer {
     if line.last() != Some(&b'\n') {
         return Err(invalid("the envelope has no end or is too long"));
     }
-    let envelope: RawEnvelope = from_json(&line)?;
+    let mut envelope: RawEnvelope = from_json(&line)?;
+    if let Some(user) = user {
+        envelope.submitter = Some(login_name_of(user));
+    }
     let (reader, back) = lend(reader);
     match service.submit_raw(envelope, Box::pin(reader)).await {
         Ok(entry) => json(&Accepted { id: entry.to_string() }),

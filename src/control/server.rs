@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ControlSocket;
-use super::routes::router;
+use super::routes::{router, submissions};
+use super::{ControlSocket, SubmissionSocket};
 use crate::session::Service;
 
 /// Most connections at the same time; further ones wait in the backlog of the socket.
@@ -38,7 +38,38 @@ pub async fn serve(
     service: Arc<dyn Service>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let router = router(service);
+    serve_door(Door::Owner(socket, router(service)), shutdown).await;
+}
+
+/// Takes the messages of every user of this machine, and nothing else; see [`serve`].
+pub async fn serve_submissions(
+    socket: &SubmissionSocket,
+    service: Arc<dyn Service>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    serve_door(Door::Everybody(socket, service), shutdown).await;
+}
+
+/// Who is let in where, and what they can ask.
+enum Door<'a> {
+    Owner(&'a ControlSocket, Router),
+    Everybody(&'a SubmissionSocket, Arc<dyn Service>),
+}
+
+impl Door<'_> {
+    /// The next connection. Cancel-safe.
+    async fn next(&self) -> (UnixStream, Router) {
+        match self {
+            Door::Owner(socket, router) => (socket.accept().await, router.clone()),
+            Door::Everybody(socket, service) => {
+                let (stream, user) = socket.accept().await;
+                (stream, submissions(Arc::clone(service), user))
+            }
+        }
+    }
+}
+
+async fn serve_door(door: Door<'_>, shutdown: impl Future<Output = ()> + Send) {
     let ending = CancellationToken::new();
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -48,12 +79,12 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         let next = async {
             let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, socket.accept().await)
+            (permit, door.next().await)
         };
         tokio::select! {
             () = &mut shutdown => break,
-            (permit, stream) = next => {
-                let (router, ending) = (router.clone(), ending.clone());
+            (permit, (stream, router)) = next => {
+                let ending = ending.clone();
                 connections.spawn(async move {
                     let _permit = permit;
                     serve_connection(stream, router, ending).await;

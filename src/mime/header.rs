@@ -23,6 +23,11 @@ impl Field<'_> {
         self.name.eq_ignore_ascii_case(name)
     }
 
+    /// What follows the colon, folds and line ends included.
+    pub(crate) fn raw_value(&self) -> &[u8] {
+        self.value
+    }
+
     /// The value unfolded and trimmed; octets that are no UTF-8 are replaced.
     pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(self.value);

@@ -9,12 +9,13 @@ use toml::de::DeTable;
 use zeroize::Zeroizing;
 
 use super::listen_table::read_listen;
+use super::local_table::read_local;
 use super::private::{check_above, is_own};
 use super::reader::{Found, Problem, TableReader};
 use super::transport_table::read_transport;
 use super::{
-    Dirs, Environment, InDoubtProfile, ListenProfile, Profile, ProfileError, ProfileName,
-    QueueProfile, StoreProfile,
+    Dirs, Environment, InDoubtProfile, ListenProfile, LocalProfile, Profile, ProfileError,
+    ProfileName, QueueProfile, StoreProfile,
 };
 
 /// The largest profile that is read, in bytes.
@@ -75,6 +76,7 @@ impl Profile {
                 store: read.store,
                 queue: read.queue,
                 listen: read.listen,
+                local: read.local,
             })
             .map_err(|problem| ProfileError {
                 file: file.to_owned(),
@@ -134,6 +136,7 @@ struct ReadProfile {
     store: StoreProfile,
     queue: QueueProfile,
     listen: Option<ListenProfile>,
+    local: LocalProfile,
 }
 
 fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> {
@@ -153,8 +156,10 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
     let queue = root.table("queue")?.map(read_queue).transpose()?.unwrap_or_default();
     let listen = root.table("listen")?.map(|listen| read_listen(listen, surroundings));
     let listen = listen.transpose()?;
+    let local = root.table("local")?.map(|local| read_local(local, surroundings.environment));
+    let local = local.transpose()?.unwrap_or_default();
     root.finish()?;
-    Ok(ReadProfile { default, transports, store, queue, listen })
+    Ok(ReadProfile { default, transports, store, queue, listen, local })
 }
 
 fn read_transports(
@@ -185,7 +190,7 @@ fn read_store(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Fo
     Ok(StoreProfile { maildir, sent })
 }
 
-fn absolute(text: &str, environment: &Environment) -> Result<PathBuf, String> {
+pub(super) fn absolute(text: &str, environment: &Environment) -> Result<PathBuf, String> {
     let path = environment.expand(text)?;
     if path.is_absolute() { Ok(path) } else { Err("it must begin with / or ~".into()) }
 }

@@ -9,6 +9,7 @@ mod environment;
 mod error;
 mod listen_table;
 mod load;
+mod local_table;
 mod model;
 mod paths;
 mod private;
@@ -27,8 +28,9 @@ pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
-    QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenPlace, ListenProfile,
+    LocalProfile, Login, Profile, QueueProfile, RewriteProfile, SmtpProfile, StoreProfile,
+    TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;

@@ -1,5 +1,6 @@
 //! What a profile says, once it is read and found to make sense.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Profile {
     pub queue: QueueProfile,
     /// Where mail may be handed over by SMTP; `None` for nowhere.
     pub listen: Option<ListenProfile>,
+    /// Where mail for names of this machine goes.
+    pub local: LocalProfile,
 }
 
 /// One transport of a profile.
@@ -37,10 +40,35 @@ pub struct TransportProfile {
     pub identity: IdentityProfile,
     /// Addresses of further senders that choose this transport.
     pub aliases: Vec<String>,
+    /// Which senders its identity replaces.
+    pub rewrite: RewriteProfile,
     /// Sending; `None` for a transport that only receives.
     pub smtp: Option<SmtpProfile>,
     /// Receiving; `None` for a transport that only sends.
     pub imap: Option<ImapProfile>,
+}
+
+/// Which senders of a message are replaced by the identity of the transport that sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RewriteProfile {
+    /// Those that mean something on this machine only.
+    #[default]
+    Local,
+    /// All that are no identity or alias of the profile.
+    All,
+    /// None.
+    Never,
+}
+
+/// Where mail for names of this machine goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalProfile {
+    /// By name, in lower case: addresses, or further names.
+    pub aliases: std::collections::BTreeMap<String, Vec<String>>,
+    /// Where mail for all other names goes; `None` for the first identity that sends.
+    pub default: Option<String>,
+    /// Socket at which every user of this machine may hand over mail; `None` for none.
+    pub socket: Option<PathBuf>,
 }
 
 /// Name and address of a sender.
@@ -117,11 +145,29 @@ pub struct StoreProfile {
     pub sent: bool,
 }
 
+/// Where programs reach the listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenPlace {
+    /// A TCP port; on a loopback address unless the profile insists.
+    Tcp(SocketAddr),
+    /// A socket in the file system, an absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenPlace::Tcp(address) => write!(f, "{address}"),
+            ListenPlace::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Where programs may hand over mail by SMTP.
 #[derive(Clone, Debug)]
 pub struct ListenProfile {
-    /// The port; on a loopback address unless the profile insists.
-    pub smtp: SocketAddr,
+    /// Where it listens.
+    pub smtp: ListenPlace,
     /// The login that is asked for; `None` lets everybody submit who reaches the port.
     pub login: Option<Login>,
 }

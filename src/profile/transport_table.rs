@@ -7,7 +7,7 @@ use super::address::{parse_address, parse_mailbox};
 use super::load::{Surroundings, parse_duration};
 use super::reader::{Found, Item, TableReader, TextOrTable};
 use super::server_table::{check_cleartext, read_login_parts, read_server};
-use super::{AfterProfile, ImapProfile, Login, SmtpProfile, TransportProfile};
+use super::{AfterProfile, ImapProfile, Login, RewriteProfile, SmtpProfile, TransportProfile};
 
 /// The mechanisms a login can be asked to use.
 const MECHANISMS: [&str; 2] = ["plain", "login"];
@@ -30,6 +30,7 @@ pub(super) fn read_transport<'a>(
     let aliases = table.texts("aliases")?.map(|list| list.value).unwrap_or_default();
     let aliases = aliases.into_iter().map(|alias| Ok(alias.read(parse_address)?.value));
     let aliases = aliases.collect::<Found<Vec<_>>>()?;
+    let rewrite = read_rewrite(&mut table)?;
     let smtp = table.table("smtp")?.map(|smtp| read_smtp(smtp, surroundings)).transpose()?;
     let smtp_login = smtp.as_ref().and_then(|smtp| smtp.login.as_ref());
     let imap = table.table("imap")?.map(|imap| read_imap(imap, smtp_login, surroundings));
@@ -41,8 +42,20 @@ pub(super) fn read_transport<'a>(
         ));
     }
     table.finish()?;
-    let transport = TransportProfile { name: name.value.to_owned(), identity, aliases, smtp, imap };
+    let name_of = name.value.to_owned();
+    let transport = TransportProfile { name: name_of, identity, aliases, rewrite, smtp, imap };
     Ok((name, transport))
+}
+
+fn read_rewrite(table: &mut TableReader<'_>) -> Found<RewriteProfile> {
+    let Some(rewrite) = table.text("rewrite")? else { return Ok(RewriteProfile::default()) };
+    let rewrite = rewrite.read(|text| match text {
+        "local" => Ok(RewriteProfile::Local),
+        "all" => Ok(RewriteProfile::All),
+        "never" => Ok(RewriteProfile::Never),
+        _ => Err("it must be \"local\", \"all\" or \"never\""),
+    })?;
+    Ok(rewrite.value)
 }
 
 fn transport_name(name: &str) -> Result<&str, &'static str> {

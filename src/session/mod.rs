@@ -14,10 +14,13 @@ mod submit;
 mod trace_lookup;
 mod trace_view;
 mod upkeep;
+mod user;
 
 pub use check::check_profile;
 pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_unreadable};
 pub use options::{Logon, SessionOptions};
+pub(crate) use submit::rules as address_rules;
+pub(crate) use user::{login_name, login_name_of};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
     QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,

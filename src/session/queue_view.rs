@@ -199,6 +199,7 @@ mod tests {
                         },
                     },
                     notify: None,
+                    original: None,
                 }],
                 ..Envelope::default()
             },

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
 use super::{FsckEvents, FsckRequest};
-use crate::mapi::{EntryId, Importance, MapiResult, MessageData, Priority, SysTime};
+use crate::mapi::{DsnRequest, EntryId, Importance, MapiResult, MessageData, Priority, SysTime};
 
 /// A message object to be sent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -45,6 +45,20 @@ pub struct RawEnvelope {
     /// `PR_PRIORITY`; `None` takes `Priority` of the header.
     #[serde(default)]
     pub priority: Option<Priority>,
+    /// Addresses that are no recipients although the header names them.
+    #[serde(default)]
+    pub excluded: Vec<String>,
+    /// Name to show of the sender where the message has no `From`; `None` takes that of the
+    /// identity.
+    #[serde(default)]
+    pub sender_name: Option<String>,
+    /// Login name of who handed it over on this machine: makes a trace field in front of the
+    /// message (RFC 5321 section 4.4).
+    #[serde(default)]
+    pub submitter: Option<String>,
+    /// What the envelope asks of delivery status notifications (RFC 3461).
+    #[serde(default)]
+    pub dsn: DsnRequest,
 }
 
 /// `TransportNotify` as asked for from outside.

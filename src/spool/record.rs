@@ -268,6 +268,8 @@ pub struct QueueRecipient {
     pub state: RecipientState,
     /// Which reports were asked for (RFC 3461 NOTIFY); `None` leaves the choice to the server.
     pub notify: Option<DsnNotify>,
+    /// RFC 3461 ORCPT without its type, where the client gave one; `None` takes the address.
+    pub original: Option<String>,
 }
 
 /// RFC 3461 NOTIFY.
@@ -441,6 +443,7 @@ impl OutboxRecord {
             address: row.address.clone(),
             state: RecipientState::by_row(row, now),
             notify: None,
+            original: None,
         });
         others.collect()
     }

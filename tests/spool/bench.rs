@@ -97,6 +97,7 @@ pub(crate) fn queue(body: BodyId, due: u64) -> QueueRecord {
                 address: "ann@example.org".to_owned(),
                 state: RecipientState::Pending,
                 notify: None,
+                original: None,
             }],
             ..Envelope::default()
         },

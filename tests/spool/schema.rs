@@ -152,6 +152,7 @@ fn full_queue(body: BodyId) -> QueueRecord {
         address: format!("{row}@example.org"),
         state,
         notify,
+        original: (row == 1).then(|| "first@example.org".to_owned()),
     };
     let notify = Some(DsnNotify { success: true, delay: true, ..DsnNotify::default() });
     let recipients = vec![

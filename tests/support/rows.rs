@@ -160,6 +160,7 @@ pub async fn queued(
         address: recipient.address.clone(),
         state: RecipientState::Pending,
         notify: None,
+        original: None,
     };
     QueueRecord {
         revision: 0,

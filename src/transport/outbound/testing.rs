@@ -170,6 +170,7 @@ pub(crate) fn envelope_to(addresses: &[&str]) -> Envelope {
                 address: (*address).to_owned(),
                 state: RecipientState::Pending,
                 notify: None,
+                original: None,
             })
             .collect(),
         ..Envelope::default()
