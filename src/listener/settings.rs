@@ -71,7 +71,8 @@ impl Default for ListenSettings {
     fn default() -> Self {
         ListenSettings {
             login: None,
-            size: 1 << 30,
+            // What the store behind it takes: who is told a SIZE should not be refused below it.
+            size: crate::store::SIZE_LIMIT,
             recipients: 1_000,
             connections: 200,
             silence: Duration::from_secs(5 * 60),

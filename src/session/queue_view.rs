@@ -156,7 +156,7 @@ pub(crate) fn counts(counts: QueueCounts, traffic: Traffic) -> QueueCountsView {
 mod tests {
     use super::*;
     use crate::mapi::{Priority, PropList, Recipient, RecipientType};
-    use crate::spool::{BodyId, Envelope, FinalDot, Lease, Trace};
+    use crate::spool::{BodyId, Envelope, Expiry, FinalDot, Lease, Trace};
 
     fn outbox(state: OutboxState) -> OutboxRecord {
         OutboxRecord {
@@ -183,6 +183,7 @@ mod tests {
             priority: Priority::Normal,
             submitted: SysTime::from_millis(1_700_000_000_000),
             expires: SysTime::MAX,
+            expiry: Expiry::Lifetime,
             due: SysTime::from_millis(1_700_000_060_000),
             attempts,
             envelope: Envelope {

@@ -41,6 +41,9 @@ use maildir::Maildir;
 use notes::Notes;
 use outbox::Outbox;
 
+/// The largest message that is taken for sending unless something else is said.
+pub(crate) const SIZE_LIMIT: u64 = 1 << 30;
+
 /// How a [`LocalStore`] is opened.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -49,8 +52,8 @@ pub struct StoreOptions {
     pub maildir: PathBuf,
     /// Whether sent messages are kept in the mailbox `Sent` (OB-16). Default: true.
     pub sent: bool,
-    /// The largest message that is taken for sending, in octets. Default: 150 MiB, what the
-    /// largest providers take.
+    /// The largest message that is taken for sending, in octets. Default: 1 GiB; most servers take
+    /// less, and their refusal comes as a report.
     pub size_limit: u64,
     /// Octets of free space that received mail must leave alone. While there is less, a message
     /// that is being received answers `MAPI_E_NOT_ENOUGH_DISK` and leaves nothing behind.
@@ -66,7 +69,7 @@ impl Default for StoreOptions {
         StoreOptions {
             maildir: PathBuf::from("Mail"),
             sent: true,
-            size_limit: 150 * 1024 * 1024,
+            size_limit: SIZE_LIMIT,
             reserve: 64 * 1024 * 1024,
             disk: Arc::new(RealDisk),
         }

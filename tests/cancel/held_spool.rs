@@ -121,6 +121,14 @@ impl Spool for HeldSpool {
     ) -> Result<Vec<EntryId>> {
         self.inner.claimed_page(account, after, limit).await
     }
+    async fn expiring_page(
+        &self,
+        account: AccountKey,
+        after: Option<&(SysTime, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<(SysTime, EntryId)>> {
+        self.inner.expiring_page(account, after, limit).await
+    }
     async fn by_message_id(&self, message_id: &str, limit: usize) -> Result<Vec<EntryId>> {
         self.inner.by_message_id(message_id, limit).await
     }

@@ -172,6 +172,7 @@ fn full_queue(body: BodyId) -> QueueRecord {
             dot: FinalDot::MayBeOut { since: at(80) },
         }),
         attempts: 2,
+        expiry: Expiry::Own,
         envelope: Envelope {
             from: "bob@example.org".to_owned(),
             recipients,

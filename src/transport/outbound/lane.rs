@@ -345,6 +345,11 @@ impl<F> Lane<F> {
         self.connected += 1;
     }
 
+    /// Whether a connection is open.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected > 0
+    }
+
     /// A connection is gone.
     pub(super) fn disconnected(&mut self) {
         self.connected = self.connected.saturating_sub(1);

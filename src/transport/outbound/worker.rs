@@ -147,7 +147,7 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
 /// Whether the message is not wanted any more (OB-19): given back, it is given up.
 fn is_late(shared: &Shared, flight: &Flight) -> bool {
     let record = flight.record();
-    schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now())
+    schedule::is_unwanted(&record, shared.clock.now())
 }
 
 /// Connects and logs in; on failure the claim is given back, uncounted.

@@ -167,6 +167,14 @@ impl Spool for Frozen {
     ) -> Result<Vec<EntryId>> {
         self.inner.claimed_page(account, after, limit).await
     }
+    async fn expiring_page(
+        &self,
+        account: AccountKey,
+        after: Option<&(SysTime, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<(SysTime, EntryId)>> {
+        self.inner.expiring_page(account, after, limit).await
+    }
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>> {
         self.inner.history(entry).await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::SystemClock;
 use crate::mapi::{EntryId, Priority, SysTime};
-use crate::spool::{BodyId, QueueRecord, QueueState, RecipientState};
+use crate::spool::{BodyId, Expiry, QueueRecord, QueueState, RecipientState};
 use crate::transport::outbound::capabilities::Capabilities;
 use crate::transport::outbound::schedule::Before;
 use crate::transport::outbound::testing::{Act, Script, Text, Unjournalled, connect, envelope_to};
@@ -18,6 +18,7 @@ fn flight(addresses: &[&str]) -> Arc<Flight> {
         priority: Priority::Normal,
         submitted: SysTime::EPOCH,
         expires: SysTime::MAX,
+        expiry: Expiry::Lifetime,
         due: SysTime::EPOCH,
         attempts: 1,
         envelope: envelope_to(addresses),

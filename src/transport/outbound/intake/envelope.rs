@@ -209,6 +209,24 @@ mod tests {
         assert_eq!(envelope.ret, Some(DsnReturn::Headers));
     }
 
+    #[test]
+    fn what_an_envelope_asked_for_is_kept_as_it_came() {
+        let mut row = to(0, "a@x.org");
+        row.props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
+        row.props.set(tags::ORIGINATOR_NON_DELIVERY_REPORT_REQUESTED, true);
+        row.props.set(tags::DELAY_REPORT_REQUESTED, false);
+        row.props.set(tags::ORIGINAL_RECIPIENT, "first@x.org");
+        let props =
+            PropList::new().with(tags::ENVELOPE_ID, "theirs").with(tags::ENVELOPE_RETURN, "FULL");
+        let envelope = addressed(&props, &[row]).unwrap().envelope;
+        assert_eq!((envelope.envid.as_str(), envelope.ret), ("theirs", Some(DsnReturn::Full)));
+        let recipient = &envelope.recipients[0];
+        let by = Reporter::Ourselves;
+        let asked = DsnNotify { success: true, failure: true, delay: false, by };
+        assert_eq!(recipient.notify, Some(asked));
+        assert_eq!(recipient.original.as_deref(), Some("first@x.org"));
+    }
+
     /// Proves: OB-13
     #[test]
     fn stamps_fill_what_is_missing_only() {

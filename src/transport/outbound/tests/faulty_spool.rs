@@ -226,6 +226,15 @@ impl Spool for FaultySpool {
         self.inner.claimed_page(account, after, limit).await
     }
 
+    async fn expiring_page(
+        &self,
+        account: AccountKey,
+        after: Option<&(SysTime, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<(SysTime, EntryId)>, SpoolError> {
+        self.inner.expiring_page(account, after, limit).await
+    }
+
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError> {
         self.inner.history(entry).await
     }
