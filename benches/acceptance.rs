@@ -63,7 +63,9 @@ fn floor(path: &Path, lasts: Duration) -> f64 {
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-    Duration::from_millis(fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>() * 10)
+    Duration::from_millis(
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>() * 10,
+    )
 }
 
 /// How long each message took to be durable.
@@ -113,7 +115,9 @@ fn message(submitter: usize, number: usize) -> Vec<u8> {
     )
     .into_bytes();
     while text.len() < SIZE {
-        text.extend_from_slice(b"seventy octets of text that nobody reads, over and over and over.....\r\n");
+        text.extend_from_slice(
+            b"seventy octets of text that nobody reads, over and over and over.....\r\n",
+        );
     }
     text
 }

@@ -51,11 +51,16 @@ async fn main() {
             for (part, listener) in [("smtp", Listener::Smtps), ("imap", Listener::Imaps)] {
                 let port = office.address(listener).unwrap().port();
                 let _ = writeln!(text, "[transport.{part}]\nhost = \"localhost\"\nport = {port}");
-                let _ = writeln!(text, "tls = \"implicit\"\nca_file = {:?}", ca_file.display().to_string());
+                let _ = writeln!(
+                    text,
+                    "tls = \"implicit\"\nca_file = {:?}",
+                    ca_file.display().to_string()
+                );
                 let _ = writeln!(text, "user = \"user{number}\"\npassword = \"secret\"");
             }
         }
-        let _ = writeln!(text, "[store]\nmaildir = {:?}", folder.join("Mail").display().to_string());
+        let _ =
+            writeln!(text, "[store]\nmaildir = {:?}", folder.join("Mail").display().to_string());
         text
     });
     let daemon = home.daemon().await;

@@ -180,7 +180,9 @@ impl Ours {
     async fn drain(&self, messages: u64) -> (f64, f64) {
         self.sink.stop().unwrap();
         let mut source = source(self.port(), messages, 1);
-        assert!(tokio::task::spawn_blocking(move || source.wait()).await.unwrap().unwrap().success());
+        assert!(
+            tokio::task::spawn_blocking(move || source.wait()).await.unwrap().unwrap().success()
+        );
         self.sink.start_again().unwrap();
         let (cpu, started) = (self.daemon.cpu(), Instant::now());
         let flags = TransportNotify::BEGIN_OUTBOUND_FLUSH.bits();

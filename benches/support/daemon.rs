@@ -121,10 +121,15 @@ impl Daemon {
 
 /// A profile of one account that sends to a server without TLS and takes mail by SMTP itself.
 pub(crate) fn sending_profile(server: SocketAddr, sent: bool, home: &Path) -> String {
-    let mut text = String::from("[[transport]]\nname = \"work\"\nidentity = \"ann@example.test\"\n");
+    let mut text =
+        String::from("[[transport]]\nname = \"work\"\nidentity = \"ann@example.test\"\n");
     let _ = writeln!(text, "[transport.smtp]\nhost = \"localhost\"\ntls = \"none\"");
     let _ = writeln!(text, "port = {}", server.port());
-    let _ = writeln!(text, "[store]\nmaildir = {:?}\nsent = {sent}", home.join("Mail").display().to_string());
+    let _ = writeln!(
+        text,
+        "[store]\nmaildir = {:?}\nsent = {sent}",
+        home.join("Mail").display().to_string()
+    );
     let _ = writeln!(text, "[listen]\nsmtp = \"127.0.0.1:0\"");
     text
 }

@@ -193,6 +193,14 @@ async fn messages_arrive_as_they_were_sent() {
         expiry_time: Some(SysTime::from_millis(9)),
         importance: Some(crate::mapi::Importance::High),
         priority: Some(crate::mapi::Priority::Urgent),
+        dsn: crate::mapi::DsnRequest {
+            envelope_id: Some("id".into()),
+            others: Some(crate::mapi::DsnWish::default()),
+            ..crate::mapi::DsnRequest::default()
+        },
+        excluded: vec!["carl@example.net".into()],
+        sender_name: Some("Ann".into()),
+        submitter: Some("ann".into()),
     };
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     let reader = Box::pin(std::io::Cursor::new(bytes.clone()));

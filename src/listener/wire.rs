@@ -119,7 +119,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
     /// Sends what is queued and reads more. Cancel-safe while it waits for the client.
     pub(super) async fn fill(&mut self) -> Result<(), End> {
         self.flush().await?;
-        let (room, mut patience) = (if self.content.is_some() { CHUNK } else { SMALL }, self.silence);
+        let (room, mut patience) =
+            (if self.content.is_some() { CHUNK } else { SMALL }, self.silence);
         if let Some((since, octets)) = self.content {
             let allowed = self.silence + Duration::from_secs(octets / SLOWEST);
             patience = patience.min(allowed.saturating_sub(since.elapsed()));

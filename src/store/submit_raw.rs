@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::submit::need_recipients;
 use super::{LocalStore, outbox};
 use crate::mapi::{
-    DsnRequest, EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList, Recipient,
-    RecipientType, SysTime, tags,
+    DsnRequest, EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList,
+    Recipient, RecipientType, SysTime, tags,
 };
 use crate::mime::{
     AddressRules, Defaults, HeaderFacts, Mailbox, MimeError, Normalised, Normaliser, Origin,

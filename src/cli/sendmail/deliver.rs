@@ -8,7 +8,7 @@ use super::whereabouts::Found;
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
 use crate::control::Client;
-use crate::mapi::{EntryId, MapiCode, DsnRequest, DsnReturned, DsnWish};
+use crate::mapi::{DsnRequest, DsnReturned, DsnWish, EntryId, MapiCode};
 use crate::mime::address::parse_list;
 use crate::session::{Logon, RawEnvelope, Service, login_name};
 
@@ -111,7 +111,8 @@ pub(super) async fn deliver(
     }
     let place = found.place();
     let handed_over = place.with("send", Logon::None, async |access| {
-        let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
+        let bytes =
+            input.reader().map_err(|error| Failure::io("read the message again", &error))?;
         let accepted = access.service().submit_raw(envelope.clone(), bytes).await;
         let entry = accepted.map_err(|error| Failure::contract("send", &error))?;
         Ok((entry, access.is_daemon()))
