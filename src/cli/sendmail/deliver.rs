@@ -146,7 +146,15 @@ async fn hand_over(
     envelope: RawEnvelope,
     input: &Input,
 ) -> Result<EntryId, Failure> {
-    let client = Client::connect_to_submit(socket).await.map_err(|error| {
+    let client = reach(socket).await?;
+    let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
+    let accepted = client.submit_raw(envelope, bytes).await;
+    accepted.map_err(|error| Failure::contract("send", &error))
+}
+
+/// The daemon of another user, as far as it can be asked.
+pub(super) async fn reach(socket: &Path) -> Result<Client, Failure> {
+    Client::connect_to_submit(socket).await.map_err(|error| {
         let failure = Failure::contract("send", &error);
         match failure.code {
             // Nobody else may put it into that spool.
@@ -160,10 +168,7 @@ async fn hand_over(
             ),
             _ => failure,
         }
-    })?;
-    let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
-    let accepted = client.submit_raw(envelope, bytes).await;
-    accepted.map_err(|error| Failure::contract("send", &error))
+    })
 }
 
 #[cfg(test)]
