@@ -21,7 +21,7 @@ mod office;
 mod program;
 
 use desk::{Desk, assert_silent, body, field, run};
-use postoffice::{Notify, Ret};
+use postoffice::{Notify, Ret, ViolationKind};
 use postrider::control::Client;
 use postrider::session::{RawEnvelope, Service};
 use program::assert_one_line;
@@ -114,7 +114,7 @@ async fn recipients_come_from_the_header_and_the_arguments() {
                  Cc: bob@a.example\nCC: \"B, ob\" <bob@b.example>\nBcc: bob@c.example,\n bob@d.example\n\
                  Subject: -t\n\nx\n";
     assert_silent(&desk.call("sendmail", &["-ti"], mail).await);
-    let sent = desk.next().await;
+    let sent = desk.next_as_it_is().await;
     let header = [
         "bob@example.org",
         "ann@example.org",
@@ -129,13 +129,13 @@ async fn recipients_come_from_the_header_and_the_arguments() {
     // Arguments are added, each address once.
     let more = ["-t", "bob@EXAMPLE.org,bob@e.example"];
     assert_silent(&desk.call("sendmail", &more, mail).await);
-    let sent = desk.next().await;
+    let sent = desk.next_as_it_is().await;
     assert_eq!(sent.recipients().len(), 7);
     assert!(sent.recipients().contains(&"bob@e.example"));
     // Or taken out.
     let less = ["-O", "extract_addresses_remove_arguments=yes", "-t", "--", "bob@a.example"];
     assert_silent(&desk.call("sendmail", &less, mail).await);
-    let sent = desk.next().await;
+    let sent = desk.next_as_it_is().await;
     assert_eq!(sent.recipients().len(), 5);
     assert!(!sent.recipients().contains(&"bob@a.example"));
     // Of a resent message only the first block counts.
@@ -146,9 +146,12 @@ async fn recipients_come_from_the_header_and_the_arguments() {
         mail,
     ];
     assert_silent(&desk.call("sendmail", &["-t"], &resent.concat()).await);
-    let sent = desk.next().await;
+    let sent = desk.next_as_it_is().await;
     assert_eq!(sent.recipients(), ["bob@r.example", "bob@s.example"]);
     assert!(!sent.body.text().contains("s.example"));
+    // Two fields of a name are the caller's own, and nothing else is wrong.
+    let wrong = desk.office.violations();
+    assert!(wrong.iter().all(|one| one.kind == ViolationKind::DuplicateField), "{wrong:?}");
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
 }
 
@@ -189,7 +192,9 @@ async fn long_lines_and_large_messages_survive() {
     let desk = Desk::new().await;
     let daemon = desk.program.daemon().await;
     let line = format!("{}\u{e4}", "long ".repeat(900));
-    let mail = format!("Subject: x\nContent-Type: text/plain; charset=utf-8\nMIME-Version: 1.0\n\n{line}\nend\n");
+    let mail = format!(
+        "Subject: x\nContent-Type: text/plain; charset=utf-8\nMIME-Version: 1.0\n\n{line}\nend\n"
+    );
     assert_silent(&desk.call("sendmail", &["bob@example.org"], mail.as_bytes()).await);
     let sent = desk.next().await;
     let parsed = mail_parser::MessageParser::default().parse(sent.bytes().unwrap().as_ref());
@@ -225,7 +230,9 @@ async fn senders_and_recipients_of_this_machine_follow_the_profile() {
     let to = field(&text, "To");
     assert_eq!(to.as_deref(), Some("root <ann@example.org>, root <bob@ops.example>"));
     // Reports have no sender, and nothing makes them one.
-    assert_silent(&desk.call("sendmail", &["-f", "<>", "bob@example.org"], b"From: a@b.example\n\n").await);
+    assert_silent(
+        &desk.call("sendmail", &["-f", "<>", "bob@example.org"], b"From: a@b.example\n\n").await,
+    );
     assert_eq!(desk.next().await.envelope.from, "");
     let said = desk.call("sendmail", &["-bv", "root,bob@x.example", "nobody"], b"").await;
     let wanted = "root... deliverable: mailer smtp, user ann@example.org\n\
@@ -299,7 +306,8 @@ async fn the_daemon_takes_mail_of_every_user_where_the_profile_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn smtp_on_standard_input_without_a_daemon() {
     let desk = Desk::new().await;
-    let dialogue = b"EHLO me\r\nMAIL FROM:<ann@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n\
+    let dialogue =
+        b"EHLO me\r\nMAIL FROM:<ann@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n\
                      Subject: x\r\n\r\n..dot\r\n.\r\nQUIT\r\n";
     let said = desk.call("sendmail", &["-bs"], dialogue).await;
     assert_eq!(said.code, 0, "{said:?}");
@@ -322,7 +330,8 @@ async fn the_other_names_and_the_subcommands() {
     for (name, arguments) in quiet {
         assert_silent(&desk.call(name, arguments, b"").await);
     }
-    let said = desk.call("postrider", &["sendmail", "-v", "-f", "ann@example.org", "bob"], b"x\n").await;
+    let said =
+        desk.call("postrider", &["sendmail", "-v", "-f", "ann@example.org", "bob"], b"x\n").await;
     assert_eq!(said.code, 0, "{said:?}");
     let id = said.out.trim_end();
     let listed = desk.call("postrider", &["--json", "mailq"], b"").await;

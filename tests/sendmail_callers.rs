@@ -101,14 +101,18 @@ async fn git_send_email() {
     );
     let mut command = desk.tool("/bin/sh");
     command.args(["-c", &line]).current_dir(desk.program.path("."));
-    assert_silent(&run(command, b"").await);
+    let said = run(command, b"").await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
     for number in 1..=3 {
         let taken = realservers::wait::until_async("the patch", house::PATIENCE, async || {
             let accepted = desk.office.accepted();
             accepted.get(number - 1).cloned()
         });
         let sent = taken.await.unwrap();
-        assert_eq!((&*sent.envelope.from, sent.recipients()), ("ann@example.org", vec!["bob@example.org"]));
+        assert_eq!(
+            (&*sent.envelope.from, sent.recipients()),
+            ("ann@example.org", vec!["bob@example.org"])
+        );
         let text = sent.body.text();
         let subject = format!("[PATCH {number}/3] Step {number}");
         assert_eq!(field(&text, "Subject"), Some(subject), "in their order");
@@ -234,7 +238,10 @@ async fn swaks_through_a_pipe() {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.contains("queued as "), "{said:?}");
     let sent = desk.next().await;
-    assert_eq!((&*sent.envelope.from, sent.recipients()), ("ann@example.org", vec!["bob@example.org"]));
+    assert_eq!(
+        (&*sent.envelope.from, sent.recipients()),
+        ("ann@example.org", vec!["bob@example.org"])
+    );
     assert!(body(&sent.body.text()).starts_with(".dot\r\nend\r\n"));
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::profile::Environment;
 use crate::mapi::{Importance, Priority, TransportNotify};
+use crate::profile::Environment;
 
 /// Sends and receives the mail of one account by a durable queue.
 #[derive(Debug, Parser)]

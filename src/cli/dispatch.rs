@@ -76,11 +76,9 @@ enum Unparsed {
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Unparsed> {
-    Arguments::try_parse_from(arguments).map_err(|error| {
-        match error.use_stderr() {
-            false => Unparsed::Help(error.render().to_string()),
-            true => Unparsed::Wrong(unparsed(&error)),
-        }
+    Arguments::try_parse_from(arguments).map_err(|error| match error.use_stderr() {
+        false => Unparsed::Help(error.render().to_string()),
+        true => Unparsed::Wrong(unparsed(&error)),
     })
 }
 

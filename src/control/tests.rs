@@ -200,7 +200,11 @@ async fn messages_arrive_as_they_were_sent() {
                 notify: Some(crate::mapi::DsnWish::default()),
                 original: Some("b@example.net".into()),
             }],
+            others: Some(crate::mapi::DsnWish::default()),
         },
+        excluded: vec!["carl@example.net".into()],
+        sender_name: Some("Ann".into()),
+        submitter: Some("ann".into()),
     };
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     let reader = Box::pin(std::io::Cursor::new(bytes.clone()));

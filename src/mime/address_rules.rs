@@ -55,10 +55,7 @@ pub struct AddressRules {
 impl AddressRules {
     /// The account of a message: the one that has the first of these addresses that any has, else
     /// the first.
-    pub fn account<'a>(
-        &self,
-        senders: impl IntoIterator<Item = &'a str>,
-    ) -> Option<&AccountRule> {
+    pub fn account<'a>(&self, senders: impl IntoIterator<Item = &'a str>) -> Option<&AccountRule> {
         let has = |sender: &str| self.accounts.iter().find(|account| account.has(sender));
         senders.into_iter().find_map(has).or(self.accounts.first())
     }
@@ -92,9 +89,10 @@ impl AddressRules {
     }
 
     fn own_domains(&self) -> impl Iterator<Item = &str> {
-        let addresses = self.accounts.iter().flat_map(|account| {
-            std::iter::once(&account.identity.address).chain(&account.aliases)
-        });
+        let addresses = self
+            .accounts
+            .iter()
+            .flat_map(|account| std::iter::once(&account.identity.address).chain(&account.aliases));
         // An alias such as root@localhost chooses an account and is no address of the world.
         addresses
             .filter_map(|address| Some(address.rsplit_once('@')?.1))

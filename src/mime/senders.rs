@@ -135,7 +135,9 @@ mod tests {
         };
         let mut filter = Normaliser::with_origin(defaults, origin);
         let mut out = Vec::new();
-        filter.push(format!("Date: x\r\nMessage-ID: <1@b>\r\n{header}\r\n\r\n").as_bytes(), &mut out).unwrap();
+        filter
+            .push(format!("Date: x\r\nMessage-ID: <1@b>\r\n{header}\r\n\r\n").as_bytes(), &mut out)
+            .unwrap();
         filter.finish(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let text = text.strip_prefix("Date: x\r\nMessage-ID: <1@b>\r\n").unwrap();
@@ -168,8 +170,14 @@ mod tests {
             // No address at all.
             ("From: <>", "X-Original-From: <>\nFrom: Ann Example <ann@example.org>"),
             // What others wrote is not ours.
-            ("From: root\r\nResent-From: ann@example.org", "From: root\nResent-From: ann@example.org"),
-            ("From: root\r\nResent-From: root", "From: root\nResent-From: Ann Example <ann@example.org>"),
+            (
+                "From: root\r\nResent-From: ann@example.org",
+                "From: root\nResent-From: ann@example.org",
+            ),
+            (
+                "From: root\r\nResent-From: root",
+                "From: root\nResent-From: Ann Example <ann@example.org>",
+            ),
         ] {
             assert_eq!(written(Rewrite::Local, None, header), wanted, "{header}");
             let never = written(Rewrite::Never, None, header);
@@ -180,8 +188,7 @@ mod tests {
     #[test]
     fn authors_of_elsewhere_are_replaced_on_request_and_answered_where_they_are() {
         let bob = "From: Bob <bob@example.com>";
-        let replaced =
-            "X-Original-From: Bob <bob@example.com>\nFrom: Bob <ann@example.org>";
+        let replaced = "X-Original-From: Bob <bob@example.com>\nFrom: Bob <ann@example.org>";
         assert_eq!(
             written(Rewrite::All, None, bob),
             format!("{replaced}\nReply-To: Bob <bob@example.com>")

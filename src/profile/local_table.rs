@@ -11,7 +11,8 @@ pub(super) fn read_local(
 ) -> Found<LocalProfile> {
     let default = table.text("default")?.map(|default| default.read(parse_address)).transpose()?;
     let socket = table.text("socket")?;
-    let socket = socket.map(|socket| socket.read(|text| absolute(text, environment))).transpose()?;
+    let socket =
+        socket.map(|socket| socket.read(|text| absolute(text, environment))).transpose()?;
     let mut local = LocalProfile {
         default: default.map(|default| default.value),
         socket: socket.map(|socket| socket.value),

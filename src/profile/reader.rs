@@ -127,7 +127,10 @@ impl<'a> TableReader<'a> {
     /// Every entry of a table whose keys are free, each a text or a list of texts.
     pub(super) fn entries(self) -> Found<Vec<Entry<'a>>> {
         let wrong = "it must be a text or a list of texts";
-        let read = |(key, value): (&toml::Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
+        let read = |(key, value): (
+            &toml::Spanned<std::borrow::Cow<'a, str>>,
+            &'a Spanned<DeValue<'a>>,
+        )| {
             let name = key.get_ref().to_string();
             let item = Item { key: self.name(&name), at: value.span(), value: value.get_ref() };
             let texts = match item.value {

@@ -19,13 +19,13 @@ mod user;
 pub use check::check_profile;
 pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_unreadable};
 pub use options::{Logon, SessionOptions};
-pub(crate) use submit::rules as address_rules;
-pub(crate) use user::{login_name, login_name_of};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
     QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
     Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
+pub(crate) use submit::rules as address_rules;
+pub(crate) use user::{login_name, login_name_of};
 
 use std::path::Path;
 use std::pin::Pin;

@@ -80,12 +80,17 @@ impl Desk {
 
     /// The next message that the post office takes; nothing in it may be against the standards.
     pub(crate) async fn next(&self) -> Arc<Accepted> {
+        let taken = self.next_as_it_is().await;
+        assert!(self.office.violations().is_empty(), "{:?}", self.office.violations());
+        taken
+    }
+
+    /// The same of a message that was against the standards when it was handed over.
+    pub(crate) async fn next_as_it_is(&self) -> Arc<Accepted> {
         let taken = realservers::wait::until_async("the message is sent", PATIENCE, async || {
             self.office.take_accepted().into_iter().next()
         });
-        let taken = taken.await.unwrap();
-        assert!(self.office.violations().is_empty(), "{:?}", self.office.violations());
-        taken
+        taken.await.unwrap()
     }
 }
 

@@ -8,7 +8,7 @@ use super::whereabouts::Found;
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
 use crate::control::Client;
-use crate::mapi::{EntryId, MapiCode, DsnRequest, DsnReturned, DsnWish};
+use crate::mapi::{DsnRequest, DsnReturned, DsnWish, EntryId, MapiCode};
 use crate::mime::address::parse_list;
 use crate::session::{Logon, RawEnvelope, Service, login_name};
 
@@ -111,7 +111,8 @@ pub(super) async fn deliver(
     }
     let place = found.place();
     let handed_over = place.with("send", Logon::None, async |access| {
-        let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
+        let bytes =
+            input.reader().map_err(|error| Failure::io("read the message again", &error))?;
         let accepted = access.service().submit_raw(envelope.clone(), bytes).await;
         let entry = accepted.map_err(|error| Failure::contract("send", &error))?;
         Ok((entry, access.is_daemon()))
@@ -145,7 +146,15 @@ async fn hand_over(
     envelope: RawEnvelope,
     input: &Input,
 ) -> Result<EntryId, Failure> {
-    let client = Client::connect_to_submit(socket).await.map_err(|error| {
+    let client = reach(socket).await?;
+    let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
+    let accepted = client.submit_raw(envelope, bytes).await;
+    accepted.map_err(|error| Failure::contract("send", &error))
+}
+
+/// The daemon of another user, as far as it can be asked.
+pub(super) async fn reach(socket: &Path) -> Result<Client, Failure> {
+    Client::connect_to_submit(socket).await.map_err(|error| {
         let failure = Failure::contract("send", &error);
         match failure.code {
             // Nobody else may put it into that spool.
@@ -159,10 +168,7 @@ async fn hand_over(
             ),
             _ => failure,
         }
-    })?;
-    let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
-    let accepted = client.submit_raw(envelope, bytes).await;
-    accepted.map_err(|error| Failure::contract("send", &error))
+    })
 }
 
 #[cfg(test)]

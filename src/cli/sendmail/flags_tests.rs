@@ -27,11 +27,10 @@ fn every_row_of_the_table_of_flags() {
         // -t
         (&["-t"], header()),
         (&["-t", "bob"], Call { operands: to(&["bob"]), ..header() }),
-        (&["-O", "extract_addresses_remove_arguments=yes", "-t", "bob"], Call {
-            operands: to(&["bob"]),
-            with_header: WithHeader::ArgumentsRemoved,
-            ..header()
-        }),
+        (
+            &["-O", "extract_addresses_remove_arguments=yes", "-t", "bob"],
+            Call { operands: to(&["bob"]), with_header: WithHeader::ArgumentsRemoved, ..header() },
+        ),
         (&["-t", "-Oextract_addresses_remove_arguments=no"], header()),
         // -f, -r
         (&["-f", "ann@x", "bob"], from("ann@x")),

@@ -202,8 +202,9 @@ impl DotFilter {
                 }
                 (State::LineStart | State::Text, _) => {
                     let end = memchr(b'\n', rest);
-                    let (line, behind) =
-                        rest.split_at_checked(end.map_or(rest.len(), |end| end + 1)).unwrap_or((rest, &[]));
+                    let (line, behind) = rest
+                        .split_at_checked(end.map_or(rest.len(), |end| end + 1))
+                        .unwrap_or((rest, &[]));
                     out.extend_from_slice(line);
                     self.state = if end.is_some() { State::LineStart } else { State::Text };
                     rest = behind;

@@ -25,10 +25,8 @@ fn text(rows: &[QueueRow]) -> String {
     if rows.is_empty() {
         return "Mail queue is empty\n".to_owned();
     }
-    let mut text = format!(
-        "{:-<27} --Size-- ----Arrival Time---- -Sender/Recipient-------\n",
-        "-Queue ID-"
-    );
+    let mut text =
+        format!("{:-<27} --Size-- ----Arrival Time---- -Sender/Recipient-------\n", "-Queue ID-");
     let mut size = 0;
     for row in rows {
         size += row.size;
@@ -102,7 +100,9 @@ mod tests {
         let mut lines = shown.lines();
         assert_eq!(
             lines.next(),
-            Some("-Queue ID------------------ --Size-- ----Arrival Time---- -Sender/Recipient-------")
+            Some(
+                "-Queue ID------------------ --Size-- ----Arrival Time---- -Sender/Recipient-------"
+            )
         );
         let first = lines.next().unwrap_or_default();
         assert!(first.starts_with("01JABCDEFGHJKMNPQRSTVWXYZ0!     1500 "), "{first}");

@@ -165,8 +165,8 @@ fn created(failure: Failure, found: &Found) -> Failure {
 /// One thread is enough, and quicker to have.
 fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime
-        .map_err(|error| Failure::new(Exit::System, format!("cannot start: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| Failure::new(Exit::System, format!("cannot start: {error}")))?;
     let answer = runtime.block_on(work);
     // A thread that waits for standard input must not keep the process.
     runtime.shutdown_background();

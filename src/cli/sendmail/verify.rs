@@ -13,11 +13,7 @@ use crate::session::address_rules;
 ///
 /// # Errors
 /// 67 when an address cannot be one.
-pub(super) fn verify(
-    call: &Call,
-    found: &Found,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
+pub(super) fn verify(call: &Call, found: &Found, console: &mut Console<'_>) -> Result<(), Failure> {
     let rules = address_rules(&found.profile()?);
     let named = recipients(&call.operands)?;
     if named.is_empty() {

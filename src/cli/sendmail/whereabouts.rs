@@ -42,12 +42,11 @@ pub(super) fn find(
     globals: &Globals,
     environment: &Environment,
 ) -> Result<Found, Failure> {
-    let system =
-        SystemDirs {
-            config: Path::new(SYSTEM_CONFIG),
-            state: Path::new(SYSTEM_STATE),
-            socket: Path::new(SYSTEM_SOCKET),
-        };
+    let system = SystemDirs {
+        config: Path::new(SYSTEM_CONFIG),
+        state: Path::new(SYSTEM_STATE),
+        socket: Path::new(SYSTEM_SOCKET),
+    };
     // A program may have been started in a folder that is gone by now.
     let current = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     find_among(named, globals, environment, system, &current)
@@ -71,7 +70,8 @@ fn find_among(
         let name = file.extension().is_some_and(|ending| ending == "toml");
         let name = file.file_stem().filter(|_| name).and_then(|stem| stem.to_str()?.parse().ok());
         let Some(name) = name else {
-            let words = format!("-C {}: it must be the file of a profile, NAME.toml", file.display());
+            let words =
+                format!("-C {}: it must be the file of a profile, NAME.toml", file.display());
             return Err(Failure::new(Exit::Config, words));
         };
         let dirs = Dirs::resolve(file.parent(), state.as_deref(), environment, current);
@@ -248,7 +248,10 @@ mod tests {
             ..Globals::default()
         };
         let file = Some("other/x.toml");
-        assert_eq!(machine.found(file, &globals(None, None), true), pair("other/x.toml", "spools/x"));
+        assert_eq!(
+            machine.found(file, &globals(None, None), true),
+            pair("other/x.toml", "spools/x")
+        );
         let named = globals(Some("y"), Some("other"));
         assert_eq!(machine.found(None, &named, true), pair("other/y.toml", "spools/y"));
         // A folder that is named and has no profile is not replaced by another one.
