@@ -13,6 +13,7 @@
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod discovery;
 pub mod listener;
 pub mod mapi;
 #[path = "../migrations/mod.rs"]

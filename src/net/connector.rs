@@ -56,8 +56,11 @@ impl Connector {
         }
     }
 
-    /// Dials and, for implicit TLS, shakes hands.
-    pub(super) async fn open(&self) -> Result<Stream, NetError> {
+    /// Dials and, for implicit TLS, shakes hands. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// [`NetError`] by phase; [`NetErrorKind::Settings`] for TLS settings that cannot be used.
+    pub(crate) async fn open(&self) -> Result<Stream, NetError> {
         let Server { host, port, .. } = &self.server;
         // The settings first: a wrong ca_file needs no connection to be found.
         let config = match self.server.tls {

@@ -35,7 +35,7 @@ pub(super) fn read_server(
 }
 
 /// A host name or address, as it can be resolved and shown in one line.
-pub(super) fn host_name(host: &str) -> Result<&str, &'static str> {
+pub(crate) fn host_name(host: &str) -> Result<&str, &'static str> {
     let is_address = host.parse::<IpAddr>().is_ok();
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     let is_name = (1..=253).contains(&host.len()) && host.chars().all(fits);
@@ -195,7 +195,7 @@ pub(super) fn check_cleartext(
     ))
 }
 
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let by_address = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     by_address || host.trim_end_matches('.').eq_ignore_ascii_case("localhost")
 }

@@ -73,7 +73,7 @@ fn read_smtp(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Fou
     Ok(profile)
 }
 
-fn smtp_port(tls: crate::net::TlsMode) -> u16 {
+pub(super) fn smtp_port(tls: crate::net::TlsMode) -> u16 {
     match tls {
         crate::net::TlsMode::Implicit => 465,
         crate::net::TlsMode::StartTls => 587,
@@ -81,7 +81,7 @@ fn smtp_port(tls: crate::net::TlsMode) -> u16 {
     }
 }
 
-fn imap_port(tls: crate::net::TlsMode) -> u16 {
+pub(super) fn imap_port(tls: crate::net::TlsMode) -> u16 {
     match tls {
         crate::net::TlsMode::Implicit => 993,
         crate::net::TlsMode::StartTls | crate::net::TlsMode::Plain => 143,
