@@ -13,7 +13,8 @@ use super::logging::{self, Talkativeness};
 use super::queue::Verb;
 use super::session_glue::SpoolOpener;
 use super::{
-    flush, fsck, harden, notify, papers, profile_commands, queue, run, send, status, trace,
+    flush, fsck, harden, notify, papers, profile_commands, profile_import, profile_new, queue, run,
+    send, status, trace,
 };
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
@@ -178,7 +179,11 @@ async fn profile(
 ) -> Result<(), Failure> {
     let catalog = &context.catalog;
     match command {
-        ProfileCommand::New(arguments) => profile_commands::new(catalog, console, &arguments),
+        ProfileCommand::New(arguments) => profile_new::new(catalog, console, &arguments).await,
+        ProfileCommand::Add(arguments) => profile_new::add(catalog, console, &arguments).await,
+        ProfileCommand::Import(arguments) => {
+            profile_import::import(catalog, console, &arguments).await
+        }
         ProfileCommand::List => profile_commands::list(catalog, console),
         ProfileCommand::Show(named) => {
             profile_commands::show(&context.profile(named.name.as_deref())?, console)

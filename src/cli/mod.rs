@@ -20,6 +20,7 @@ mod media_type;
 mod notify;
 mod papers;
 mod profile_commands;
+mod profile_import;
 mod profile_new;
 mod profile_view;
 mod queue;

@@ -7,6 +7,7 @@ mod address;
 mod catalog;
 mod environment;
 mod error;
+pub mod import;
 mod listen_table;
 mod load;
 mod model;
@@ -23,7 +24,7 @@ mod template;
 mod transport_table;
 
 pub use address::{parse_address, parse_mailbox, parse_mailboxes};
-pub use catalog::{Catalog, CatalogEntry};
+pub use catalog::{Catalog, CatalogEntry, KeptSecret};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
@@ -34,5 +35,6 @@ pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;
 pub use secret::Password;
 pub use sections::sections;
+pub(crate) use server_table::{host_name, is_loopback};
 pub use server_url::{Protocol, ServerUrl};
-pub use template::{NewPassword, NewProfile};
+pub use template::{NewPassword, NewProfile, NewReceiving, NewServer, NewTransport};
