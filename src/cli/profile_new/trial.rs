@@ -113,8 +113,8 @@ pub(super) async fn until_content(
         let failed = match (profile, &mut helpers.person) {
             (Err(error), None) => return Err(error.into()),
             (Err(error), Some(person)) => {
-                person.say(&format!("  {}", one_line(&error.to_string())))?;
-                Doubt::Servers
+                person.say(&format!("  {}: {}", error.key, one_line(&error.why)))?;
+                if error.key.ends_with("ca_file") { Doubt::Certificate } else { Doubt::Servers }
             }
             (Ok(profile), None) => return alone(helpers.trial, console, &profile, plan).await,
             (Ok(profile), Some(person)) => {

@@ -18,7 +18,7 @@ pub(super) struct World {
     pub(super) files: BTreeMap<String, String>,
     pub(super) servers: BTreeMap<&'static str, Reached>,
     pub(super) dns_is_broken: bool,
-    asked: Mutex<BTreeSet<String>>,
+    pub(super) heard: Mutex<BTreeSet<String>>,
 }
 
 impl World {
@@ -31,11 +31,11 @@ impl World {
 
     /// Everything that was asked for.
     pub(super) fn asked(&self) -> BTreeSet<String> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, what: &str) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned());
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned());
     }
 }
 
