@@ -7,9 +7,7 @@ use super::args::{ImportanceName, PriorityName, SendArguments};
 use super::exit::Failure;
 use super::media_type;
 use super::send_time::Times;
-use crate::mapi::{
-    Attachment, MapiCode, MapiError, MessageData, Recipient, RecipientType, tags,
-};
+use crate::mapi::{Attachment, MapiCode, MapiError, MessageData, Recipient, RecipientType, tags};
 use crate::profile::{IdentityProfile, parse_mailbox, parse_mailboxes};
 use crate::session::{RawEnvelope, Submission};
 
