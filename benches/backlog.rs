@@ -1,8 +1,8 @@
 //! The daemon with 1,000,000 messages queued: start, memory, the first page of `queue`, cancelling
 //! one, and how fast it sends when the server is there again.
 //!
-//! `cargo bench --bench backlog -- [messages] [folder]`; 1,000,000 need about 3 GB of disk and a
-//! minute to be filled in. All are due, and share one small body, so that the rows are measured.
+//! `cargo bench --bench backlog -- [messages] [folder]`; 1,000,000 need about 3 GB of disk and
+//! nearly two minutes to be filled in. All are due, and share one small body, so that the rows are measured.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,8 +33,10 @@ const PAGE: usize = 100;
 const START_ALLOWED: Duration = Duration::from_secs(3);
 /// Resident megabytes that are no more than with an empty queue, in round figures.
 const MEMORY_ALLOWED: f64 = 128.0;
-/// Milliseconds for what must not depend on the length of the queue.
+/// Milliseconds for a look that must not depend on the length of the queue, and for a change,
+/// which is a few commits.
 const LOOK_ALLOWED: f64 = 50.0;
+const CHANGE_ALLOWED: f64 = 100.0;
 /// How long sending is looked at.
 const SENDING: Duration = Duration::from_secs(10);
 
@@ -90,7 +92,7 @@ async fn main() {
     figure("backlog.start", start, "s", START_ALLOWED.as_secs_f64() / start, Some(1.0));
     figure("backlog.memory", memory, "MB", MEMORY_ALLOWED / memory, Some(1.0));
     figure("backlog.first-page", first_page, "ms", LOOK_ALLOWED / first_page, Some(1.0));
-    figure("backlog.cancel", cancel, "ms", LOOK_ALLOWED / cancel, Some(1.0));
+    figure("backlog.cancel", cancel, "ms", CHANGE_ALLOWED / cancel, Some(1.0));
     figure("backlog.sending", rate, "msg/s", rate / 1_000.0, None);
 }
 

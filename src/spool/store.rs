@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fmt, io};
 
+use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 use sled::IVec;
 
@@ -129,7 +130,14 @@ impl Store {
             // The writer flushes; a flusher of sled's own would only wake up an idle machine.
             .flush_every_ms(None);
         // A damaged file makes sled panic in some places; that is not the end of the process.
-        let opened = || std::panic::catch_unwind(AssertUnwindSafe(|| config.open()));
+        let opened = || {
+            std::panic::catch_unwind(AssertUnwindSafe(|| {
+                let tree = config.open()?;
+                // sled starts its threads with the first thing there is to do.
+                let _under_way = tree.flush_async().now_or_never();
+                Ok(tree)
+            }))
+        };
         let tree = with_patient_threads(opened)
             .map_err(|_| SpoolError::Unreadable(format!("opening {} breaks down", dir.display())))?
             .map_err(|error| match failed("open", error) {

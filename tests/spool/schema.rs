@@ -305,6 +305,8 @@ async fn rows_of_schema_1_are_read_today() {
     assert_eq!(page, [([7; 16], Origin { uid_validity: 5, uid: 6 })]);
     assert_eq!(spool.read_body(body, 99).await.unwrap(), b"content");
     assert_eq!(spool.done_page(account("smtp"), None, 9).await.unwrap(), [entry(7)]);
+    let expiring = spool.expiring_page(account("smtp"), None, 9).await.unwrap();
+    assert_eq!(expiring, [(at(900_000), entry(2))]);
     let counts = QueueCounts {
         queued: 4,
         sending: 1,
