@@ -29,10 +29,7 @@ pub(super) async fn serve(found: &Found, console: &mut Console<'_>) -> Result<()
     answer
 }
 
-async fn dialogue(
-    interrupts: &mut Interrupts,
-    service: Arc<dyn Service>,
-) -> Result<(), Failure> {
+async fn dialogue(interrupts: &mut Interrupts, service: Arc<dyn Service>) -> Result<(), Failure> {
     let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
     let (settings, clock) = (ListenSettings::default(), Arc::new(SystemClock));
     tokio::select! {
