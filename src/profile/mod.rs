@@ -10,6 +10,7 @@ mod error;
 mod listen_table;
 mod load;
 mod model;
+mod oauth2_table;
 mod paths;
 mod private;
 #[cfg(any(test, fuzzing))]
@@ -22,17 +23,19 @@ mod server_url;
 mod template;
 mod transport_table;
 
+pub use crate::oauth2::Provider;
 pub use address::{parse_address, parse_mailbox, parse_mailboxes};
 pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
-    QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login,
+    OAuth2Profile, Profile, QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;
 pub use secret::Password;
 pub use sections::sections;
+pub(crate) use sections::{sections_in, sign_in_command, token_store};
 pub use server_url::{Protocol, ServerUrl};
 pub use template::{NewPassword, NewProfile};

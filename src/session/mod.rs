@@ -24,7 +24,7 @@ pub use service::{
     Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ use crate::clock::Clock;
 use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
 };
-use crate::profile::{Profile, make_private_folder, sections};
+use crate::profile::{Profile, make_private_folder, sections_in};
 use crate::spi::{MessageStore, NotifyData, OutgoingState, ProfileSection, ServiceEntry};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
@@ -58,6 +58,8 @@ const PAGE: usize = 256;
 pub struct Session {
     profile: Profile,
     sections: Vec<ProfileSection>,
+    /// Where spool and tokens lie.
+    state_folder: PathBuf,
     logon: Logon,
     clock: Arc<dyn Clock>,
     /// Transports of other providers.
@@ -123,7 +125,8 @@ impl Session {
         drop(runtime.spawn(forget));
         let mut session = Session {
             profile: profile.clone(),
-            sections: sections(profile),
+            sections: sections_in(profile, &options.state_folder),
+            state_folder: options.state_folder,
             logon: options.logon,
             clock: options.clock,
             transports: options.transports,
