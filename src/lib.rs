@@ -20,6 +20,7 @@ pub mod mapi;
 mod migrations;
 pub mod mime;
 pub mod net;
+mod oauth2;
 pub mod profile;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

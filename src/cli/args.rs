@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// Make, show, try and remove profiles
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// Sign in to the accounts of a profile by OAuth2, see who is signed in, sign out
+    #[command(subcommand)]
+    Auth(AuthCommand),
     /// Submit a message; prints its entry id once it is durable
     Send(Box<SendArguments>),
     /// Take a message as sendmail(8) does: its flags are those of sendmail
@@ -142,6 +145,33 @@ pub(crate) enum ProfileCommand {
     Default(Name),
     /// Remove a profile
     Remove(RemoveArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    /// Sign in: through a browser of this machine, or on another device
+    Login(AuthLogin),
+    /// Show who is signed in; exit 1 when somebody has to sign in
+    Status(AuthTransport),
+    /// Forget the tokens of an account, and tell its provider where that is possible
+    Logout(AuthTransport),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthLogin {
+    /// Name of the transport [default: the only one that signs in]
+    #[arg(value_name = "TRANSPORT")]
+    pub(crate) transport: Option<String>,
+    /// Show a code to type on another device, where the provider has that
+    #[arg(long)]
+    pub(crate) device: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthTransport {
+    /// Name of the transport
+    #[arg(value_name = "TRANSPORT")]
+    pub(crate) transport: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Args)]

@@ -13,8 +13,8 @@ use super::logging::{self, Talkativeness};
 use super::queue::Verb;
 use super::session_glue::SpoolOpener;
 use super::{
-    flush, fsck, harden, notify, papers, profile_commands, profile_import, profile_new, queue, run,
-    send, sendmail, status, trace,
+    auth, flush, fsck, harden, notify, papers, profile_commands, profile_import, profile_new,
+    queue, run, send, sendmail, status, trace,
 };
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
@@ -149,6 +149,15 @@ async fn dispatch(
     let context = Context { globals, catalog };
     match command {
         Command::Profile(command) => profile(&context, console, command).await,
+        Command::Auth(command) => {
+            let name = context.profile_name(None)?;
+            let profile = context.catalog.load(&name)?;
+            let state_folder = context.catalog.dirs().make_state_folder(&name)?;
+            let place = context.place_of(&name)?;
+            let accounts =
+                auth::Accounts { profile: &profile, state_folder: &state_folder, place: &place };
+            auth::auth(&accounts, console, &command).await
+        }
         Command::Send(arguments) => send::send(&context.place()?, console, &arguments).await,
         Command::Run => {
             let name = context.profile_name(None)?;

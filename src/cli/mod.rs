@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod auth;
 mod compose;
 mod console;
 mod dispatch;

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::net::{Server, TlsMode, Trust};
 use crate::profile::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, Password, Profile,
-    RewriteProfile, SmtpProfile, TransportProfile,
+    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, OAuth2Profile, Password,
+    Profile, RewriteProfile, SmtpProfile, TransportProfile,
 };
 
 #[derive(Debug, Serialize)]
@@ -49,6 +49,23 @@ struct TransportView {
     smtp: Option<SmtpView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     imap: Option<ImapView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oauth2: Option<OAuth2View>,
+}
+
+#[derive(Debug, Serialize)]
+struct OAuth2View {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<PasswordView>,
+    token_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_url: Option<String>,
+    scopes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,6 +95,10 @@ enum PasswordView {
     Env(String),
     File(String),
     Command(String),
+    Credential(String),
+    /// By `[transport.oauth2]`.
+    #[serde(rename = "sign_in")]
+    SignIn(&'static str),
 }
 
 #[derive(Debug, Serialize)]
@@ -177,6 +198,21 @@ impl From<&TransportProfile> for TransportView {
             },
             smtp: transport.smtp.as_ref().map(SmtpView::from),
             imap: transport.imap.as_ref().map(ImapView::from),
+            oauth2: transport.oauth2.as_ref().map(OAuth2View::from),
+        }
+    }
+}
+
+impl From<&OAuth2Profile> for OAuth2View {
+    fn from(oauth2: &OAuth2Profile) -> Self {
+        OAuth2View {
+            provider: oauth2.provider.map(|provider| provider.to_string()),
+            client_id: oauth2.client_id.clone(),
+            client_secret: oauth2.client_secret.as_ref().map(password),
+            token_url: oauth2.token_url.to_string(),
+            auth_url: oauth2.auth_url.as_ref().map(ToString::to_string),
+            device_url: oauth2.device_url.as_ref().map(ToString::to_string),
+            scopes: oauth2.scopes.clone(),
         }
     }
 }
@@ -241,6 +277,8 @@ fn password(password: &Password) -> PasswordView {
         Password::File(path) => PasswordView::File(path.display().to_string()),
         Password::Shell(line) => PasswordView::Command(line.clone()),
         Password::Program(words) => PasswordView::Command(words.join(" ")),
+        Password::Credential(name) => PasswordView::Credential(name.clone()),
+        Password::SignIn => PasswordView::SignIn("oauth2"),
     }
 }
 

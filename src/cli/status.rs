@@ -5,10 +5,11 @@ use futures_util::StreamExt;
 use super::access::Place;
 use super::args::StatusArguments;
 use super::console::Console;
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::table::{Mood, Table};
 use super::text::{one_line, relative};
 use crate::mapi::StatusCode;
+use crate::profile::sign_in_command;
 use crate::session::Logon;
 use crate::session::{InboundMode, InboundState, StatusReport, StatusRowView};
 use crate::spi::StatusRowKind;
@@ -32,7 +33,19 @@ pub(crate) async fn status(
     if !from_daemon {
         console.note("no daemon is running; `postrider run` starts it");
     }
-    if console.json { console.document(&report) } else { print(&report, console) }
+    if console.json {
+        console.document(&report)?;
+    } else {
+        print(&report, console)?;
+    }
+    match report.needs_sign_in.first() {
+        None => Ok(()),
+        Some(transport) => {
+            let command = sign_in_command(&report.profile, transport);
+            console.note(format_args!("{transport} needs sign-in: run `{command}`"));
+            Err(Failure::silent(Exit::Negative))
+        }
+    }
 }
 
 /// Shows each change until the daemon ends or a signal comes.

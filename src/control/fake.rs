@@ -101,6 +101,7 @@ impl FakeService {
                 set_aside_why: None,
             }],
             last_error: Some("451 later".into()),
+            needs_sign_in: Vec::new(),
             next_attempt: Some("2026-01-02T03:05:05Z".into()),
         }
     }

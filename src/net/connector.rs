@@ -45,6 +45,11 @@ impl Connector {
         &self.name
     }
 
+    /// The server's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port
+    }
+
     /// How far passwords are safe on `stream`; what [`super::sasl`] asks before it gives one out.
     pub(crate) fn channel(&self, stream: &Stream) -> Channel {
         let loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));

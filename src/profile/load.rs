@@ -43,7 +43,8 @@ impl Profile {
         let file = dirs.profile_file(name);
         let (text, mode) = read_profile_file(&file)?;
         check_above(&file).map_err(|error| ProfileError::of_file(&file, error.to_string()))?;
-        let profile = Self::parse(name.as_str(), &text, &file, environment)?;
+        let mut profile = Self::parse(name.as_str(), &text, &file, environment)?;
+        profile.state_folder = Some(dirs.state_folder(name));
         if mode & 0o044 != 0 && profile.has_text_password() {
             return Err(ProfileError::of_file(
                 &file,
@@ -77,6 +78,7 @@ impl Profile {
                 queue: read.queue,
                 listen: read.listen,
                 local: read.local,
+                state_folder: None,
             })
             .map_err(|problem| ProfileError {
                 file: file.to_owned(),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::Password;
-use crate::net::Server;
+use crate::net::{Server, Trust};
+use crate::oauth2::{Endpoint, Provider, RedirectUri};
 
 /// A profile: `<config>/NAME.toml`.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Profile {
     pub listen: Option<ListenProfile>,
     /// Where mail for names of this machine goes.
     pub local: LocalProfile,
+    /// The folder with its spool and its tokens; `None` for a profile that was read from a text.
+    pub state_folder: Option<PathBuf>,
 }
 
 /// One transport of a profile.
@@ -46,6 +49,28 @@ pub struct TransportProfile {
     pub smtp: Option<SmtpProfile>,
     /// Receiving; `None` for a transport that only sends.
     pub imap: Option<ImapProfile>,
+    /// Signing in by OAuth 2.0; `None` for passwords.
+    pub oauth2: Option<OAuth2Profile>,
+}
+
+/// How an account signs in by OAuth 2.0 (`[transport.oauth2]`).
+#[derive(Clone, Debug)]
+pub struct OAuth2Profile {
+    /// The provider, where its ways are known.
+    pub provider: Option<Provider>,
+    /// The client as the provider registered it.
+    pub client_id: String,
+    /// Its secret, where the provider gave one.
+    pub client_secret: Option<Password>,
+    pub(crate) token_url: Endpoint,
+    pub(crate) auth_url: Option<Endpoint>,
+    pub(crate) device_url: Option<Endpoint>,
+    pub(crate) revoke_url: Option<Endpoint>,
+    /// Scopes that are asked for.
+    pub scopes: Vec<String>,
+    pub(crate) redirect: RedirectUri,
+    pub(crate) extra: &'static [(&'static str, &'static str)],
+    pub(crate) trust: Trust,
 }
 
 /// Which senders of a message are replaced by the identity of the transport that sends it.
@@ -222,7 +247,7 @@ impl Profile {
     }
 
     /// The environment variables that hold passwords, which no command needs to see.
-    pub(super) fn password_variables(&self) -> Vec<String> {
+    pub(crate) fn password_variables(&self) -> Vec<String> {
         let variable = |password: &Password| match password {
             Password::Env(name) => Some(name.clone()),
             _ => None,
@@ -234,6 +259,8 @@ impl Profile {
         let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
         let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
         let listen = self.listen.iter().filter_map(|listen| listen.login.as_ref());
-        smtp.chain(imap).chain(listen).map(|login| &login.password)
+        let logins = smtp.chain(imap).chain(listen).map(|login| &login.password);
+        let clients = self.transports.iter().filter_map(|t| t.oauth2.as_ref());
+        logins.chain(clients.filter_map(|oauth2| oauth2.client_secret.as_ref()))
     }
 }

@@ -107,14 +107,23 @@ fn user_name(user: &str) -> Result<String, &'static str> {
     if sensible { Ok(user.to_owned()) } else { Err("it must not be empty or hold line ends") }
 }
 
-const PASSWORD_FORMS: &str =
-    "it must be { command = \"..\" }, { env = \"..\" }, { file = \"..\" } or a text";
+const PASSWORD_FORMS: &str = "it must be { command = \"..\" }, { env = \"..\" }, { file = \"..\" }, \
+                              { credential = \"..\" } or a text";
 
 fn read_password(
     table: &mut TableReader<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Found<Option<Item<Password>>> {
-    match table.text_or_table("password", PASSWORD_FORMS)? {
+    read_named_password(table, "password", surroundings)
+}
+
+/// A password, or another secret, at `key`.
+pub(super) fn read_named_password(
+    table: &mut TableReader<'_>,
+    key: &'static str,
+    surroundings: &Surroundings<'_>,
+) -> Found<Option<Item<Password>>> {
+    match table.text_or_table(key, PASSWORD_FORMS)? {
         None => Ok(None),
         Some(TextOrTable::Text(text)) => Ok(Some(text.read(text_password)?)),
         Some(TextOrTable::Table(place, mut inner)) => {
@@ -129,6 +138,9 @@ fn read_password(
                 let path = path.read(|text| profile_path(text, surroundings))?;
                 found.push(Password::File(path.value));
             }
+            if let Some(name) = inner.text("credential")? {
+                found.push(name.read(credential_password)?.value);
+            }
             if let Some(keyring) = inner.text("keyring")? {
                 return Err(keyring.problem(
                     "this version cannot ask a keyring; use { command = \"secret-tool lookup ..\" }",
@@ -139,7 +151,10 @@ fn read_password(
                 (Some(password), true) => {
                     Ok(Some(Item { key: place.key, at: place.at, value: password }))
                 }
-                _ => Err(place.problem("it must name exactly one of command, env and file")),
+                _ => {
+                    Err(place
+                        .problem("it must name exactly one of command, env, file and credential"))
+                }
             }
         }
     }
@@ -176,6 +191,16 @@ fn env_password(name: &str) -> Result<Password, &'static str> {
         return Err("it must be the name of an environment variable");
     }
     Ok(Password::Env(name.to_owned()))
+}
+
+fn credential_password(name: &str) -> Result<Password, &'static str> {
+    // systemd.exec(5): a credential is a file of this name in one folder.
+    let fits = |c: char| c.is_ascii_graphic() && c != '/';
+    let sensible = (1..=255).contains(&name.len()) && name.chars().all(fits);
+    if !sensible || matches!(name, "." | "..") {
+        return Err("it must be the name of a credential, without a folder");
+    }
+    Ok(Password::Credential(name.to_owned()))
 }
 
 /// Refuses to send a password unprotected over a network, unless that is asked for in words.

@@ -27,7 +27,7 @@ pub use service::{
 pub(crate) use submit::rules as address_rules;
 pub(crate) use user::{login_name, login_name_of};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::mapi::{
     EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
 };
-use crate::profile::{Profile, make_private_folder, sections};
+use crate::profile::{Profile, make_private_folder, sections_in};
 use crate::spi::{MessageStore, NotifyData, OutgoingState, ProfileSection, ServiceEntry};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
@@ -61,6 +61,8 @@ const PAGE: usize = 256;
 pub struct Session {
     profile: Profile,
     sections: Vec<ProfileSection>,
+    /// Where spool and tokens lie.
+    state_folder: PathBuf,
     logon: Logon,
     clock: Arc<dyn Clock>,
     /// Transports of other providers.
@@ -126,7 +128,8 @@ impl Session {
         drop(runtime.spawn(forget));
         let mut session = Session {
             profile: profile.clone(),
-            sections: sections(profile),
+            sections: sections_in(profile, &options.state_folder),
+            state_folder: options.state_folder,
             logon: options.logon,
             clock: options.clock,
             transports: options.transports,

@@ -289,6 +289,10 @@ pub struct StatusReport {
     /// When the next message of the queue is due, RFC 3339; `null` when none is planned.
     #[serde(default)]
     pub next_attempt: Option<String>,
+    /// Transports whose sign-in has ended or was never made; their mail waits until somebody runs
+    /// `postrider auth login`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs_sign_in: Vec<String>,
 }
 
 /// A row of the status table.

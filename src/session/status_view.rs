@@ -1,5 +1,6 @@
 //! The status report: the status table, the counts of the queue, the mailboxes.
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use futures_util::stream;
 
 use super::queue_view;
 use super::{InboundMode, InboundState, Logon, Session, StatusReport, StatusRowView};
+use crate::clock::{Clock, SystemClock};
 use crate::mapi::{MapiCode, MapiResult, StatusCode, SysTime};
+use crate::profile::{Profile, TransportProfile, token_store};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
 use crate::spooler::{StatusSubscription, StatusTable, stopped_row};
@@ -29,7 +32,8 @@ pub(super) async fn watch(
 ) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>> {
     let subscription = session.running()?.spooler.status_table().subscribe();
     let context = Watcher {
-        profile: session.profile.name.clone(),
+        profile: session.profile.clone(),
+        state_folder: session.state_folder.clone(),
         spool: Arc::clone(&session.spool),
         traffic: session.traffic(),
         subscription,
@@ -43,7 +47,8 @@ pub(super) async fn watch(
 
 /// What a watcher needs once it has left the session.
 struct Watcher {
-    profile: String,
+    profile: Profile,
+    state_folder: PathBuf,
     spool: Arc<dyn Spool>,
     traffic: queue_view::Traffic,
     subscription: StatusSubscription,
@@ -54,7 +59,8 @@ impl Watcher {
     async fn next(&mut self) -> StatusReport {
         self.subscription.changed().await;
         let rows = self.subscription.table().rows();
-        self.report.profile.clone_from(&self.profile);
+        self.report.profile.clone_from(&self.profile.name);
+        self.report.needs_sign_in = needs_sign_in(&self.profile, &self.state_folder);
         self.report.rows = rows.iter().map(row_view).collect();
         self.report.queue = queue_view::counts(self.spool.counts(), self.traffic);
         self.report.last_error = rows.iter().find_map(row_trouble);
@@ -85,9 +91,21 @@ async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusR
         inbound: mailboxes(session).await?,
         last_error: rows.iter().find_map(row_trouble),
         next_attempt: next_attempt(session).await?.map(|time| time.to_string()),
+        needs_sign_in: needs_sign_in(&session.profile, &session.state_folder),
     };
     show_failure(&mut report, session.spool.as_ref());
     Ok(report)
+}
+
+/// The transports that nobody is signed in to, as far as their stores tell: small files, which are
+/// read here and now.
+fn needs_sign_in(profile: &Profile, state_folder: &Path) -> Vec<String> {
+    let now = SystemClock.now();
+    let needs = |transport: &&TransportProfile| {
+        transport.oauth2.is_some()
+            && token_store(state_folder, transport).standing(now).needs_sign_in()
+    };
+    profile.transports.iter().filter(needs).map(|transport| transport.name.clone()).collect()
 }
 
 /// One sentence for each row in trouble.

@@ -49,7 +49,9 @@ mod store;
 mod support;
 
 pub use message::{Content, ContentSink, Message, MessageRefCell, Repetition};
-pub use profile_section::{ProfileSection, SecretError, SecretSource, SectionValue};
+pub use profile_section::{
+    ProfileSection, SecretError, SecretErrorKind, SecretKind, SecretSource, SectionValue,
+};
 pub use provider::{
     AddressTypes, Incoming, LogonOutcome, NotifyData, SubmitError, XpLogon, XpProvider,
 };

@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use crate::mapi::{MapiCode, MapiError, SysTime};
+use crate::spi::SecretErrorKind;
 use crate::spool::SpoolError;
 
 /// Whether a direction may start new work (TN-6 to TN-9).
@@ -47,6 +48,9 @@ pub(crate) enum TroubleKind {
     LoginRefused,
     /// The password could not be had from its source.
     Credentials,
+    /// The account's sign-in has ended or was never made: a person has to sign in
+    /// (`postrider auth login`).
+    NeedsSignIn,
     /// It asked for a pause, or a limit was reached.
     Throttled,
     /// It does not speak the protocol as it should, or lacks what is needed.
@@ -65,13 +69,24 @@ pub(crate) enum TroubleKind {
 }
 
 impl TroubleKind {
+    /// The trouble that a missing secret amounts to.
+    pub(crate) fn of_secret(kind: SecretErrorKind) -> Self {
+        match kind {
+            SecretErrorKind::Unavailable => TroubleKind::Credentials,
+            SecretErrorKind::OutOfReach => TroubleKind::Network,
+            SecretErrorKind::NeedsSignIn => TroubleKind::NeedsSignIn,
+        }
+    }
+
     /// The code by which the contract names it.
     pub(crate) fn code(self) -> MapiCode {
         match self {
             TroubleKind::Network | TroubleKind::Tls | TroubleKind::Server => {
                 MapiCode::NETWORK_ERROR
             }
-            TroubleKind::LoginRefused | TroubleKind::Credentials => MapiCode::LOGON_FAILED,
+            TroubleKind::LoginRefused | TroubleKind::Credentials | TroubleKind::NeedsSignIn => {
+                MapiCode::LOGON_FAILED
+            }
             TroubleKind::Throttled => MapiCode::WAIT,
             TroubleKind::Configuration => MapiCode::UNCONFIGURED,
             TroubleKind::Storage => MapiCode::NOT_ENOUGH_DISK,

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::net::{Cleartext, Server, TlsMode, Trust};
+use crate::net::{Cleartext, ImapLogin, LoginMemory, Server, TlsMode, Trust};
 use crate::spi::{ProfileSection, SecretSource};
 
 /// Everything one logon needs to know.
@@ -94,6 +96,23 @@ pub struct ImapSettings {
     pub connections: usize,
     /// Whether the password may go over a connection without TLS (`imap.insecure`).
     pub cleartext: Cleartext,
+}
+
+impl ImapSettings {
+    /// A login with this secret, by what worked before.
+    pub(crate) fn login<'a>(
+        &'a self,
+        secret: &'a SecretString,
+        memory: &'a LoginMemory,
+    ) -> ImapLogin<'a> {
+        ImapLogin {
+            user: &self.credentials.user,
+            secret,
+            kind: self.credentials.password.kind(),
+            wanted: self.auth.as_deref(),
+            memory,
+        }
+    }
 }
 
 /// What happens on the server to a message that is safely in the store (IB-6).

@@ -378,6 +378,8 @@ fn words_for_people(failure: &Failure) -> String {
     let advice = match (failure.trouble_kind(), failure.verdict.cause) {
         (TroubleKind::LoginRefused, _) => "; check user and password",
         (TroubleKind::Credentials, _) => "; check where the password comes from",
+        // The words say what to do.
+        (TroubleKind::NeedsSignIn, _) => "",
         (_, Cause::Throttled) => "; the server wants less for a while",
         (TroubleKind::Server, _) if failure.verdict.permanence == Permanence::Permanent => {
             "; check the smtp part of the profile"

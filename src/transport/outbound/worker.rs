@@ -13,6 +13,7 @@ use super::reply::{Failure, Fault, Phase};
 use super::schedule::{self, AttemptEnd};
 use super::shared::Shared;
 use super::text::StoredText;
+use crate::transport::events::TroubleKind;
 
 /// How long an open connection waits for more. Long enough for the next message of a program
 /// that sends one after the other, short enough not to take up one of the few connections that
@@ -112,8 +113,10 @@ async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc
     }
 }
 
-/// One attempt, over a fresh connection when the kept one turns out to be closed.
+/// One attempt, over a fresh connection when the kept one turns out to be closed, or when its
+/// login has run out and there is a new token.
 async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, moving: &mut bool) {
+    let mut renewed = false;
     loop {
         if is_late(shared, &flight) {
             return shared.give_back(vec![flight], None);
@@ -140,8 +143,21 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
             open.settle();
             continue;
         }
+        if !renewed && lost_its_login(&delivery) {
+            renewed = true;
+            if shared.dialer.renew().await {
+                open.hang_up();
+                continue;
+            }
+        }
         return finish(shared, open, flight, delivery);
     }
+}
+
+/// Whether the server took nothing because it does not know any more who we are.
+fn lost_its_login(delivery: &Delivery) -> bool {
+    let trouble = delivery.trouble.as_ref().map(Failure::trouble_kind);
+    delivery.end == Ended::AccountTrouble && trouble == Some(TroubleKind::LoginRefused)
 }
 
 /// Whether the message is not wanted any more (OB-19): given back, it is given up.
