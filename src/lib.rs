@@ -19,6 +19,7 @@ pub mod mapi;
 mod migrations;
 pub mod mime;
 pub mod net;
+pub mod observe;
 pub mod profile;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -11,7 +11,7 @@ use super::exit::Failure;
 use super::interrupt::Interrupts;
 use crate::control::Client;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::profile::ListenProfile;
+use crate::profile::{ListenProfile, MetricsProfile};
 use crate::session::{FsckReport, FsckRequest, Logon, Service};
 
 /// How long a command waits for another that has the spool.
@@ -55,6 +55,8 @@ pub(crate) struct Place {
     pub(crate) opener: Box<dyn Opener>,
     /// Where a daemon takes mail by SMTP.
     pub(crate) listen: Option<ListenProfile>,
+    /// Where a daemon shows its metrics beside the control socket.
+    pub(crate) metrics: Option<MetricsProfile>,
     /// [`LOCK_WAIT`], shorter in tests.
     pub(crate) lock_wait: Duration,
 }
@@ -234,6 +236,7 @@ pub(crate) mod fake {
             socket: temp.path().join("control.sock"),
             opener: Box::new(opener),
             listen: None,
+            metrics: None,
             lock_wait: Duration::from_millis(300),
         };
         FakePlace { place, fake, events, temp }

@@ -5,18 +5,25 @@ use std::sync::Arc;
 
 use super::console::Console;
 use super::exit::{Exit, Failure};
+use super::supervision::Inherited;
 use crate::clock::SystemClock;
 use crate::listener::{ListenAddress, ListenLogin, ListenSettings, Listener, serve};
 use crate::profile::ListenProfile;
 use crate::session::Service;
 
 /// What the daemon listens at; often nothing.
-#[derive(Default)]
 pub(crate) struct Listening {
     open: Option<(Listener, ListenProfile)>,
+    /// Sockets of the service manager that nobody has taken yet.
+    pub(crate) inherited: Inherited,
 }
 
 impl Listening {
+    /// Listens nowhere yet, and has these sockets at hand.
+    pub(crate) fn with(inherited: Inherited) -> Self {
+        Listening { open: None, inherited }
+    }
+
     /// Opens the port of the profile, if it has one. What `self` has open is kept when it is the
     /// same, so that a reload turns nobody away.
     pub(crate) async fn change(
@@ -32,7 +39,10 @@ impl Listening {
             Some((_, profile)) if profile.smtp == wanted.smtp => *profile = wanted.clone(),
             _ => {
                 let address = ListenAddress::Tcp(wanted.smtp);
-                let bound = Listener::bind(&address).await;
+                let bound = match self.inherited.take(wanted.smtp) {
+                    Some(socket) => Listener::inherit(socket),
+                    None => Listener::bind(&address).await,
+                };
                 let listener = bound.map_err(|error| failure(&address, &error))?;
                 let at = listener.local_addr().map_err(|error| failure(&address, &error))?;
                 console.note(format_args!("listening for SMTP at {at}"));

@@ -6,9 +6,12 @@
 //! `POST /v1/messages`, `POST /v1/messages/raw` (a line of JSON, then the message),
 //! `GET /v1/queue`, `GET /v1/queue/ID`, `GET /v1/queue/ID/content`,
 //! `POST /v1/queue/ID/{wait,cancel,hold,release,retry}`, `POST /v1/retry`, `POST /v1/notify`,
-//! `POST /v1/flush`, `POST /v1/check`.
+//! `POST /v1/flush`, `POST /v1/check`, `GET /metrics`. `GET /openapi.json` describes all of them
+//! (`docs/openapi.json`). [`MetricsPort`] serves `GET /metrics`, and nothing else, over TCP.
 
 mod client;
+mod metrics_port;
+mod openapi;
 mod request_body;
 mod routes;
 mod server;
@@ -23,5 +26,6 @@ pub(crate) mod properties;
 mod tests;
 
 pub use client::Client;
+pub use metrics_port::MetricsPort;
 pub use server::serve;
 pub use socket::ControlSocket;

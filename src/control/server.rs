@@ -7,6 +7,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -38,9 +39,35 @@ pub async fn serve(
     service: Arc<dyn Service>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let router = router(service);
+    serve_router(socket, router(service), MOST_CONNECTIONS, shutdown).await;
+}
+
+/// Where connections come from.
+pub(super) trait Door: Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next one. Cancel-safe.
+    fn next(&self) -> impl Future<Output = Self::Stream> + Send;
+}
+
+impl Door for ControlSocket {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> UnixStream {
+        self.accept().await
+    }
+}
+
+/// The same for any kind of connection.
+pub(super) async fn serve_router<D: Door>(
+    door: &D,
+    router: Router,
+    most: usize,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let ending = CancellationToken::new();
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -48,7 +75,7 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         let next = async {
             let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, socket.accept().await)
+            (permit, door.next().await)
         };
         tokio::select! {
             () = &mut shutdown => break,
@@ -68,11 +95,10 @@ pub async fn serve(
     }
 }
 
-pub(super) async fn serve_connection(
-    stream: UnixStream,
-    router: Router,
-    ending: CancellationToken,
-) {
+pub(super) async fn serve_connection<S>(stream: S, router: Router, ending: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)

@@ -357,6 +357,9 @@ pub mod tags {
         ENVELOPE_SENDER = 0x6702, Unicode;
         /// Ours, not transmittable: the RFC 3461 ENVID of the envelope.
         ENVELOPE_ID = 0x6703, Unicode;
+        /// Ours, not transmittable: FALSE keeps the sender from being told that the message is
+        /// late (RFC 3461 NOTIFY without DELAY).
+        DELAY_REPORT_REQUESTED = 0x6731, Boolean;
     }
 }
 

@@ -22,6 +22,7 @@ pub use address::Mailbox;
 pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
+pub(crate) use header::is_auto_submitted;
 pub(crate) use normalise::date;
 pub use normalise::{Defaults, Normalised, Normaliser};
 pub use parse::{IncomingHeader, ParsedHeader};

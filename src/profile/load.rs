@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use super::hooks_table::{read_hooks, read_metrics};
 use super::listen_table::read_listen;
 use super::private::{check_above, is_own};
 use super::reader::{Found, Problem, TableReader};
 use super::transport_table::read_transport;
 use super::{
-    Dirs, Environment, InDoubtProfile, ListenProfile, Profile, ProfileError, ProfileName,
-    QueueProfile, StoreProfile,
+    Dirs, Environment, HooksProfile, InDoubtProfile, ListenProfile, MetricsProfile, Profile,
+    ProfileError, ProfileName, QueueProfile, StoreProfile,
 };
 
 /// The largest profile that is read, in bytes.
@@ -75,6 +76,8 @@ impl Profile {
                 store: read.store,
                 queue: read.queue,
                 listen: read.listen,
+                metrics: read.metrics,
+                hooks: read.hooks,
             })
             .map_err(|problem| ProfileError {
                 file: file.to_owned(),
@@ -134,6 +137,8 @@ struct ReadProfile {
     store: StoreProfile,
     queue: QueueProfile,
     listen: Option<ListenProfile>,
+    metrics: Option<MetricsProfile>,
+    hooks: HooksProfile,
 }
 
 fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> {
@@ -153,8 +158,11 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
     let queue = root.table("queue")?.map(read_queue).transpose()?.unwrap_or_default();
     let listen = root.table("listen")?.map(|listen| read_listen(listen, surroundings));
     let listen = listen.transpose()?;
+    let metrics = root.table("metrics")?.map(read_metrics).transpose()?;
+    let hooks = root.table("hooks")?.map(|hooks| read_hooks(hooks, surroundings));
+    let hooks = hooks.transpose()?.unwrap_or_default();
     root.finish()?;
-    Ok(ReadProfile { default, transports, store, queue, listen })
+    Ok(ReadProfile { default, transports, store, queue, listen, metrics, hooks })
 }
 
 fn read_transports(
@@ -201,6 +209,16 @@ fn read_queue(mut table: TableReader<'_>) -> Found<QueueProfile> {
                 "resend" => Ok(InDoubtProfile::Resend),
                 "hold" => Ok(InDoubtProfile::Hold),
                 _ => Err("it must be \"resend\" or \"hold\""),
+            })?
+            .value;
+    }
+    if let Some(warning) = table.text("delay_warning")? {
+        queue.delay_warning = warning
+            .read(|text| match text {
+                "never" => Ok(None),
+                text => parse_duration(text).map(Some).map_err(
+                    |_| "it must be a time such as \"30m\", \"4h\" or \"1d\", or \"never\"",
+                ),
             })?
             .value;
     }

@@ -7,6 +7,7 @@ mod address;
 mod catalog;
 mod environment;
 mod error;
+mod hooks_table;
 mod listen_table;
 mod load;
 mod model;
@@ -27,8 +28,8 @@ pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
-    QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login,
+    MetricsProfile, Profile, QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;

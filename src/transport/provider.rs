@@ -17,6 +17,7 @@ use crate::mapi::{
     DeinitFlags, EntryId, LogoffFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MapiResult,
     SPI_VERSION,
 };
+use crate::observe::Observer;
 use crate::spi::{LogonOutcome, Support, XpLogon, XpProvider};
 use crate::spool::{AccountKey, Batch, Spool, SpoolError};
 
@@ -26,6 +27,7 @@ pub struct SmtpImapProvider {
     spool: Arc<dyn Spool>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
+    observer: Observer,
     state: Mutex<State>,
 }
 
@@ -69,7 +71,17 @@ impl SmtpImapProvider {
     /// A provider whose queue lives in `spool`. Its connections and timers run on `runtime`;
     /// its calls may be made from anywhere.
     pub fn new(spool: Arc<dyn Spool>, clock: Arc<dyn Clock>, runtime: Handle) -> Arc<Self> {
-        Arc::new(SmtpImapProvider { spool, clock, runtime, state: Mutex::default() })
+        Self::observed(spool, clock, runtime, Observer::default())
+    }
+
+    /// The same, whose attempts and troubles are told to `observer`.
+    pub fn observed(
+        spool: Arc<dyn Spool>,
+        clock: Arc<dyn Clock>,
+        runtime: Handle,
+        observer: Observer,
+    ) -> Arc<Self> {
+        Arc::new(SmtpImapProvider { spool, clock, runtime, observer, state: Mutex::default() })
     }
 
     /// The mailboxes that are fetched, by name of their transport.
@@ -245,7 +257,7 @@ impl XpProvider for SmtpImapProvider {
         self.usable(&settings.name).await?;
         let (name, identity) = (settings.name.clone(), &settings.identity);
         let row = StatusRowKeeper::create(Arc::clone(&support), &name, identity, situation);
-        let hub = Hub::new(support, row);
+        let hub = Hub::new(support, row, &name, self.observer.clone());
         let make_halves = self.maker(&hub);
         let halves = make_halves(&settings);
         hub.attach(&halves);

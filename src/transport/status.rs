@@ -173,7 +173,7 @@ impl Situation {
         text.to_owned()
     }
 
-    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+    pub(super) fn troubles(&self) -> impl Iterator<Item = &Trouble> {
         self.outbound_trouble.iter().chain(&self.inbound_trouble)
     }
 
