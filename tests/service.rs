@@ -100,7 +100,7 @@ async fn the_socket_of_the_manager_is_used_when_the_profile_names_it() {
         let smtp = if named { address } else { other };
         program.write_profile(&format!("{text}[listen]\nsmtp = \"{smtp}\"\n"));
         // The socket comes in as standard input and is the third descriptor from then on.
-        let mut command = program.command(&["run"]);
+        let command = program.command(&["run"]);
         let arguments: Vec<_> = command.as_std().get_args().map(|one| one.to_owned()).collect();
         let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
         let executable = command.as_std().get_program().to_owned();
@@ -122,7 +122,6 @@ async fn the_socket_of_the_manager_is_used_when_the_profile_names_it() {
             assert!(contains(&inbox[0], b"handed over"));
         }
         assert_eq!(daemon.stop(Signal::TERM).await, 0);
-        drop(command.stdin(Stdio::null()));
     }
 }
 

@@ -67,13 +67,10 @@ impl Scene<'_> {
         }
     }
 
-    /// The trouble of a transport, or of the only one when the message has none yet.
+    /// Why a transport does not send.
     fn trouble(&self, transport: &str) -> Option<String> {
-        let rows = &self.status?.rows;
-        let row = rows.iter().find(|row| row.name == transport)?;
-        let code = StatusCode::from_bits_retain(row.status_code);
-        code.intersects(StatusCode::FAILURE | StatusCode::OFFLINE)
-            .then(|| self.plain_status(&row.status_string))
+        let row = self.status?.rows.iter().find(|row| row.name == transport)?;
+        row.sending_waits.as_deref().map(|why| self.plain_status(why))
     }
 
     fn is_closed(&self, transport: &str) -> bool {
@@ -202,11 +199,16 @@ mod tests {
             assert_eq!(said(&row, Some(&ready)), expected);
         }
         assert_eq!(said(&deferred, None), "waits for `postrider run` or `postrider flush`");
-        let refused = status(
+        let mut refused = status(
             open | StatusCode::FAILURE,
             "MAPI_E_LOGON_FAILED: login refused (next attempt 2026-01-02T14:03:00Z); \
              MAPI_E_NETWORK_ERROR: no route (next attempt 2026-01-03T14:03:00Z)",
         );
+        // Trouble of receiving alone keeps nothing from leaving.
+        assert_eq!(said(&deferred, Some(&refused)), "tried again in 12m: 450 4.2.1 busy");
+        for row in &mut refused.rows {
+            row.sending_waits = Some(row.status_string.clone());
+        }
         assert_eq!(
             said(&deferred, Some(&refused)),
             "waits for the account: login refused, next try 14:03; no route, next try Sat 14:03"

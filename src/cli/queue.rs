@@ -8,6 +8,7 @@ use super::args::{QueueCommand, RetryArguments};
 use super::console::Console;
 use super::exit::Failure;
 use super::ids::{all_rows, resolve};
+use super::layout::wrap;
 use super::next_step::Scene;
 use super::queue_view;
 use super::table::{Mood, Table};
@@ -306,7 +307,15 @@ fn print_row(
         ("last error", row.last_error.as_deref().unwrap_or("none")),
         ("what next", if happens.is_empty() { "nothing: it has ended" } else { &happens }),
     ] {
-        console.line(format_args!("{:14}{}", format!("{name}:"), one_line(value)))?;
+        let value = one_line(value);
+        let parts = match console.terminal.width {
+            Some(width) => wrap(&value, usize::from(width).saturating_sub(14)),
+            None => vec![value],
+        };
+        for (place, part) in parts.iter().enumerate() {
+            let name = if place == 0 { format!("{name}:") } else { String::new() };
+            console.line(format_args!("{name:14}{part}"))?;
+        }
     }
     let mut table = Table::new(&["RECIPIENT", "STATE", "REPLY"]);
     for recipient in &row.recipients {

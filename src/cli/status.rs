@@ -102,15 +102,19 @@ fn print(report: &StatusReport, console: &mut Console<'_>) -> Result<(), Failure
         queue.queued, queue.sending, queue.deferred, queue.in_doubt, queue.held
     ))?;
     if let Some(instant) = &report.next_attempt {
+        let is_past = instant.parse::<jiff::Timestamp>().is_ok_and(|then| then <= now);
         let (seen_from_now, clock) = (relative(instant, now), scene.clock(instant));
-        console.line(format_args!("next attempt: {seen_from_now} ({clock})"))?;
+        match is_past {
+            true => console.line("next attempt: as soon as it can be")?,
+            false => console.line(format_args!("next attempt: {seen_from_now} ({clock})"))?,
+        }
     }
     if let Some(error) = &report.last_error {
-        let words = match console.terminal.width {
-            Some(_) => scene.plain_status(error),
-            None => one_line(error),
-        };
-        console.line(format_args!("last error: {words}"))?;
+        // On a terminal the table above has said it.
+        let is_shown = report.rows.iter().any(|row| row.status_string == *error);
+        if !(is_shown && console.terminal.width.is_some()) {
+            console.line(format_args!("last error: {}", one_line(error)))?;
+        }
     }
     if report.inbound.is_empty() {
         return Ok(());

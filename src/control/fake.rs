@@ -90,6 +90,7 @@ impl FakeService {
                 status_code: 0x11_0001,
                 flags: vec!["STATUS_AVAILABLE".into()],
                 status_string: "ready".into(),
+                sending_waits: None,
             }],
             queue: QueueCountsView { queued: 1, deferred: 2, ..QueueCountsView::default() },
             inbound: vec![InboundState {

@@ -297,6 +297,9 @@ pub struct StatusRowView {
     pub flags: Vec<String>,
     /// `PR_STATUS_STRING`.
     pub status_string: String,
+    /// Why the transport does not send just now; `None` when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sending_waits: Option<String>,
 }
 
 /// How many messages are in which state.

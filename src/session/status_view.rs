@@ -12,7 +12,7 @@ use crate::mapi::{MapiCode, MapiResult, StatusCode, SysTime};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
 use crate::spooler::{StatusSubscription, StatusTable, stopped_row};
-use crate::transport::Watched;
+use crate::transport::{SmtpImapProvider, Watched};
 
 /// The report as of now.
 pub(super) async fn report(session: &Session) -> MapiResult<StatusReport> {
@@ -32,6 +32,7 @@ pub(super) async fn watch(
         profile: session.profile.name.clone(),
         spool: Arc::clone(&session.spool),
         traffic: session.traffic(),
+        provider: Arc::clone(&session.running()?.provider),
         subscription,
         report: report(session).await?,
     };
@@ -46,6 +47,7 @@ struct Watcher {
     profile: String,
     spool: Arc<dyn Spool>,
     traffic: queue_view::Traffic,
+    provider: Arc<SmtpImapProvider>,
     subscription: StatusSubscription,
     report: StatusReport,
 }
@@ -58,6 +60,7 @@ impl Watcher {
         self.report.rows = rows.iter().map(row_view).collect();
         self.report.queue = queue_view::counts(self.spool.counts(), self.traffic);
         self.report.last_error = rows.iter().find_map(row_trouble);
+        show_waits(&mut self.report, &self.provider);
         show_failure(&mut self.report, self.spool.as_ref());
         self.report.clone()
     }
@@ -86,6 +89,9 @@ async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusR
         last_error: rows.iter().find_map(row_trouble),
         next_attempt: next_attempt(session).await?.map(|time| time.to_string()),
     };
+    if let Some(running) = &session.running {
+        show_waits(&mut report, &running.provider);
+    }
     show_failure(&mut report, session.spool.as_ref());
     Ok(report)
 }
@@ -112,6 +118,14 @@ fn row_view(row: &StatusRow) -> StatusRowView {
         status_code: row.status_code.bits(),
         flags: row.status_code.names(),
         status_string: row.status_string.clone(),
+        sending_waits: None,
+    }
+}
+
+/// Notes which transports do not send, and why.
+fn show_waits(report: &mut StatusReport, provider: &SmtpImapProvider) {
+    for row in report.rows.iter_mut().filter(|row| row.kind == StatusRowKind::Transport) {
+        row.sending_waits = provider.sending_trouble(&row.name);
     }
 }
 

@@ -11,7 +11,7 @@ use super::inbound::{Inbound, InboundEvents, InboundSettings, MailboxState};
 use super::logon::{Halves, Logon, MakeHalves};
 use super::outbound::{Outbound, OutboundEvents, OutboundSettings};
 use super::settings::TransportSettings;
-use super::status::{Connection, Situation, StatusRowKeeper};
+use super::status::{Connection, Situation, StatusRowKeeper, trouble_sentence};
 use crate::clock::Clock;
 use crate::mapi::{
     DeinitFlags, EntryId, LogoffFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MapiResult,
@@ -93,6 +93,14 @@ impl SmtpImapProvider {
                 logon.mailboxes().into_iter().map(move |mailbox| (name.clone(), mailbox))
             })
             .collect()
+    }
+
+    /// Why a transport does not send just now, with the time of its next attempt; `None` when it
+    /// sends, or is not one of these.
+    pub(crate) fn sending_trouble(&self, transport: &str) -> Option<String> {
+        let logons = self.logons();
+        let logon = logons.iter().find(|logon| logon.name() == transport)?;
+        logon.hub.row.situation().outbound_trouble.as_ref().map(trouble_sentence)
     }
 
     /// Whether the transport is logged on and sends.

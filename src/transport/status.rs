@@ -209,7 +209,7 @@ impl TroubleKind {
     }
 }
 
-fn trouble_sentence(trouble: &Trouble) -> String {
+pub(super) fn trouble_sentence(trouble: &Trouble) -> String {
     let next = match trouble.next_attempt {
         Some(time) => format!(" (next attempt {time})"),
         None => String::new(),

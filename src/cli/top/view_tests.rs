@@ -21,12 +21,14 @@ fn report() -> StatusReport {
         "MAPI_E_LOGON_FAILED: smtp.example.org refused the login of ann; check the password \
          (next attempt 2026-01-02T03:14:00Z)"
             .to_owned();
+    report.rows[0].sending_waits = Some(report.rows[0].status_string.clone());
     report.rows.push(StatusRowView {
         name: "spooler".to_owned(),
         kind: StatusRowKind::Spooler,
         status_code: StatusCode::AVAILABLE.bits(),
         flags: vec!["STATUS_AVAILABLE".to_owned()],
         status_string: "ready".to_owned(),
+        sending_waits: None,
     });
     report
 }

@@ -156,7 +156,9 @@ async fn who_was_told_of_a_delay_is_told_when_it_went_after_all() {
     }
     let mail = new_mail(&house);
     let [text] = mail.as_slice() else { panic!("{mail:?}") };
-    for part in ["RGVsaXZlcmVkIGFmdGVyIGFsbDog", "Action: relayed", "Status: 2.0.0", "queued as 4F3A"] {
+    for part in
+        ["RGVsaXZlcmVkIGFmdGVyIGFsbDog", "Action: relayed", "Status: 2.0.0", "queued as 4F3A"]
+    {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     assert_eq!(house.rows().await, []);
