@@ -21,6 +21,7 @@ mod migrations;
 pub mod mime;
 pub mod net;
 mod oauth2;
+pub mod observe;
 pub mod profile;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

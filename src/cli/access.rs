@@ -11,7 +11,7 @@ use super::exit::Failure;
 use super::interrupt::Interrupts;
 use crate::control::Client;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::profile::ListenProfile;
+use crate::profile::{ListenProfile, MetricsProfile};
 use crate::session::{FsckReport, FsckRequest, Logon, Service};
 
 /// How long a command waits for another that has the spool.
@@ -57,6 +57,8 @@ pub(crate) struct Place {
     pub(crate) listen: Option<ListenProfile>,
     /// Where a daemon takes mail of every user.
     pub(crate) submissions: Option<PathBuf>,
+    /// Where a daemon shows its metrics beside the control socket.
+    pub(crate) metrics: Option<MetricsProfile>,
     /// [`LOCK_WAIT`], shorter in tests.
     pub(crate) lock_wait: Duration,
 }
@@ -246,6 +248,7 @@ pub(crate) mod fake {
             opener: Box::new(opener),
             listen: None,
             submissions: None,
+            metrics: None,
             lock_wait: Duration::from_millis(300),
         };
         FakePlace { place, fake, events, temp }

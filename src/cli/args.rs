@@ -88,13 +88,15 @@ pub(crate) enum Command {
     #[command(disable_help_flag = true)]
     Newaliases(Foreign),
     /// Run the daemon: send, receive and answer the other commands
-    Run,
+    Run(RunArguments),
     /// Receive once and end
     Fetch,
     /// Send and receive everything that waits, and return when that is done
     Flush(FlushArguments),
     /// Show the status table, the counts of the queue and what happens next
     Status(StatusArguments),
+    /// Show status, queue and events on a full screen, live, with keys to act on messages
+    Top,
     /// Show the outgoing queue
     Queue(QueueArguments),
     /// Cancel messages that are not sent yet
@@ -295,6 +297,29 @@ pub(crate) enum KindName {
     Getmail,
     /// Internet accounts of an Outlook profile file
     Prf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// How the log on standard error is written
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        env = "POSTRIDER_LOG_FORMAT"
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON document a line
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::access::{LOCK_WAIT, Place};
-use super::args::{Arguments, Command, Foreign, Globals, ProfileCommand};
+use super::args::{Arguments, Command, Foreign, Globals, LogFormat, ProfileCommand};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::logging::{self, Talkativeness};
@@ -14,8 +14,9 @@ use super::queue::Verb;
 use super::session_glue::SpoolOpener;
 use super::{
     auth, flush, fsck, harden, notify, papers, profile_commands, profile_import, profile_new,
-    queue, run, send, sendmail, status, trace,
+    queue, run, send, sendmail, status, top, trace,
 };
+use crate::observe::Observer;
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
 /// The program `postrider`: reads the arguments of the process, does what they say and answers
@@ -37,17 +38,18 @@ pub fn main() -> ExitCode {
             return end(Err(failure), &mut Console::new(&mut out, &mut err, false));
         }
     };
-    let talkativeness = match arguments.command {
-        Command::Run => Talkativeness::Daemon,
-        _ => Talkativeness::Command,
+    let (talkativeness, format) = match &arguments.command {
+        Command::Run(run) => (Talkativeness::Daemon, run.log_format),
+        _ => (Talkativeness::Command, LogFormat::Text),
     };
     if !matches!(arguments.command, Command::Man(_)) {
         harden::keep_files_private();
     }
     harden::keep_memory_private();
-    logging::start(talkativeness, arguments.globals.verbose);
+    logging::start(talkativeness, arguments.globals.verbose, format);
     let mut console = Console::new(&mut out, &mut err, arguments.globals.json);
     console.look_at_streams(&environment);
+    console.log_format = format;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return end(Err(Failure::io("start", &error)), &mut console),
@@ -95,6 +97,7 @@ pub(crate) fn unparsed(error: &clap::Error) -> Failure {
 struct Context {
     globals: Globals,
     catalog: Catalog,
+    observer: Observer,
 }
 
 impl Context {
@@ -120,11 +123,14 @@ impl Context {
         };
         let listen = profile.as_ref().ok().and_then(|profile| profile.listen.clone());
         let submissions = profile.as_ref().ok().and_then(|profile| profile.local.socket.clone());
+        let metrics = profile.as_ref().ok().and_then(|profile| profile.metrics.clone());
+        let observer = self.observer.clone();
         Ok(Place {
             socket: dirs.socket(name),
             listen,
             submissions,
-            opener: Box::new(SpoolOpener { profile, state_folder }),
+            metrics,
+            opener: Box::new(SpoolOpener { profile, state_folder, observer }),
             lock_wait: LOCK_WAIT,
         })
     }
@@ -146,7 +152,7 @@ async fn dispatch(
     let dirs = Dirs::resolve(config, state, environment, &current);
     let dirs = dirs.map_err(|why| Failure::new(Exit::Config, why))?;
     let catalog = Catalog::new(dirs, environment.clone());
-    let context = Context { globals, catalog };
+    let context = Context { globals, catalog, observer: Observer::default() };
     match command {
         Command::Profile(command) => profile(&context, console, command).await,
         Command::Auth(command) => {
@@ -159,7 +165,7 @@ async fn dispatch(
             auth::auth(&accounts, console, &command).await
         }
         Command::Send(arguments) => send::send(&context.place()?, console, &arguments).await,
-        Command::Run => {
+        Command::Run(_) => {
             let name = context.profile_name(None)?;
             let reread = || {
                 context.catalog.load(&name)?;
@@ -170,6 +176,7 @@ async fn dispatch(
         Command::Fetch => flush::fetch(&context.place()?, console).await,
         Command::Flush(arguments) => flush::flush(&context.place()?, console, &arguments).await,
         Command::Status(arguments) => status::status(&context.place()?, console, &arguments).await,
+        Command::Top => top::top(&context.place()?, console).await,
         Command::Queue(arguments) => {
             queue::queue(&context.place()?, console, arguments.command.as_ref()).await
         }

@@ -5,18 +5,25 @@ use std::sync::Arc;
 
 use super::console::Console;
 use super::exit::{Exit, Failure};
+use super::supervision::Inherited;
 use crate::clock::SystemClock;
 use crate::listener::{ListenAddress, ListenLogin, ListenSettings, Listener, Reach, serve};
 use crate::profile::{ListenPlace, ListenProfile};
 use crate::session::Service;
 
 /// What the daemon listens at; often nothing.
-#[derive(Default)]
 pub(crate) struct Listening {
     open: Option<(Listener, ListenProfile)>,
+    /// Sockets of the service manager that nobody has taken yet.
+    pub(crate) inherited: Inherited,
 }
 
 impl Listening {
+    /// Listens nowhere yet, and has these sockets at hand.
+    pub(crate) fn with(inherited: Inherited) -> Self {
+        Listening { open: None, inherited }
+    }
+
     /// Opens the port of the profile, if it has one. What `self` has open is kept when it is the
     /// same, so that a reload turns nobody away.
     pub(crate) async fn change(
@@ -35,15 +42,20 @@ impl Listening {
                 if self.open.as_ref().is_some_and(|(_, profile)| profile.smtp == wanted.smtp) {
                     self.open = None;
                 }
-                let address = match &wanted.smtp {
-                    ListenPlace::Tcp(address) => ListenAddress::Tcp(*address),
-                    ListenPlace::Unix(path) => ListenAddress::Unix(path.clone()),
+                let (address, inherited) = match &wanted.smtp {
+                    ListenPlace::Tcp(address) => {
+                        (ListenAddress::Tcp(*address), self.inherited.take(*address))
+                    }
+                    ListenPlace::Unix(path) => (ListenAddress::Unix(path.clone()), None),
                 };
                 let reach = match &wanted.login {
                     None => Reach::Owner,
                     Some(_) => Reach::Everybody,
                 };
-                let bound = Listener::bind(&address, reach).await;
+                let bound = match inherited {
+                    Some(socket) => Listener::inherit(socket),
+                    None => Listener::bind(&address, reach).await,
+                };
                 let listener = bound.map_err(|error| failure(&address, &error))?;
                 let at = listener.local_address().map_err(|error| failure(&address, &error))?;
                 console.note(format_args!("listening for SMTP at {at}"));

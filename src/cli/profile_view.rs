@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::net::{Server, TlsMode, Trust};
 use crate::profile::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, OAuth2Profile, Password,
-    Profile, RewriteProfile, SmtpProfile, TransportProfile,
+    AfterProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, OAuth2Profile,
+    Password, Profile, RewriteProfile, SmtpProfile, TransportProfile,
 };
 
 #[derive(Debug, Serialize)]
@@ -19,6 +19,10 @@ pub(crate) struct ProfileView {
     #[serde(skip_serializing_if = "Option::is_none")]
     listen: Option<ListenView>,
     local: LocalView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<MetricsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hooks: Option<HooksView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,6 +141,7 @@ struct StoreView {
 struct QueueView {
     lifetime: String,
     in_doubt: &'static str,
+    delay_warning: String,
     retry: RetryView,
 }
 
@@ -145,6 +150,42 @@ struct RetryView {
     first: String,
     factor: f64,
     max: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MetricsView {
+    listen: String,
+}
+
+#[derive(Debug, Serialize)]
+struct HooksView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_delivered: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_failed: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_delayed: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_new_mail: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_needs_sign_in: Option<Vec<String>>,
+    timeout: String,
+}
+
+impl HooksView {
+    /// `None` when nobody is called.
+    fn of(hooks: &HooksProfile) -> Option<Self> {
+        let view = HooksView {
+            on_delivered: hooks.on_delivered.clone(),
+            on_failed: hooks.on_failed.clone(),
+            on_delayed: hooks.on_delayed.clone(),
+            on_new_mail: hooks.on_new_mail.clone(),
+            on_needs_sign_in: hooks.on_needs_sign_in.clone(),
+            timeout: duration(hooks.timeout),
+        };
+        let none = HooksProfile { timeout: hooks.timeout, ..HooksProfile::default() };
+        (*hooks != none).then_some(view)
+    }
 }
 
 impl From<&Profile> for ProfileView {
@@ -165,6 +206,7 @@ impl From<&Profile> for ProfileView {
                     InDoubtProfile::Resend => "resend",
                     InDoubtProfile::Hold => "hold",
                 },
+                delay_warning: queue.delay_warning.map_or_else(|| "never".to_owned(), duration),
                 retry: RetryView {
                     first: duration(queue.retry_first),
                     factor: queue.retry_factor,
@@ -181,6 +223,11 @@ impl From<&Profile> for ProfileView {
                 socket: profile.local.socket.as_ref().map(|path| path.display().to_string()),
                 aliases: profile.local.aliases.clone(),
             },
+            metrics: profile
+                .metrics
+                .as_ref()
+                .map(|metrics| MetricsView { listen: metrics.listen.to_string() }),
+            hooks: HooksView::of(&profile.hooks),
         }
     }
 }

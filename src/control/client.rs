@@ -309,6 +309,20 @@ impl Service for Client {
         })))
     }
 
+    async fn metrics(&self) -> MapiResult<String> {
+        let request = request(Method::GET, "/metrics", Body::empty())?;
+        let answer = self.call(request, Repetition::Harmless, Patience::Usual).await?;
+        let mut text = String::new();
+        let limit = u64::try_from(LARGEST_ANSWER).unwrap_or(u64::MAX);
+        let read = async { body_reader(answer).take(limit).read_to_string(&mut text).await };
+        let read = tokio::time::timeout(ANSWER_DEADLINE, read).await;
+        match read {
+            Ok(Ok(_)) => Ok(text),
+            Ok(Err(error)) => Err(self.broken(Repetition::Harmless, error)),
+            Err(_) => Err(self.broken(Repetition::Harmless, "no answer in time")),
+        }
+    }
+
     async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>> {
         let limit = limit.min(MOST_ROWS);
         let path = match after {

@@ -7,6 +7,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -38,7 +39,8 @@ pub async fn serve(
     service: Arc<dyn Service>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    serve_door(Door::Owner(socket, router(service)), shutdown).await;
+    let door = OwnersDoor { socket, router: router(service) };
+    serve_door(&door, MOST_CONNECTIONS, shutdown).await;
 }
 
 /// Takes the messages of every user of this machine, and nothing else; see [`serve`].
@@ -47,31 +49,55 @@ pub async fn serve_submissions(
     service: Arc<dyn Service>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    serve_door(Door::Everybody(socket, service), shutdown).await;
+    serve_door(&UsersDoor { socket, service }, MOST_CONNECTIONS, shutdown).await;
 }
 
-/// Who is let in where, and what they can ask.
-enum Door<'a> {
-    Owner(&'a ControlSocket, Router),
-    Everybody(&'a SubmissionSocket, Arc<dyn Service>),
+/// Where connections come from, and what each may ask.
+pub(super) trait Door: Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next one. Cancel-safe.
+    fn next(&self) -> impl Future<Output = (Self::Stream, Router)> + Send;
 }
 
-impl Door<'_> {
-    /// The next connection. Cancel-safe.
+/// Lets in whoever runs the daemon, to everything.
+struct OwnersDoor<'a> {
+    socket: &'a ControlSocket,
+    router: Router,
+}
+
+impl Door for OwnersDoor<'_> {
+    type Stream = UnixStream;
+
     async fn next(&self) -> (UnixStream, Router) {
-        match self {
-            Door::Owner(socket, router) => (socket.accept().await, router.clone()),
-            Door::Everybody(socket, service) => {
-                let (stream, user) = socket.accept().await;
-                (stream, submissions(Arc::clone(service), user))
-            }
-        }
+        (self.socket.accept().await, self.router.clone())
     }
 }
 
-async fn serve_door(door: Door<'_>, shutdown: impl Future<Output = ()> + Send) {
+/// Lets every user in, to hand over messages.
+struct UsersDoor<'a> {
+    socket: &'a SubmissionSocket,
+    service: Arc<dyn Service>,
+}
+
+impl Door for UsersDoor<'_> {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> (UnixStream, Router) {
+        let (stream, user) = self.socket.accept().await;
+        (stream, submissions(Arc::clone(&self.service), user))
+    }
+}
+
+/// Serves the connections of a door.
+pub(super) async fn serve_door<D: Door>(
+    door: &D,
+    most: usize,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let ending = CancellationToken::new();
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -99,11 +125,10 @@ async fn serve_door(door: Door<'_>, shutdown: impl Future<Output = ()> + Send) {
     }
 }
 
-pub(super) async fn serve_connection(
-    stream: UnixStream,
-    router: Router,
-    ending: CancellationToken,
-) {
+pub(super) async fn serve_connection<S>(stream: S, router: Router, ending: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)

@@ -51,6 +51,16 @@ impl Listener {
         }))
     }
 
+    /// Listens at a socket that somebody else has opened, such as the service manager. Needs a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn inherit(socket: std::net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Listener(Open::Tcp(TcpListener::from_std(socket)?)))
+    }
+
     /// Where it listens, with the port that was chosen.
     ///
     /// # Errors

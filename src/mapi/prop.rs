@@ -363,7 +363,8 @@ pub mod tags {
         /// always `rfc822`.
         ORIGINAL_RECIPIENT = 0x6711, Unicode;
         /// Ours, not transmittable, of a recipient: whether RFC 3461 NOTIFY asked for reports of
-        /// delay. Set, it says that NOTIFY was given.
+        /// delay. Set, it says that NOTIFY was given; FALSE keeps the sender from being told that
+        /// the message is late.
         DELAY_REPORT_REQUESTED = 0x6712, Boolean;
     }
 }

@@ -99,6 +99,16 @@ pub(crate) fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
     })
 }
 
+/// Whether the header block at the beginning of `message` says that a program wrote it
+/// (RFC 3834 section 5).
+pub(crate) fn is_auto_submitted(message: &[u8]) -> bool {
+    fields(split_header(message)).any(|field| {
+        let value = field.text();
+        let word = value.split([';', '(']).next().unwrap_or_default().trim();
+        field.is("Auto-Submitted") && !word.is_empty() && !word.eq_ignore_ascii_case("no")
+    })
+}
+
 /// The header block of a message that stands in memory, without the blank line.
 pub(crate) fn split_header(message: &[u8]) -> &[u8] {
     let mut end = 0;

@@ -25,6 +25,7 @@ pub use address_rules::{AccountRule, AddressRules, Rewrite};
 pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
+pub(crate) use header::is_auto_submitted;
 pub(crate) use normalise::date;
 pub use normalise::{Defaults, Normalised, Normaliser, Origin};
 pub use parse::{IncomingHeader, ParsedHeader};

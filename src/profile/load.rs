@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use super::hooks_table::{read_hooks, read_metrics};
 use super::listen_table::read_listen;
 use super::local_table::read_local;
 use super::private::{check_above, is_own};
 use super::reader::{Found, Problem, TableReader};
 use super::transport_table::read_transport;
 use super::{
-    Dirs, Environment, InDoubtProfile, ListenProfile, LocalProfile, Profile, ProfileError,
-    ProfileName, QueueProfile, StoreProfile,
+    Dirs, Environment, HooksProfile, InDoubtProfile, ListenProfile, LocalProfile, MetricsProfile,
+    Profile, ProfileError, ProfileName, QueueProfile, StoreProfile,
 };
 
 /// The largest profile that is read, in bytes.
@@ -79,6 +80,8 @@ impl Profile {
                 listen: read.listen,
                 local: read.local,
                 state_folder: None,
+                metrics: read.metrics,
+                hooks: read.hooks,
             })
             .map_err(|problem| ProfileError {
                 file: file.to_owned(),
@@ -139,6 +142,8 @@ struct ReadProfile {
     queue: QueueProfile,
     listen: Option<ListenProfile>,
     local: LocalProfile,
+    metrics: Option<MetricsProfile>,
+    hooks: HooksProfile,
 }
 
 fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> {
@@ -160,8 +165,11 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
     let listen = listen.transpose()?;
     let local = root.table("local")?.map(|local| read_local(local, surroundings.environment));
     let local = local.transpose()?.unwrap_or_default();
+    let metrics = root.table("metrics")?.map(read_metrics).transpose()?;
+    let hooks = root.table("hooks")?.map(|hooks| read_hooks(hooks, surroundings));
+    let hooks = hooks.transpose()?.unwrap_or_default();
     root.finish()?;
-    Ok(ReadProfile { default, transports, store, queue, listen, local })
+    Ok(ReadProfile { default, transports, store, queue, listen, local, metrics, hooks })
 }
 
 fn read_transports(
@@ -208,6 +216,16 @@ fn read_queue(mut table: TableReader<'_>) -> Found<QueueProfile> {
                 "resend" => Ok(InDoubtProfile::Resend),
                 "hold" => Ok(InDoubtProfile::Hold),
                 _ => Err("it must be \"resend\" or \"hold\""),
+            })?
+            .value;
+    }
+    if let Some(warning) = table.text("delay_warning")? {
+        queue.delay_warning = warning
+            .read(|text| match text {
+                "never" => Ok(None),
+                text => parse_duration(text).map(Some).map_err(
+                    |_| "it must be a time such as \"30m\", \"4h\" or \"1d\", or \"never\"",
+                ),
             })?
             .value;
     }

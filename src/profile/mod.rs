@@ -7,6 +7,7 @@ mod address;
 mod catalog;
 mod environment;
 mod error;
+mod hooks_table;
 pub mod import;
 mod listen_table;
 mod load;
@@ -31,9 +32,9 @@ pub use catalog::{Catalog, CatalogEntry, KeptSecret};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenPlace, ListenProfile,
-    LocalProfile, Login, OAuth2Profile, Profile, QueueProfile, RewriteProfile, SmtpProfile,
-    StoreProfile, TransportProfile,
+    AfterProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenPlace,
+    ListenProfile, LocalProfile, Login, MetricsProfile, OAuth2Profile, Profile, QueueProfile,
+    RewriteProfile, SmtpProfile, StoreProfile, TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;

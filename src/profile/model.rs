@@ -32,6 +32,48 @@ pub struct Profile {
     pub local: LocalProfile,
     /// The folder with its spool and its tokens; `None` for a profile that was read from a text.
     pub state_folder: Option<PathBuf>,
+    /// Where metrics can be read beside the control socket; `None` for nowhere.
+    pub metrics: Option<MetricsProfile>,
+    /// Commands that are told what happens.
+    pub hooks: HooksProfile,
+}
+
+/// Where metrics can be read beside the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsProfile {
+    /// The port; on a loopback address unless the profile insists.
+    pub listen: SocketAddr,
+}
+
+/// Commands that are told what happens: program and arguments, started without a shell. Each gets a
+/// JSON document on standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HooksProfile {
+    /// A message left the queue and somebody got it.
+    pub on_delivered: Option<Vec<String>>,
+    /// Recipients were refused for good or given up.
+    pub on_failed: Option<Vec<String>>,
+    /// A message is late.
+    pub on_delayed: Option<Vec<String>>,
+    /// Mail came.
+    pub on_new_mail: Option<Vec<String>>,
+    /// A login needs its user.
+    pub on_needs_sign_in: Option<Vec<String>>,
+    /// How long one may take before it is ended.
+    pub timeout: Duration,
+}
+
+impl Default for HooksProfile {
+    fn default() -> Self {
+        HooksProfile {
+            on_delivered: None,
+            on_failed: None,
+            on_delayed: None,
+            on_new_mail: None,
+            on_needs_sign_in: None,
+            timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// One transport of a profile.
@@ -210,6 +252,8 @@ pub struct QueueProfile {
     pub retry_max: Duration,
     /// What to do when the reply to the final dot was lost.
     pub in_doubt: InDoubtProfile,
+    /// How long after submission the sender is told that a message is late; `None` for never.
+    pub delay_warning: Option<Duration>,
 }
 
 impl Default for QueueProfile {
@@ -220,6 +264,7 @@ impl Default for QueueProfile {
             retry_factor: 2.0,
             retry_max: Duration::from_secs(60 * 60),
             in_doubt: InDoubtProfile::Resend,
+            delay_warning: Some(Duration::from_secs(4 * 60 * 60)),
         }
     }
 }

@@ -5,7 +5,11 @@
 //! of a session is the trait [`Service`], which the control socket's client implements as well.
 
 mod check;
+mod delays;
 mod fsck;
+mod hook_command;
+mod hooks;
+mod metrics_view;
 mod options;
 mod queue_view;
 mod service;
@@ -40,14 +44,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 use crate::mapi::{
-    EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
+    EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, SysTime, TransportNotify,
 };
+use crate::observe::Observer;
 use crate::profile::{Profile, make_private_folder, sections_in};
 use crate::spi::{MessageStore, NotifyData, OutgoingState, ProfileSection, ServiceEntry};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
 use crate::transport::SmtpImapProvider;
+use delays::Watch;
+use hooks::Hooks;
 use queue_view::Traffic;
 
 /// Rows read from the spool at a time.
@@ -74,6 +81,10 @@ pub struct Session {
     sled: Arc<SledSpool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
+    observer: Observer,
+    hooks: Option<Hooks>,
+    /// When it was opened.
+    opened: SysTime,
     /// Cancelled when the session ends or is dropped.
     ending: CancellationToken,
     _ends_with_us: DropGuard,
@@ -113,6 +124,7 @@ impl Session {
         let store_options = StoreOptions {
             maildir: profile.store.maildir.clone(),
             sent: profile.store.sent,
+            observer: options.observer.clone(),
             ..StoreOptions::default()
         };
         let store = LocalStore::open(
@@ -126,6 +138,19 @@ impl Session {
         let ending = CancellationToken::new();
         let forget = upkeep::forget(Arc::clone(&spool), Arc::clone(&options.clock), ending.clone());
         drop(runtime.spawn(forget));
+        let opened = options.clock.now();
+        let hooks = match options.logon {
+            Logon::Full | Logon::Closed => {
+                let (spool, clock) = (Arc::clone(&spool), Arc::clone(&options.clock));
+                Hooks::start(profile, spool, clock, options.observer.clone())
+            }
+            Logon::None | Logon::Offline => None,
+        };
+        if let (Logon::Full, Some(after)) = (options.logon, profile.queue.delay_warning) {
+            let watch = Watch::new(Arc::clone(&store), Arc::clone(&spool), after);
+            let watched = delays::run(watch, Arc::clone(&options.clock), ending.clone());
+            drop(runtime.spawn(watched));
+        }
         let mut session = Session {
             profile: profile.clone(),
             sections: sections_in(profile, &options.state_folder),
@@ -138,6 +163,9 @@ impl Session {
             sled,
             store,
             running: None,
+            observer: options.observer,
+            hooks,
+            opened,
             _ends_with_us: ending.clone().drop_guard(),
             ending,
         };
@@ -148,8 +176,8 @@ impl Session {
     }
 
     async fn log_on(&self, runtime: tokio::runtime::Handle) -> MapiResult<Running> {
-        let provider =
-            SmtpImapProvider::new(Arc::clone(&self.spool), Arc::clone(&self.clock), runtime);
+        let (spool, clock) = (Arc::clone(&self.spool), Arc::clone(&self.clock));
+        let provider = SmtpImapProvider::observed(spool, clock, runtime, self.observer.clone());
         let services = self
             .profile
             .transports
@@ -199,6 +227,9 @@ impl Session {
             }
             Some(running) => running.spooler.logoff(grace).await,
         };
+        if let Some(hooks) = &self.hooks {
+            hooks.finish().await;
+        }
         self.ending.cancel();
         self.spool.close().await;
         answer
@@ -357,6 +388,10 @@ impl Service for Session {
 
     async fn watch_status(&self) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>> {
         status_view::watch(self).await
+    }
+
+    async fn metrics(&self) -> MapiResult<String> {
+        metrics_view::render(self).await
     }
 
     async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>> {

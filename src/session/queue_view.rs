@@ -132,7 +132,11 @@ fn recipient_row(recipient: &QueueRecipient) -> RecipientRow {
         RecipientState::Deferred { reply } => (RecipientRowState::Deferred, reply),
         RecipientState::Failed { reply, .. } => (RecipientRowState::Failed, reply),
     };
-    RecipientRow { address: recipient.address.clone(), state, reply: reply.to_string() }
+    let queue_id = match state {
+        RecipientRowState::Delivered => reply.queue_id().map(str::to_owned),
+        _ => None,
+    };
+    RecipientRow { address: recipient.address.clone(), state, reply: reply.to_string(), queue_id }
 }
 
 /// The counts as scripts see them: what is parked waits like anything else, and what only waits

@@ -15,7 +15,7 @@ use crate::profile::{Profile, TransportProfile, token_store};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
 use crate::spooler::{StatusSubscription, StatusTable, stopped_row};
-use crate::transport::Watched;
+use crate::transport::{SmtpImapProvider, Watched};
 
 /// The report as of now.
 pub(super) async fn report(session: &Session) -> MapiResult<StatusReport> {
@@ -36,6 +36,7 @@ pub(super) async fn watch(
         state_folder: session.state_folder.clone(),
         spool: Arc::clone(&session.spool),
         traffic: session.traffic(),
+        provider: Arc::clone(&session.running()?.provider),
         subscription,
         report: report(session).await?,
     };
@@ -51,6 +52,7 @@ struct Watcher {
     state_folder: PathBuf,
     spool: Arc<dyn Spool>,
     traffic: queue_view::Traffic,
+    provider: Arc<SmtpImapProvider>,
     subscription: StatusSubscription,
     report: StatusReport,
 }
@@ -64,6 +66,7 @@ impl Watcher {
         self.report.rows = rows.iter().map(row_view).collect();
         self.report.queue = queue_view::counts(self.spool.counts(), self.traffic);
         self.report.last_error = rows.iter().find_map(row_trouble);
+        show_waits(&mut self.report, &self.provider);
         show_failure(&mut self.report, self.spool.as_ref());
         self.report.clone()
     }
@@ -93,6 +96,9 @@ async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusR
         next_attempt: next_attempt(session).await?.map(|time| time.to_string()),
         needs_sign_in: needs_sign_in(&session.profile, &session.state_folder),
     };
+    if let Some(running) = &session.running {
+        show_waits(&mut report, &running.provider);
+    }
     show_failure(&mut report, session.spool.as_ref());
     Ok(report)
 }
@@ -130,6 +136,14 @@ fn row_view(row: &StatusRow) -> StatusRowView {
         status_code: row.status_code.bits(),
         flags: row.status_code.names(),
         status_string: row.status_string.clone(),
+        sending_waits: None,
+    }
+}
+
+/// Notes which transports do not send, and why.
+fn show_waits(report: &mut StatusReport, provider: &SmtpImapProvider) {
+    for row in report.rows.iter_mut().filter(|row| row.kind == StatusRowKind::Transport) {
+        row.sending_waits = provider.sending_trouble(&row.name);
     }
 }
 

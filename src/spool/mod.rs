@@ -26,6 +26,7 @@ mod options;
 mod plan;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
+mod queue_id;
 mod record;
 mod recover;
 mod repair;

@@ -12,6 +12,7 @@ use crate::mapi::{
     SysTime, tags,
 };
 use crate::mime::{Defaults, IncomingHeader, StatusReport, StatusReportReader, compose};
+use crate::observe::{Event, Family, Observer};
 use crate::spi::{Content, ContentSink, Message, Repetition};
 use crate::spool::Spool;
 
@@ -29,6 +30,7 @@ pub(super) struct IncomingMessage {
     made: SysTime,
     state: Arc<Mutex<State>>,
     saved: OnceLock<EntryId>,
+    observer: Observer,
 }
 
 #[derive(Default)]
@@ -54,13 +56,29 @@ impl IncomingMessage {
         reserve: u64,
         runtime: Handle,
         made: SysTime,
+        observer: Observer,
     ) -> Self {
         let (state, saved) = (Arc::default(), OnceLock::new());
-        IncomingMessage { maildir, spool, reserve, runtime, made, state, saved }
+        IncomingMessage { maildir, spool, reserve, runtime, made, state, saved, observer }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells who looks on that the message is in the store.
+    fn seen(&self, mailbox: String) {
+        let parsed = self.state().header.parse();
+        let text = |tag| parsed.props.text(tag).unwrap_or_default().to_owned();
+        let (name, address) =
+            (text(tags::SENT_REPRESENTING_NAME), text(tags::SENT_REPRESENTING_EMAIL_ADDRESS));
+        let from = match name.is_empty() {
+            true => address,
+            false => format!("{name} <{address}>"),
+        };
+        self.observer.counters().add(Family::Received, &[("mailbox", &mailbox)], 1);
+        let (subject, at) = (text(tags::SUBJECT), self.made);
+        self.observer.tell(Event::Received { mailbox, from, subject, at });
     }
 
     /// What is to be written: the content, or what the properties make (a transport for another
@@ -191,11 +209,13 @@ impl Message for IncomingMessage {
             },
         };
         let maildir = Arc::clone(&self.maildir);
+        let place_mailbox = place.mailbox.clone();
         on(&self.runtime, move || save(&maildir, written, &place)).await??;
         let digest = blake3::hash(&key);
         let entry = EntryId::from_bytes(digest.as_bytes().get(..16).unwrap_or_default())
             .map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))?;
         self.saved.get_or_init(|| entry);
+        self.seen(place_mailbox);
         let report = self.state().status_report.take();
         if let Some(report) = report {
             status_report::tie(self.spool.as_ref(), &report, digest.as_bytes(), self.made).await;

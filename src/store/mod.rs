@@ -4,6 +4,7 @@
 //! answers `Ok` to is durable. File operations run on the blocking threads of the runtime it was
 //! opened with, so it may be called from any task of any runtime.
 
+mod delay;
 mod entry_ids;
 mod host;
 pub(crate) use host::name as host_name;
@@ -19,6 +20,7 @@ mod status_report;
 mod submit;
 mod submit_raw;
 
+pub(crate) use delay::Late;
 pub use submit_raw::RawSubmission;
 
 use std::path::PathBuf;
@@ -32,7 +34,10 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
-use crate::spi::{Message, MessageStore, OutgoingNote, OutgoingRow, Report};
+use crate::observe::{Ended, Event, Observer};
+use crate::spi::{
+    Message, MessageStore, OutgoingNote, OutgoingRow, RecipientReport, Report, ReportKind,
+};
 use crate::spool::Spool;
 use crate::spool::disk::{Disk, RealDisk};
 use entry_ids::EntryIds;
@@ -62,6 +67,8 @@ pub struct StoreOptions {
     /// Where the files of the Maildir are written; another one is for tests. Default: the file
     /// system.
     pub disk: Arc<dyn Disk>,
+    /// Who is told what happens. Default: nobody.
+    pub observer: Observer,
 }
 
 impl Default for StoreOptions {
@@ -72,6 +79,7 @@ impl Default for StoreOptions {
             size_limit: SIZE_LIMIT,
             reserve: 64 * 1024 * 1024,
             disk: Arc::new(RealDisk),
+            observer: Observer::default(),
         }
     }
 }
@@ -225,6 +233,17 @@ impl MessageStore for LocalStore {
     }
 
     fn note(&self, entry: &EntryId, note: OutgoingNote<'_>) {
+        if let OutgoingNote::Outcomes(outcomes) = note {
+            let failed = outcomes.iter().filter(|one| one.kind == ReportKind::Failure);
+            let why = |one: &RecipientReport| match one.diagnostic.is_empty() {
+                true => one.status.clone(),
+                false => one.diagnostic.clone(),
+            };
+            let rows: Vec<_> = failed.map(|one| (one.row, why(one))).collect();
+            if !rows.is_empty() {
+                self.options.observer.tell(Event::Failed { entry: entry.clone(), rows });
+            }
+        }
         self.notes.add(entry, note);
     }
 
@@ -235,6 +254,8 @@ impl MessageStore for LocalStore {
     async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
         self.outbox.abort_submit(entry, self.clock.now()).await?;
         self.notes.forget(entry);
+        self.options.observer.counters().ended(Ended::Cancelled, std::time::Duration::ZERO);
+        tracing::info!(%entry, "A message is cancelled");
         Ok(())
     }
 
@@ -245,6 +266,7 @@ impl MessageStore for LocalStore {
             self.options.reserve,
             self.runtime.clone(),
             self.clock.now(),
+            self.options.observer.clone(),
         )))
     }
 

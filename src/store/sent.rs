@@ -8,8 +8,9 @@ use super::LocalStore;
 use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
 use super::notes::completed;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, tags};
+use crate::observe::{Ended, Event, Family};
 use crate::spi::Content;
-use crate::spool::OutboxRecord;
+use crate::spool::{HistoryRecord, OutboxRecord, RecipientState};
 
 /// The mailbox of sent copies.
 const SENT: &str = "Sent";
@@ -32,12 +33,36 @@ impl LocalStore {
         if self.wants_copy(&record.props) {
             self.keep_copy(entry, &record).await?;
         }
-        let history = self.spool.history(entry).await?;
-        let history = completed(&record, history, &self.notes.of(entry), self.clock.now());
+        let known = self.spool.history(entry).await?;
+        let history = completed(&record, known.clone(), &self.notes.of(entry), self.clock.now());
+        let ended = history.as_ref().or(known.as_ref()).cloned();
+        self.tell_after_all(entry, &record, ended.as_ref()).await?;
         self.outbox.delete(entry, history).await?;
         self.notes.forget(entry);
+        self.seen_to_end(entry, &record, ended.as_ref());
         self.outbox.unlock(entry);
         Ok(())
+    }
+
+    /// Tells who looks on that a message has left the queue.
+    fn seen_to_end(&self, entry: &EntryId, record: &OutboxRecord, history: Option<&HistoryRecord>) {
+        let after = self.clock.now().saturating_since(record.submitted);
+        let counters = self.options.observer.counters();
+        counters.ended(Ended::Finished, after);
+        let ended = history.map(|history| (&history.transport, &history.envelope.recipients));
+        for (transport, recipient) in
+            ended.into_iter().flat_map(|(name, all)| all.iter().map(move |one| (name, one)))
+        {
+            let outcome = match recipient.state {
+                RecipientState::Delivered { .. } => "delivered",
+                RecipientState::Failed { .. } => "failed",
+                RecipientState::Pending | RecipientState::Deferred { .. } => continue,
+            };
+            let labels = [("transport", transport.as_str()), ("outcome", outcome)];
+            counters.add(Family::Recipients, &labels, 1);
+        }
+        tracing::info!(%entry, seconds = after.as_secs(), "A message has left the queue");
+        self.options.observer.tell(Event::Ended(entry.clone()));
     }
 
     /// `PR_DELETE_AFTER_SUBMIT` leaves nothing, also when the message was to be moved first;

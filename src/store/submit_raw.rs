@@ -108,7 +108,9 @@ impl LocalStore {
             reports: Vec::new(),
         };
         let entry = place.entry().clone();
+        let (size, rows) = (record.size, record.recipients.len());
         let durable = self.outbox.add(place, record, Some(staged)).await?;
+        self.seen_to_enter(&entry, size, rows);
         Ok((entry, durable))
     }
 

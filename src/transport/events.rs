@@ -95,6 +95,12 @@ impl TroubleKind {
         }
     }
 
+    /// Whether the login works again only when its user does something: the hook
+    /// `on_needs_sign_in` is for these.
+    pub(crate) fn needs_the_user(self) -> bool {
+        self == TroubleKind::LoginRefused
+    }
+
     /// Whether the logon is beyond recovery and only to be released (OB-9, SP-2).
     pub(crate) fn is_final(self) -> bool {
         matches!(self, TroubleKind::SpoolLost | TroubleKind::Breakdown)

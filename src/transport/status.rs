@@ -173,7 +173,7 @@ impl Situation {
         text.to_owned()
     }
 
-    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+    pub(super) fn troubles(&self) -> impl Iterator<Item = &Trouble> {
         self.outbound_trouble.iter().chain(&self.inbound_trouble)
     }
 
@@ -209,7 +209,7 @@ impl TroubleKind {
     }
 }
 
-fn trouble_sentence(trouble: &Trouble) -> String {
+pub(super) fn trouble_sentence(trouble: &Trouble) -> String {
     let next = match trouble.next_attempt {
         Some(time) => format!(" (next attempt {time})"),
         None => String::new(),

@@ -19,6 +19,8 @@ pub(crate) trait OutboundEvents: Send + Sync {
     fn activity(&self, activity: Activity);
     /// The account cannot work just now; `None` when it can again.
     fn trouble(&self, trouble: Option<Trouble>);
+    /// An attempt of which a server heard came to this; from the task that recorded it.
+    fn attempted(&self, _result: &'static str) {}
     /// Messages that were answered with `MAPI_E_WAIT` may come again (SP-6).
     fn ready_to_send(&self);
     /// Flush mode has nothing left that can move (TN-12). Comes again after new work.
