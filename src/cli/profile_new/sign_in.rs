@@ -31,9 +31,7 @@ pub(super) fn explain(
         None => "the provider",
     };
     if sign_in.iter().any(|way| *way != SignIn::OAuth2) {
-        person.say(&format!(
-            "(Instead of it {service} signs in by OAuth2: `postrider auth login`.)"
-        ))?;
+        person.say(&format!("(Or sign in with {service} by OAuth2: `postrider auth login`.)"))?;
         return Ok(());
     }
     person.say(&format!("Signing in with {service} is done by `postrider auth login`."))?;

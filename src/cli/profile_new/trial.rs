@@ -207,7 +207,7 @@ fn doubt(reports: &[CheckReport]) -> Option<Doubt> {
         } else if error.starts_with("MAPI_E_LOGON_FAILED") || error.starts_with("MAPI_E_NO_ACCESS")
         {
             Doubt::Password
-        } else if error.contains("check the network") {
+        } else if error.contains("the network") {
             Doubt::Network
         } else {
             Doubt::Servers
