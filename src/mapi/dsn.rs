@@ -1,11 +1,12 @@
 //! What a client may ask of delivery status notifications in the envelope (RFC 3461).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{PropList, Recipient, tags};
 
 /// The parameters of RFC 3461 that came with an envelope. The default asks for nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DsnRequest {
     /// ENVID, decoded; `None` takes the entry id.
@@ -20,7 +21,7 @@ pub struct DsnRequest {
 }
 
 /// How much of the message a report returns (RFC 3461 section 4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DsnReturned {
     /// The whole message.
@@ -30,7 +31,7 @@ pub enum DsnReturned {
 }
 
 /// What was asked for one forward-path.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DsnRecipient {
     /// NOTIFY; `None` leaves the choice to the servers.
@@ -40,7 +41,7 @@ pub struct DsnRecipient {
 }
 
 /// The keywords of NOTIFY; without any of them it is NEVER.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct DsnWish {
     /// Report success.

@@ -98,7 +98,7 @@ impl TroubleKind {
     /// Whether the login works again only when its user does something: the hook
     /// `on_needs_sign_in` is for these.
     pub(crate) fn needs_the_user(self) -> bool {
-        self == TroubleKind::LoginRefused
+        matches!(self, TroubleKind::LoginRefused | TroubleKind::NeedsSignIn)
     }
 
     /// Whether the logon is beyond recovery and only to be released (OB-9, SP-2).

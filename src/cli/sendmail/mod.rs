@@ -22,7 +22,7 @@ use clap::Parser;
 use self::flags::{Call, Mode};
 use self::input::Input;
 use self::whereabouts::{Found, find};
-use super::args::{Arguments, Globals};
+use super::args::{Arguments, Globals, LogFormat};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::logging::{self, Talkativeness};
@@ -131,7 +131,7 @@ fn read(called: &Called) -> Result<(Call, Globals), Failure> {
 fn run(call: &Call, globals: &Globals, console: &mut Console<'_>) -> Result<(), Failure> {
     harden::keep_files_private();
     harden::keep_memory_private();
-    logging::start(Talkativeness::Command, globals.verbose);
+    logging::start(Talkativeness::Command, globals.verbose, LogFormat::Text);
     let environment = Environment::of_process();
     let find = || find(call.profile.as_deref(), globals, &environment);
     match &call.mode {

@@ -11,6 +11,7 @@ use crate::cli::args::Globals;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::session_glue::SpoolOpener;
 use crate::mapi::MapiResult;
+use crate::observe::Observer;
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 use crate::session::{FsckReport, FsckRequest, Logon};
 
@@ -137,6 +138,7 @@ impl Found {
             socket: dirs.socket(&self.name),
             listen: None,
             submissions: None,
+            metrics: None,
             opener: Box::new(LazyOpener {
                 catalog: self.catalog.clone(),
                 name: self.name.clone(),
@@ -161,7 +163,11 @@ struct LazyOpener {
 impl LazyOpener {
     fn opener(&self) -> SpoolOpener {
         let state_folder = self.state_folder.clone();
-        SpoolOpener { profile: self.catalog.load(&self.name), state_folder }
+        SpoolOpener {
+            profile: self.catalog.load(&self.name),
+            state_folder,
+            observer: Observer::default(),
+        }
     }
 }
 
