@@ -225,7 +225,8 @@ async fn measure(plan: &Plan) {
             let ours = ours(&plan.dir, false).await;
             let (rate, accepted, cpu) = ours.relay(messages, 1).await;
             println!("relay {round}: {rate:.0}/s (accepted {accepted:.0}/s), {cpu:.2} CPU ms");
-            (rates.push(rate), cpus.push(cpu));
+            rates.push(rate);
+            cpus.push(cpu);
             ours.daemon.stop().await;
             if let Some(peer) = &peer {
                 let to = peer.postfix.smtp_address();

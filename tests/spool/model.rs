@@ -89,7 +89,7 @@ fn queue_record(state: u8, lane: u8, transport: u8, due: u64, body: u64) -> Queu
         attempts,
         priority: Priority::ALL[usize::from(lane % 3)],
         transport: TRANSPORTS[usize::from(transport % 2)].to_owned(),
-        expiry: if lane % 2 == 0 { Expiry::Own } else { Expiry::Lifetime },
+        expiry: if lane.is_multiple_of(2) { Expiry::Own } else { Expiry::Lifetime },
         ..queue(body_id(body), due)
     }
 }
