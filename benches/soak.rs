@@ -89,11 +89,24 @@ async fn soak(lasts: Duration, seed: u64) -> bool {
     tasks.spawn(inject(Arc::clone(&office), Arc::clone(&book), until, rng.fork()));
     tasks.spawn(make_trouble(Arc::clone(&office), Arc::clone(&book), until, rng.fork()));
     let mut samples = Vec::new();
+    let start = Instant::now();
+    let mut told = start;
     while Instant::now() < until {
         tokio::time::sleep(Duration::from_secs(2)).await;
         empty(&program.maildir(), &book);
         collect(&office, &book);
         samples.push(sample(daemon.pid()));
+        if told.elapsed() >= Duration::from_secs(300) {
+            told = Instant::now();
+            let book = book.lock().unwrap();
+            println!(
+                "after {} s: {:?}, {} sent, {} fetched",
+                start.elapsed().as_secs(),
+                samples[samples.len() - 1],
+                book.sent.len(),
+                book.injected.len()
+            );
+        }
     }
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
@@ -364,6 +377,17 @@ fn report(book: &Book, samples: &[Sample], last: Sample, stopped: i32, left: &[S
             samples.iter().map(of).max().unwrap_or_default(),
             of(&last),
         );
+    }
+    let drift = |of: fn(&Sample) -> u64, slack: u64| median(end, of) > median(first, of) + slack;
+    // In a short run the caches are still filling.
+    if samples.len() > 300 {
+        let warm = median(first, |s| s.resident_kib);
+        if drift(|s| s.resident_kib, warm / 4) {
+            wrong.push("memory grows".to_owned());
+        }
+        if drift(|s| s.descriptors, 4) || drift(|s| s.threads, 4) {
+            wrong.push("descriptors or threads are not given back".to_owned());
+        }
     }
     println!("exit code of the daemon {stopped}; files left: {}", left.len());
     if !left.is_empty() {

@@ -85,3 +85,8 @@ mod sockets;
 mod spooler;
 #[path = "cancel/stage.rs"]
 mod stage;
+#[path = "support/wrapped_spool.rs"]
+mod wrapped_spool;
+
+// The support that tests of the library itself share names them so.
+use postrider::{mapi, spool};

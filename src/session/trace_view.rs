@@ -206,6 +206,16 @@ fn told(noted: &Step, rows: &Rows<'_>) -> TraceStep {
                 &format!("attempt {number} was cut off: the program ended"),
             )
         },
+        StepKind::LeftInDoubt { number } => TraceStep {
+            attempt: Some(*number),
+            ..plain(
+                TraceStepKind::InDoubt,
+                &format!(
+                    "attempt {number} was cut off at its end: the program ended, in doubt, the \
+                     server may have taken it"
+                ),
+            )
+        },
         StepKind::Held => plain(TraceStepKind::Held, "put on hold by the user"),
         StepKind::Released => plain(TraceStepKind::Released, "released by the user"),
         StepKind::Hurried => plain(TraceStepKind::Hurried, "made due by the user"),

@@ -246,7 +246,7 @@ pub(super) async fn cancel_unowned(
         if record.state == QueueState::Done {
             return Err(sent_already(entry));
         }
-        let in_doubt = record.state.is_in_doubt();
+        let in_doubt = record.may_be_delivered();
         let history = transport::cancelled(&record, now);
         let expect = Expect::Revision(record.revision);
         let batch = Batch::new()

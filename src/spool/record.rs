@@ -400,6 +400,12 @@ impl QueueRecord {
         }
     }
 
+    /// Whether a server may have the message although nobody knows: it is in doubt, or was before
+    /// it was put on hold, made due or tried again.
+    pub fn may_be_delivered(&self) -> bool {
+        self.state.is_in_doubt() || self.trace.was_in_doubt()
+    }
+
     /// Whether every recipient has its outcome.
     pub fn is_conclusive(&self) -> bool {
         self.envelope.recipients.iter().all(|recipient| recipient.state.is_conclusive())

@@ -71,6 +71,11 @@ pub enum StepKind {
     Reported(ReportStep),
     /// A delivery status notification about it came in (IB-8).
     StatusReport(StatusReportStep),
+    /// The process ended in an attempt whose final dot may have been out: in doubt.
+    LeftInDoubt {
+        /// Which one, counted from 1.
+        number: u32,
+    },
 }
 
 /// An attempt of which a server heard.
@@ -217,6 +222,11 @@ impl Trace {
         self.left_out
     }
 
+    /// Whether the message was in doubt once. However long the list grows, such a step stays.
+    pub fn was_in_doubt(&self) -> bool {
+        self.steps.iter().any(Step::is_doubt)
+    }
+
     /// Whether nothing was noted.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -247,7 +257,11 @@ impl Trace {
         }
         self.steps.push(step);
         if self.steps.len() > FIRST + LAST {
-            self.drop_at(FIRST);
+            // A cancel, however late, has to say that the server may have the message.
+            let behind = self.steps.iter().skip(FIRST);
+            let doubt = behind.take_while(|step| step.is_doubt()).count();
+            let only_doubt = FIRST + doubt >= self.steps.len();
+            self.drop_at(FIRST + if only_doubt { 0 } else { doubt });
         }
     }
 
@@ -290,6 +304,17 @@ impl Trace {
     }
 }
 
+impl Step {
+    /// Whether it says that a server may have the message although nobody knows.
+    fn is_doubt(&self) -> bool {
+        match &self.what {
+            StepKind::LeftInDoubt { .. } => true,
+            StepKind::Attempt(attempt) => matches!(attempt.end, AttemptStepEnd::InDoubt { .. }),
+            _ => false,
+        }
+    }
+}
+
 impl StepKind {
     fn shorten(&mut self) {
         match self {
@@ -307,6 +332,7 @@ impl StepKind {
             StepKind::StatusReport(report) => report.shorten(),
             StepKind::Accepted { .. }
             | StepKind::Interrupted { .. }
+            | StepKind::LeftInDoubt { .. }
             | StepKind::Held
             | StepKind::Released
             | StepKind::Hurried

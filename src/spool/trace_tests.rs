@@ -112,3 +112,21 @@ fn a_message_that_goes_through_at_once_costs_a_few_dozen_octets() {
     let octets = postcard::to_stdvec(&trace).unwrap().len();
     assert!(octets <= 60, "{octets}");
 }
+
+#[test]
+fn a_doubt_is_kept_however_long_the_list_grows() {
+    let doubt = |number| Step { at: at(7), what: StepKind::LeftInDoubt { number } };
+    let mut trace = Trace::default();
+    (1..=7).for_each(|number| trace.push(attempt(number)));
+    assert!(!trace.was_in_doubt());
+    trace.push(doubt(8));
+    (9..=200).for_each(|number| trace.push(attempt(number)));
+    assert!(trace.was_in_doubt());
+    assert_eq!(trace.steps().len(), FIRST + LAST);
+    assert_eq!(trace.steps()[FIRST], doubt(8));
+    assert_eq!(trace.steps()[FIRST + LAST - 1], attempt(200));
+    // Nothing but doubt is bounded as well.
+    (201..=300).for_each(|number| trace.push(doubt(number)));
+    assert_eq!(trace.steps().len(), FIRST + LAST);
+    assert!(trace.was_in_doubt());
+}

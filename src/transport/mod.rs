@@ -24,6 +24,10 @@ mod reload;
 mod settings;
 mod status;
 mod status_entry;
+#[cfg(test)]
+#[path = "../../tests/support/wrapped_spool.rs"]
+#[allow(clippy::unwrap_used)]
+mod wrapped_spool;
 
 pub use check::{ServerCheck, ServerRole, check_servers};
 pub use inbound::{MailboxState, Watched};

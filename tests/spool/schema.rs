@@ -134,6 +134,7 @@ fn full_trace() -> Trace {
         StepKind::TakenUp,
         StepKind::Reported(report_step()),
         StepKind::StatusReport(status_report),
+        StepKind::LeftInDoubt { number: 4 },
     ];
     let mut trace = Trace::default();
     (1..).zip(kinds).for_each(|(millis, what)| trace.push(Step { at: at(millis), what }));

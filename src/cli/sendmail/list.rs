@@ -79,6 +79,7 @@ mod tests {
             address: address.to_owned(),
             state,
             reply: String::new(),
+            queue_id: None,
         };
         let row = QueueRow {
             id: "01JABCDEFGHJKMNPQRSTVWXYZ0".to_owned(),

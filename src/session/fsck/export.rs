@@ -143,7 +143,7 @@ async fn copy(
             Err(error) => break Err(error.to_string()),
         }
     };
-    out.sync_all().await?;
+    sync_file(out).await?;
     Ok(end)
 }
 
@@ -211,7 +211,13 @@ async fn create(file: &Path) -> Result<tokio::fs::File, ExportError> {
 async fn write(file: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     let mut out = create(file).await?;
     out.write_all(bytes).await?;
-    Ok(out.sync_all().await?)
+    sync_file(out).await
+}
+
+/// What a write behind the scenes came to is told by a flush; a sync keeps it to itself.
+async fn sync_file(mut file: tokio::fs::File) -> Result<(), ExportError> {
+    file.flush().await?;
+    Ok(file.sync_all().await?)
 }
 
 async fn write_note(file: &Path, note: &impl Serialize) -> Result<(), ExportError> {

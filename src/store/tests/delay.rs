@@ -124,6 +124,7 @@ async fn who_was_told_of_a_delay_is_told_when_it_went_after_all() {
             },
         },
         notify: None,
+        original: None,
     };
     let mut entries = Vec::new();
     for is_late in [true, false] {

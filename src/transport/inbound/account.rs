@@ -258,12 +258,12 @@ impl Account {
             return self.events.trouble(trouble);
         }
         let mut troubles = lock(&self.troubles);
-        let before = troubles.first_key_value().map(|(_, trouble)| trouble.clone());
+        let before = shown(&troubles).map(|(_, trouble)| trouble.clone());
         match trouble {
             Some(trouble) => troubles.insert(place, trouble),
             None => troubles.remove(&place),
         };
-        let now = troubles.first_key_value().map(|(_, trouble)| trouble.clone());
+        let now = shown(&troubles).map(|(_, trouble)| trouble.clone());
         if before != now {
             self.events.trouble(now);
         }
@@ -274,7 +274,7 @@ impl Account {
     /// The trouble that keeps a lane from connecting.
     pub(super) fn connection_trouble(&self) -> Option<Trouble> {
         let troubles = lock(&self.troubles);
-        let (place, trouble) = troubles.first_key_value()?;
+        let (place, trouble) = shown(&troubles)?;
         matches!(place, Place::Lane(_)).then(|| trouble.clone())
     }
 
@@ -361,6 +361,14 @@ impl Drop for Moving {
             self.0.events.activity(Activity::Idle);
         }
     }
+}
+
+/// The trouble the host hears of: the most important one. All lanes wait at one door, so that of
+/// theirs it is the last that counts, whichever lane it was that tried.
+fn shown(troubles: &BTreeMap<Place, Trouble>) -> Option<(&Place, &Trouble)> {
+    let lanes = troubles.iter().take_while(|(place, _)| matches!(place, Place::Lane(_)));
+    let last = lanes.max_by_key(|(_, trouble)| trouble.next_attempt);
+    last.or_else(|| troubles.first_key_value())
 }
 
 /// A message is with the host.

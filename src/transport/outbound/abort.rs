@@ -101,7 +101,7 @@ async fn abort_row(
         return Ok(Err(too_late(entry)));
     }
     let (expect, now) = (Expect::Revision(row.revision), shared.clock.now());
-    let in_doubt = row.state.is_in_doubt();
+    let in_doubt = row.may_be_delivered();
     let batch = match how {
         Abort::Cancel => Batch::new()
             .with(Op::DeleteQueue { entry: entry.clone(), expect })
@@ -152,7 +152,7 @@ pub(crate) fn perhaps_delivered(entry: &EntryId) -> MapiError {
 /// kept as such.
 pub(crate) fn cancelled(row: &QueueRecord, now: SysTime) -> HistoryRecord {
     let mut history = history(row, HistoryEnd::Cancelled, now);
-    if row.state.is_in_doubt() {
+    if row.may_be_delivered() {
         let open = history.envelope.recipients.iter_mut();
         for recipient in open.filter(|recipient| !recipient.state.is_conclusive()) {
             let words = format!("in doubt when it was cancelled; {}", row.last_error);

@@ -78,7 +78,11 @@ pub(super) fn left_behind(shared: &Shared, row: &QueueRecord) -> Option<QueueRec
         return None;
     }
     let mut left = row.clone();
-    let what = StepKind::Interrupted { number: row.attempts };
+    let number = row.attempts;
+    let what = match lease.dot {
+        FinalDot::NotSent => StepKind::Interrupted { number },
+        FinalDot::MayBeOut { .. } => StepKind::LeftInDoubt { number },
+    };
     left.trace.push(Step { at: shared.wall.now(), what });
     left.state = match lease.dot {
         FinalDot::NotSent => QueueState::Due,

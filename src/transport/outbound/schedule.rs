@@ -250,7 +250,7 @@ pub(super) fn expire(record: &mut QueueRecord, rules: Rules<'_>) {
         ("4.4.7", format!("could not be sent within {lifetime}"))
     };
     let attempt = record.attempts;
-    let in_doubt = matches!(record.state, QueueState::InDoubt { .. });
+    let in_doubt = record.may_be_delivered();
     for recipient in &mut record.envelope.recipients {
         let last = match &recipient.state {
             RecipientState::Delivered { .. } | RecipientState::Failed { .. } => continue,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
 use crate::mapi::MapiCode;
 use crate::net::TlsMode;
-use crate::spool::{HistoryEnd, QueueState, RecipientState, Spool};
+use crate::spool::{HistoryEnd, QueueRecord, QueueState, RecipientState, Spool};
 use crate::transport::InDoubtPolicy;
 use crate::transport::outbound::{Abort, Taken};
 
@@ -318,4 +318,65 @@ async fn cancelling_a_message_in_doubt_ends_it_and_says_that_it_may_have_been_se
     rig.hears("the end", |told| told.contains(&end)).await;
     let again = rig.submit(Note::to(&entry, &["bob@x.org"])).await.unwrap_err();
     assert_eq!(again.error.code(), MapiCode::CANCEL);
+}
+
+/// What was done with a message in doubt before it is cancelled.
+#[derive(Clone, Copy, Debug)]
+enum Meanwhile {
+    Held,
+    MadeDue,
+    TriedAgain,
+    KilledAndHeld,
+}
+
+/// TN-17, and the server has the message already.
+#[tokio::test]
+async fn once_in_doubt_a_cancel_says_so_whatever_was_done_since() {
+    use Meanwhile::{Held, KilledAndHeld, MadeDue, TriedAgain};
+    for meanwhile in [Held, MadeDue, TriedAgain, KilledAndHeld] {
+        let mut rig = Rig::new().await;
+        let action = match meanwhile {
+            KilledAndHeld => Action::Hang,
+            Held | MadeDue | TriedAgain => Action::Drop,
+        };
+        let lost = Fault::smtp(SmtpPhase::FinalDot, action).after_effect().once();
+        let lost = rig.office.inject(lost);
+        rig.open();
+        let entry = rig.send(1, &["bob@x.org"]).await;
+        let in_doubt = |row: &QueueRecord| matches!(row.state, QueueState::InDoubt { .. });
+        match meanwhile {
+            KilledAndHeld => {
+                lost.reached(PATIENCE).await.unwrap();
+                rig.restart(None).await;
+                rig.outbound.hold(&entry).await.unwrap();
+            }
+            Held => {
+                rig.row_when(&entry, in_doubt).await;
+                rig.outbound.hold(&entry).await.unwrap();
+            }
+            MadeDue => {
+                rig.row_when(&entry, in_doubt).await;
+                // It gets no further than the server's door.
+                rig.office.inject(Fault::smtp(SmtpPhase::Mail, Action::Hang));
+                rig.outbound.retry(Some(&entry)).await.unwrap();
+            }
+            TriedAgain => {
+                let row = rig.row_when(&entry, in_doubt).await;
+                let later = postoffice::SmtpAction::reply(450, "4.2.1", "later");
+                rig.office.inject(Fault::smtp(SmtpPhase::Rcpt, later));
+                rig.wait_for_due(&row);
+                rig.row_when(&entry, |row| row.state == QueueState::Due).await;
+            }
+        }
+        let answer = soon(rig.outbound.abort(&entry, Abort::Cancel)).await.unwrap_err();
+        assert_eq!(answer.code(), MapiCode::UNABLE_TO_ABORT, "{meanwhile:?}");
+        assert!(answer.detail().contains("may have been delivered"), "{meanwhile:?}: {answer}");
+        let history = rig.spool.history(&entry).await.unwrap().unwrap();
+        assert_eq!(history.end, HistoryEnd::Cancelled);
+        let state = &history.envelope.recipients[0].state;
+        let told =
+            matches!(state, RecipientState::Deferred { reply } if reply.text.contains("in doubt"));
+        assert!(told, "{meanwhile:?}: {state:?}");
+        assert_eq!(rig.office.accepted_count(), 1);
+    }
 }

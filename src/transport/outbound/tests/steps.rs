@@ -29,6 +29,7 @@ async fn steps(rig: &Rig, entry: &EntryId) -> Vec<String> {
         }
         StepKind::Untried { times, .. } => format!("untried {times}"),
         StepKind::Interrupted { number } => format!("interrupted {number}"),
+        StepKind::LeftInDoubt { number } => format!("left in doubt {number}"),
         other => format!("{other:?}"),
     };
     trace.steps().iter().map(|step| words(&step.what)).collect()
@@ -111,5 +112,23 @@ async fn a_lost_reply_to_the_final_dot_is_a_step_of_doubt() {
     rig.wait_for_due(&row);
     rig.hears_end_of(&entry).await;
     let told = steps(&rig, &entry).await;
+    assert!(told[2].starts_with("attempt 2 ") && told[2].ends_with("1 answered"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_crash_behind_the_final_dot_is_a_step_of_doubt() {
+    let mut rig = Rig::new().await;
+    let hang =
+        rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).after_effect().once());
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    hang.reached(PATIENCE).await.unwrap();
+    let row = rig.row(&entry).await.unwrap();
+    rig.restart(None).await;
+    rig.open();
+    rig.wait_for_due(&row);
+    rig.hears_end_of(&entry).await;
+    let told = steps(&rig, &entry).await;
+    assert_eq!(told[1], "left in doubt 1", "{told:?}");
     assert!(told[2].starts_with("attempt 2 ") && told[2].ends_with("1 answered"), "{told:?}");
 }

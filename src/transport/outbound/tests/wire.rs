@@ -113,13 +113,14 @@ impl Case {
     }
 
     /// The deadline of the phase that hangs is short; all others are those of production, so that
-    /// a slow machine is not taken for a slow server.
+    /// a slow machine is not taken for a slow server. It holds for the attempt that follows, too,
+    /// and must be longer than a server in this process is kept waiting for its turn.
     fn deadlines(self) -> Deadlines {
         let mut deadlines = Shape::default().deadlines;
         if self.breaks != Break::Hang {
             return deadlines;
         }
-        let short = Duration::from_millis(400);
+        let short = Duration::from_secs(3);
         match self.phase {
             SmtpPhase::Connect if self.way == Way::ImplicitTls => deadlines.net.tls = short,
             SmtpPhase::Connect | SmtpPhase::Greeting => deadlines.net.greeting = short,
