@@ -128,11 +128,11 @@ fn is_closed() -> bool {
     let both_ways = rustix::fs::fcntl_getfl(stdin.as_fd())
         .is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR));
     let is_null = || {
-        let null = std::fs::metadata("/dev/null");
+        let null = rustix::fs::stat("/dev/null");
         let own = rustix::fs::fstat(stdin.as_fd());
         match (null, own) {
             (Ok(null), Ok(own)) => {
-                std::os::unix::fs::MetadataExt::rdev(&null) == u64::from(own.st_rdev)
+                null.st_rdev == own.st_rdev
                     && rustix::fs::FileType::from_raw_mode(own.st_mode).is_char_device()
             }
             _ => false,

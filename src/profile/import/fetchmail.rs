@@ -253,7 +253,7 @@ impl Reader {
                 // Several may follow, and none of them is a word of the language.
                 user.folders = vec![self.value()];
                 while let Some(next) = self.words.get(self.at).cloned() {
-                    if next.line != line || !(next.quoted || !is_keyword(&next.text)) {
+                    if next.line != line || (!next.quoted && is_keyword(&next.text)) {
                         break;
                     }
                     user.folders.push(next.text);
