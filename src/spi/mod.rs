@@ -48,7 +48,7 @@ mod status;
 mod store;
 mod support;
 
-pub use message::{Content, ContentSink, Message, MessageRefCell, Repetition};
+pub use message::{Content, ContentSink, Message, MessageRefCell, Repetition, ResumedContent};
 pub use profile_section::{
     ProfileSection, SecretError, SecretErrorKind, SecretKind, SecretSource, SectionValue,
 };

@@ -79,7 +79,11 @@ impl Token {
 
     /// The token in a file name of ours.
     pub(super) fn in_name(name: &[u8]) -> Option<Self> {
-        let field = name.split(|byte| *byte == b'.').nth(1)?;
+        Self::parse(name.split(|byte| *byte == b'.').nth(1)?)
+    }
+
+    /// The token that is written so.
+    pub(super) fn parse(field: &[u8]) -> Option<Self> {
         let (letter, digits) = field.split_first()?;
         if !b"PRS".contains(letter) || digits.len() != Self::DIGITS {
             return None;
@@ -91,9 +95,14 @@ impl Token {
 
     /// The file name: seconds, token, host.
     pub(super) fn file_name(self, time: SysTime, host: &str) -> String {
+        format!("{}.{}.{host}", time.as_secs(), self.text())
+    }
+
+    /// As it stands in names.
+    pub(super) fn text(self) -> String {
         let letter = char::from((self.0 >> 120) as u8);
         let half = self.0 & ((1 << 120) - 1);
-        format!("{}.{letter}{half:030x}.{host}", time.as_secs())
+        format!("{letter}{half:030x}")
     }
 }
 
