@@ -19,6 +19,7 @@ mod secret;
 mod sections;
 mod server_table;
 mod server_url;
+mod store_table;
 mod template;
 mod transport_table;
 
@@ -27,8 +28,9 @@ pub use catalog::{Catalog, CatalogEntry};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
-    QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, HandProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login,
+    Profile, QueueProfile, ReceiverProfile, SentProfile, SmtpProfile, StoreProfile,
+    TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;

@@ -138,6 +138,21 @@ impl<'a> TableReader<'a> {
             .collect()
     }
 
+    /// A value that is either true or false, or a text.
+    pub(super) fn switch_or_text(
+        &mut self,
+        key: &'static str,
+        wrong: &str,
+    ) -> Found<Option<Item<SwitchOrText<'a>>>> {
+        let Some(item) = self.item(key) else { return Ok(None) };
+        let read = |value: &'a DeValue<'a>| match (value.as_bool(), value.as_str()) {
+            (Some(switch), _) => Ok(SwitchOrText::Switch(switch)),
+            (None, Some(text)) => Ok(SwitchOrText::Text(text)),
+            (None, None) => Err(wrong),
+        };
+        item.read(read).map(Some)
+    }
+
     /// A value that is either a text or a table.
     pub(super) fn text_or_table(
         &mut self,
@@ -202,6 +217,12 @@ impl<'a> TableReader<'a> {
         };
         Err(Problem { at: Some(key.span().start), key: self.name(key.get_ref()), why })
     }
+}
+
+/// What [`TableReader::switch_or_text`] finds.
+pub(super) enum SwitchOrText<'a> {
+    Switch(bool),
+    Text(&'a str),
 }
 
 /// What [`TableReader::text_or_table`] finds.

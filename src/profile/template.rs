@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(login.password.to_string(), "command pass show \"mail/ann\" | head -1");
         let imap = transport.imap.as_ref().unwrap();
         assert_eq!((imap.server.port, imap.login.user.as_str()), (1143, "ann@example.org"));
-        assert_eq!(profile.store.maildir, Path::new("/home/ann/Mail"));
+        assert_eq!(profile.store.maildir.as_deref(), Some(Path::new("/home/ann/Mail")));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use async_trait::async_trait;
 use tokio::runtime::Handle;
 
+use super::hand::{Hand, Letter, return_path};
 use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
 use super::{on, status_report};
 use crate::mapi::{
@@ -21,6 +22,8 @@ const IN_MEMORY: usize = 256 * 1024;
 /// A message nobody has saved yet; dropping it leaves nothing behind.
 pub(super) struct IncomingMessage {
     maildir: Arc<Maildir>,
+    /// Who gets it instead of the Maildir, which then only holds its text meanwhile.
+    hand: Option<Arc<Hand>>,
     spool: Arc<dyn Spool>,
     /// Octets of free space to leave alone.
     reserve: u64,
@@ -49,14 +52,14 @@ struct Written {
 
 impl IncomingMessage {
     pub(super) fn new(
-        maildir: Arc<Maildir>,
+        (maildir, hand): (Arc<Maildir>, Option<Arc<Hand>>),
         spool: Arc<dyn Spool>,
         reserve: u64,
         runtime: Handle,
         made: SysTime,
     ) -> Self {
         let (state, saved) = (Arc::default(), OnceLock::new());
-        IncomingMessage { maildir, spool, reserve, runtime, made, state, saved }
+        IncomingMessage { maildir, hand, spool, reserve, runtime, made, state, saved }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -168,8 +171,10 @@ impl Message for IncomingMessage {
         }))
     }
 
-    /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX. Saved already:
-    /// harmless. `MAPI_E_NOT_ENOUGH_DISK` as from `set_content`. A caller that goes away leaves it saved or not.
+    /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX, or hands it over where
+    /// the store has a [`Receiver`](super::Receiver). Saved already: harmless.
+    /// `MAPI_E_NOT_ENOUGH_DISK` as from `set_content`. A caller that goes away leaves it saved or
+    /// not.
     async fn save_changes(&self, repetition: Repetition) -> MapiResult<()> {
         if self.saved.get().is_some() {
             return Ok(());
@@ -191,7 +196,15 @@ impl Message for IncomingMessage {
             },
         };
         let maildir = Arc::clone(&self.maildir);
-        on(&self.runtime, move || save(&maildir, written, &place)).await??;
+        match &self.hand {
+            None => on(&self.runtime, move || save(&maildir, written, &place)).await??,
+            Some(hand) => {
+                let Place { mailbox, token, look, .. } = place;
+                let sender = return_path(self.state().header.kept());
+                let draft = on(&self.runtime, move || whole(&maildir, written)).await??;
+                hand.deliver(draft, Letter { sender, mailbox, token, look }).await?;
+            }
+        }
         let digest = blake3::hash(&key);
         let entry = EntryId::from_bytes(digest.as_bytes().get(..16).unwrap_or_default())
             .map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))?;
@@ -205,12 +218,17 @@ impl Message for IncomingMessage {
 }
 
 fn save(maildir: &Maildir, written: Written, place: &Place) -> Result<(), MaildirError> {
+    maildir.deliver(whole(maildir, written)?, place)
+}
+
+/// All of it in one file.
+fn whole(maildir: &Maildir, written: Written) -> Result<Draft, MaildirError> {
     let mut draft = match written.draft {
         Some(draft) => draft,
         None => maildir.draft()?,
     };
     draft.write(&written.rest)?;
-    maildir.deliver(draft, place)
+    Ok(draft)
 }
 
 fn saved_already() -> MapiError {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::io::AsyncReadExt;
 
 use super::LocalStore;
-use super::maildir::{FileState, Look, Origin, Place, Token};
+use super::hand::Letter;
+use super::maildir::{FileState, Look, MaildirError, Origin, Place, Token};
 use super::outbox::update;
 use crate::mapi::{
     EntryId, MapiCode, MapiResult, PropList, Recipient, ReportOutcome, SysTime, tags,
@@ -133,7 +134,7 @@ impl LocalStore {
             look: begun.look,
         };
         let maildir = Arc::clone(&self.maildir);
-        self.blocking(move || {
+        let draft = self.blocking(move || {
             let original = match &original {
                 Returned::Whole(bytes) => Original::Whole(bytes),
                 Returned::Beginning(bytes) => Original::Beginning(bytes),
@@ -141,10 +142,16 @@ impl LocalStore {
             };
             let mut draft = maildir.draft()?;
             draft.write(&report(&fields, original))?;
-            maildir.deliver(draft, &place)
-        })
-        .await??;
-        Ok(())
+            Ok::<_, MaildirError>(draft)
+        });
+        let draft = draft.await??;
+        let Some(hand) = &self.hand else {
+            let maildir = Arc::clone(&self.maildir);
+            return Ok(self.blocking(move || maildir.deliver(draft, &place)).await??);
+        };
+        // A report has no sender to whom another report could go (RFC 5321 section 4.5.5).
+        let Place { mailbox, token, look, .. } = place;
+        hand.deliver(draft, Letter { sender: String::new(), mailbox, token, look }).await
     }
 
     fn fields(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::events::{Activity, Gate, Trouble};
+use super::events::{Activity, Gate, SendingNotes, Trouble};
 use super::inbound::{Inbound, InboundEvents};
 use super::logon::Halves;
 use super::outbound::{Outbound, OutboundEvents};
@@ -81,6 +81,10 @@ impl OutboundEvents for Hub {
             Some(trouble) if trouble.kind.is_final() => self.broken(trouble),
             other => self.row.update(|situation| situation.outbound_trouble = other),
         }
+    }
+
+    fn notes(&self, notes: SendingNotes) {
+        self.row.update(|situation| situation.sending_notes = notes);
     }
 
     fn ready_to_send(&self) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Dir, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps};
 use ulid::Ulid;
 
 use super::MaildirError;
@@ -46,6 +46,14 @@ impl Draft {
         self.disk
             .write(&self.file, bytes)
             .map_err(|error| MaildirError::new(format!("write tmp/{}", self.name), error))
+    }
+
+    /// The same file from its start, to be read.
+    pub(in crate::store) fn reopen(&self) -> Result<std::fs::File, MaildirError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&*self.tmp, &self.name, flags, Mode::empty())
+            .map(std::fs::File::from)
+            .map_err(|error| MaildirError::new(format!("read tmp/{}", self.name), error))
     }
 
     /// Makes the octets durable and gives the file its time.

@@ -1,4 +1,7 @@
-//! From a server's name to a connection that waits for MAIL: connect, EHLO, AUTH.
+//! From a server's name to a connection that waits for MAIL: connect, EHLO, AUTH. While a host is
+//! out of reach the next one of the profile is tried; a host that answered is believed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -7,8 +10,10 @@ use zeroize::Zeroizing;
 use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
-use super::reply::{Failure, Fault, Phase};
-use crate::net::{self, Channel, Connector, Mechanism, NetError, NetErrorKind, TlsReason};
+use super::hosts::Hosts;
+use super::reply::{Failure, Fault, Permanence, Phase};
+use crate::clock::Clock;
+use crate::net::{self, Channel, Connector, Mechanism, NetError, NetErrorKind, Server, TlsReason};
 use crate::transport::{Credentials, SmtpSettings};
 
 /// Makes connections that wait for MAIL.
@@ -20,6 +25,11 @@ pub(crate) trait Dial: Send + Sync {
     /// # Errors
     /// Always of the network or the account, never of a message.
     async fn dial(&self) -> Result<Connection, Failure>;
+
+    /// The host that is used instead of the first one and why, in words; `None` while that one is.
+    fn detour(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a server said of itself while it was logged in to.
@@ -35,25 +45,45 @@ pub(crate) struct ServerReport {
     pub(crate) mechanism: Option<&'static str>,
 }
 
-/// The server of one account.
+/// The servers of one account.
 pub(crate) struct SmtpDialer {
-    connector: Connector,
-    host: String,
+    first: Route,
+    /// For when the first one is out of reach, in order.
+    fallback: Vec<Route>,
+    hosts: Mutex<Hosts>,
+    clock: Arc<dyn Clock>,
     credentials: Option<Credentials>,
     auth: Option<String>,
     helo: String,
     deadlines: Deadlines,
 }
 
+/// One host, with the settings of TLS that are its own.
+struct Route {
+    connector: Connector,
+    host: String,
+}
+
 /// Most challenges a login may take; no mechanism here needs more than two.
 const MAX_CHALLENGES: usize = 4;
 
 impl SmtpDialer {
-    /// A dialer for the server of `settings`, where we are called `helo`.
-    pub(crate) fn new(settings: &SmtpSettings, helo: &str, deadlines: Deadlines) -> Self {
+    /// A dialer for the servers of `settings`, where we are called `helo`.
+    pub(crate) fn new(
+        settings: &SmtpSettings,
+        helo: &str,
+        deadlines: Deadlines,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let route = |server: &Server| Route {
+            connector: Connector::new(server.clone(), deadlines.net, settings.cleartext),
+            host: server.host.clone(),
+        };
         SmtpDialer {
-            connector: Connector::new(settings.server.clone(), deadlines.net, settings.cleartext),
-            host: settings.server.host.clone(),
+            first: route(&settings.server),
+            fallback: settings.fallback.iter().map(route).collect(),
+            hosts: Mutex::default(),
+            clock,
             credentials: settings.credentials.clone(),
             auth: settings.auth.clone(),
             helo: helo.to_owned(),
@@ -61,19 +91,23 @@ impl SmtpDialer {
         }
     }
 
-    /// Connects and logs in, and tells what the server said on the way.
+    /// Connects to the first host and logs in, and tells what the server said on the way.
     ///
     /// # Errors
     /// As [`Dial::dial`].
     pub(crate) async fn connect(&self) -> Result<(Connection, ServerReport), Failure> {
-        let opened =
-            self.connector.smtp_open(&self.helo).await.map_err(|error| failure_of(&error))?;
-        let channel = self.connector.channel(&opened.stream);
+        self.connect_to(&self.first).await
+    }
+
+    async fn connect_to(&self, route: &Route) -> Result<(Connection, ServerReport), Failure> {
+        let connector = &route.connector;
+        let opened = connector.smtp_open(&self.helo).await.map_err(|error| failure_of(&error))?;
+        let channel = connector.channel(&opened.stream);
         let protection = opened.stream.protection();
         let greeting = net::for_people(&opened.greeting.join(" "));
         let stream = Box::new(opened.stream);
         let mut connection =
-            Connection::new(stream, &self.host, Capabilities::default(), self.deadlines.clone());
+            Connection::new(stream, &route.host, Capabilities::default(), self.deadlines.clone());
         connection.protected_by(protection.as_deref());
         connection.begin();
         // The stream begins with the greeting once more.
@@ -145,8 +179,75 @@ impl SmtpDialer {
 #[async_trait]
 impl Dial for SmtpDialer {
     async fn dial(&self) -> Result<Connection, Failure> {
-        self.connect().await.map(|(connection, _)| connection)
+        let order = self.hosts().order(1 + self.fallback.len(), self.clock.now());
+        let mut failures: Vec<(usize, Failure)> = Vec::new();
+        for index in order {
+            let Some(route) = self.route(index) else { continue };
+            match self.connect_to(route).await {
+                Ok((connection, _)) => {
+                    let why = failures.iter().find(|(index, _)| *index == 0);
+                    let why = why.map(|(_, failure)| failure.words());
+                    self.hosts().connected(index, why, self.clock.now());
+                    return Ok(connection);
+                }
+                Err(failure) if is_out_of_reach(&failure) => failures.push((index, failure)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(self.nobody(failures))
     }
+
+    fn detour(&self) -> Option<String> {
+        let hosts = self.hosts();
+        let (index, why) = hosts.detour()?;
+        let used = self.route(index)?.connector.name();
+        let first = self.first.connector.name();
+        Some(match why {
+            "" => format!("through {used} instead of {first}"),
+            why => format!("through {used}, because {first} is out of reach: {why}"),
+        })
+    }
+}
+
+impl SmtpDialer {
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn route(&self, index: usize) -> Option<&Route> {
+        match index.checked_sub(1) {
+            None => Some(&self.first),
+            Some(index) => self.fallback.get(index),
+        }
+    }
+
+    /// What to say when no host can be reached: what is wrong with the first one, and that the
+    /// others are no better.
+    fn nobody(&self, mut failures: Vec<(usize, Failure)>) -> Failure {
+        failures.sort_by_key(|(index, _)| *index);
+        let mut failures = failures.into_iter();
+        let Some((_, mut first)) = failures.next() else {
+            // There is always one host.
+            return Failure::fault(Phase::Connect, Fault::Internal, "", "there is no host");
+        };
+        for (index, failure) in failures {
+            let name = self.route(index).map_or("", |route| route.connector.name());
+            let words = failure.words();
+            first.reply.text += &match words.starts_with(name) {
+                true => format!("; {words}"),
+                false => format!("; {name}: {words}"),
+            };
+        }
+        first
+    }
+}
+
+/// Whether another host may be tried: this one could not be reached, or said before the login that
+/// it cannot serve now. What a host refuses for good, and any answer to a login, is for the owner
+/// to hear and not to be tried elsewhere.
+fn is_out_of_reach(failure: &Failure) -> bool {
+    matches!(failure.phase, Phase::Connect | Phase::Tls | Phase::Greeting | Phase::Ehlo)
+        && failure.verdict.permanence == Permanence::Temporary
 }
 
 /// EHLO, or HELO for a server that does not know it (RFC 5321 section 4.1.1.1).
