@@ -103,7 +103,7 @@ async fn dovecot_gets_the_copy_into_the_mailbox_it_marks() {
     let copies = on_server(&dovecot, "ann", "Gesendet");
     assert_eq!(copies.len(), 1);
     let sent = office.accepted();
-    assert!(copies[0].bytes == sent[0].bytes().unwrap(), "the very octets that were sent");
+    assert!(copies[0].bytes == sent[0].bytes().unwrap()[..], "the very octets that were sent");
     assert!(format!("{:?}", copies[0].flags).contains("Seen"), "{:?}", copies[0].flags);
     assert!(!house.maildir().exists());
 }
