@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use crate::net::{Server, TlsMode, Trust};
 use crate::profile::{
-    AfterProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login, OAuth2Profile,
-    Password, Profile, RewriteProfile, SmtpProfile, TransportProfile,
+    AfterProfile, HandProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile, Login,
+    OAuth2Profile, Password, Profile, ReceiverProfile, RewriteProfile, SentProfile, SmtpProfile,
+    TransportProfile,
 };
 
 #[derive(Debug, Serialize)]
@@ -109,6 +110,12 @@ enum PasswordView {
 struct SmtpView {
     #[serde(flatten)]
     server: ServerView,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fallback: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages_per_minute: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recipients_per_message: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,6 +126,10 @@ struct ImapView {
     push: bool,
     poll_interval: String,
     after: AfterView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_mailbox: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saves_sent: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -133,8 +144,45 @@ enum AfterView {
 
 #[derive(Debug, Serialize)]
 struct StoreView {
-    maildir: String,
-    sent: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maildir: Option<String>,
+    sent: SentView,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    hand: Option<HandView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum SentView {
+    Maildir(bool),
+    Server(&'static str),
+}
+
+#[derive(Debug, Serialize)]
+struct HandView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mda: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lmtp: Option<String>,
+    recipient: String,
+    timeout: String,
+    connections: u64,
+}
+
+impl From<&HandProfile> for HandView {
+    fn from(hand: &HandProfile) -> Self {
+        let (mda, lmtp) = match &hand.receiver {
+            ReceiverProfile::Program(words) => (Some(words.clone()), None),
+            ReceiverProfile::Lmtp(address) => (None, Some(address.clone())),
+        };
+        HandView {
+            mda,
+            lmtp,
+            recipient: hand.recipient.clone(),
+            timeout: duration(hand.timeout),
+            connections: hand.connections,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -197,8 +245,13 @@ impl From<&Profile> for ProfileView {
             default: profile.default,
             transport: profile.transports.iter().map(TransportView::from).collect(),
             store: StoreView {
-                maildir: profile.store.maildir.display().to_string(),
-                sent: profile.store.sent,
+                maildir: profile.store.maildir.as_ref().map(|path| path.display().to_string()),
+                sent: match profile.store.sent {
+                    SentProfile::Nowhere => SentView::Maildir(false),
+                    SentProfile::Maildir => SentView::Maildir(true),
+                    SentProfile::Server => SentView::Server("server"),
+                },
+                hand: profile.store.hand.as_ref().map(HandView::from),
             },
             queue: QueueView {
                 lifetime: duration(queue.lifetime),
@@ -267,7 +320,12 @@ impl From<&OAuth2Profile> for OAuth2View {
 impl From<&SmtpProfile> for SmtpView {
     fn from(smtp: &SmtpProfile) -> Self {
         let auth = smtp.auth.clone();
-        SmtpView { server: server(&smtp.server, smtp.login.as_ref(), auth, smtp.connections) }
+        SmtpView {
+            server: server(&smtp.server, smtp.login.as_ref(), auth, smtp.connections),
+            fallback: smtp.fallback.iter().map(Server::place).collect(),
+            messages_per_minute: smtp.messages_per_minute,
+            recipients_per_message: smtp.recipients_per_message,
+        }
     }
 }
 
@@ -279,6 +337,8 @@ impl From<&ImapProfile> for ImapView {
             mailboxes: imap.mailboxes.clone(),
             push: imap.push,
             poll_interval: duration(imap.poll_interval),
+            sent_mailbox: imap.sent_mailbox.clone(),
+            saves_sent: imap.saves_sent,
             after: match &imap.after {
                 AfterProfile::Keep => AfterView::Word("keep"),
                 AfterProfile::Seen => AfterView::Word("seen"),

@@ -28,9 +28,7 @@ pub(crate) use connector::Connector;
 pub(crate) use deadlines::{Deadlines, Phase};
 pub(crate) use error::{Fault, NetError, NetErrorKind, TlsReason};
 pub(crate) use imap::{Capabilities, ImapOpened};
-#[cfg(test)]
-pub(crate) use imap_login::ImapLoggedIn;
-pub(crate) use imap_login::{ImapLogin, LoginError, LoginMemory};
+pub(crate) use imap_login::{ImapLoggedIn, ImapLogin, LoginError, LoginMemory};
 pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
 pub(crate) use line::for_people;
 pub use sasl::Cleartext;

@@ -1,8 +1,9 @@
 //! `[listen]`: where programs of this machine may hand over mail by SMTP.
 
-use super::load::{Surroundings, absolute};
+use super::load::Surroundings;
 use super::reader::{Found, TableReader};
 use super::server_table::read_login_parts;
+use super::store_table::absolute;
 use super::{ListenPlace, ListenProfile, Login};
 
 /// `sun_path` of Linux with its end; other systems have a little less, and say so themselves.

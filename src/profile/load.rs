@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::de::DeTable;
 use zeroize::Zeroizing;
@@ -13,6 +13,7 @@ use super::listen_table::read_listen;
 use super::local_table::read_local;
 use super::private::{check_above, is_own};
 use super::reader::{Found, Problem, TableReader};
+use super::store_table::read_store;
 use super::transport_table::read_transport;
 use super::{
     Dirs, Environment, HooksProfile, InDoubtProfile, ListenProfile, LocalProfile, MetricsProfile,
@@ -157,7 +158,11 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
     let default = root.switch("default")?.unwrap_or(false);
     let transports = read_transports(&mut root, surroundings)?;
     let store = match root.table("store")? {
-        Some(store) => read_store(store, surroundings)?,
+        Some(store) => {
+            let first = transports.first().map(|first| first.identity.address.as_str());
+            let has_imap = transports.iter().any(|transport| transport.imap.is_some());
+            read_store(store, first.unwrap_or_default(), has_imap, surroundings)?
+        }
         None => return Err(root.missing("store", "write [store] and in it maildir = \"~/Mail\"")),
     };
     let queue = root.table("queue")?.map(read_queue).transpose()?.unwrap_or_default();
@@ -188,21 +193,6 @@ fn read_transports(
         return Err(root.missing("transport", "write at least one [[transport]]"));
     }
     Ok(transports)
-}
-
-fn read_store(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Found<StoreProfile> {
-    let Some(maildir) = table.text("maildir")? else {
-        return Err(table.missing("maildir", "write maildir = \"~/Mail\""));
-    };
-    let maildir = maildir.read(|text| absolute(text, surroundings.environment))?.value;
-    let sent = table.switch("sent")?.unwrap_or(true);
-    table.finish()?;
-    Ok(StoreProfile { maildir, sent })
-}
-
-pub(super) fn absolute(text: &str, environment: &Environment) -> Result<PathBuf, String> {
-    let path = environment.expand(text)?;
-    if path.is_absolute() { Ok(path) } else { Err("it must begin with / or ~".into()) }
 }
 
 fn read_queue(mut table: TableReader<'_>) -> Found<QueueProfile> {

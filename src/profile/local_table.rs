@@ -1,8 +1,8 @@
 //! `[local]`: where mail for names of this machine goes.
 
 use super::address::parse_address;
-use super::load::absolute;
 use super::reader::{Found, TableReader};
+use super::store_table::absolute;
 use super::{Environment, LocalProfile};
 
 pub(super) fn read_local(

@@ -23,6 +23,7 @@ mod secret;
 mod sections;
 mod server_table;
 mod server_url;
+mod store_table;
 mod template;
 mod transport_table;
 
@@ -32,9 +33,10 @@ pub use catalog::{Catalog, CatalogEntry, KeptSecret};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenPlace,
-    ListenProfile, LocalProfile, Login, MetricsProfile, OAuth2Profile, Profile, QueueProfile,
-    RewriteProfile, SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, HandProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile,
+    ListenPlace, ListenProfile, LocalProfile, Login, MetricsProfile, OAuth2Profile, Profile,
+    QueueProfile, ReceiverProfile, RewriteProfile, SentProfile, SmtpProfile, StoreProfile,
+    TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;

@@ -167,6 +167,12 @@ pub struct SmtpProfile {
     pub auth: Option<String>,
     /// Most connections at the same time; `None` for the transport's default.
     pub connections: Option<u64>,
+    /// Hosts for when the server is out of reach, in order, with the same TLS, trust and login.
+    pub fallback: Vec<Server>,
+    /// Most messages begun in any minute; `None` for as many as go.
+    pub messages_per_minute: Option<u64>,
+    /// Most recipients of one transaction; `None` for the transport's default.
+    pub recipients_per_message: Option<u64>,
 }
 
 /// How to receive.
@@ -188,6 +194,10 @@ pub struct ImapProfile {
     pub after: AfterProfile,
     /// Most connections at the same time; `None` for the transport's default.
     pub connections: Option<u64>,
+    /// The mailbox of sent mail; `None` for the one that the server marks.
+    pub sent_mailbox: Option<String>,
+    /// Whether the provider keeps what is sent by itself; `None` for what is known of it.
+    pub saves_sent: Option<bool>,
 }
 
 /// What happens on the server to a message that is safely fetched (IB-6).
@@ -206,10 +216,47 @@ pub enum AfterProfile {
 /// Where mail is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreProfile {
-    /// The Maildir, an absolute path.
-    pub maildir: PathBuf,
-    /// Whether a copy of what was sent is kept in `.Sent`.
-    pub sent: bool,
+    /// The Maildir, an absolute path; `None` only where received mail is handed over and sent copies
+    /// are not kept.
+    pub maildir: Option<PathBuf>,
+    /// Where copies of what was sent are kept.
+    pub sent: SentProfile,
+    /// Who gets received mail and reports instead of the Maildir.
+    pub hand: Option<HandProfile>,
+}
+
+/// Where copies of what was sent are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentProfile {
+    /// Nowhere.
+    Nowhere,
+    /// In `.Sent` of the Maildir.
+    Maildir,
+    /// In the mailbox of sent mail on the account's server; those of an account without IMAP in the
+    /// Maildir, if there is one.
+    Server,
+}
+
+/// How received mail is handed over instead of being kept in a Maildir.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandProfile {
+    /// To whom.
+    pub receiver: ReceiverProfile,
+    /// Whose mail it is.
+    pub recipient: String,
+    /// How long one message may take.
+    pub timeout: Duration,
+    /// Most messages at the same time.
+    pub connections: u64,
+}
+
+/// Who gets received mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverProfile {
+    /// A program with its arguments, one message on its standard input.
+    Program(Vec<String>),
+    /// An LMTP server, `unix:/path` or `host:port`.
+    Lmtp(String),
 }
 
 /// Where programs reach the listener.

@@ -161,6 +161,21 @@ impl<'a> TableReader<'a> {
             .collect()
     }
 
+    /// A value that is either true or false, or a text.
+    pub(super) fn switch_or_text(
+        &mut self,
+        key: &'static str,
+        wrong: &str,
+    ) -> Found<Option<Item<SwitchOrText<'a>>>> {
+        let Some(item) = self.item(key) else { return Ok(None) };
+        let read = |value: &'a DeValue<'a>| match (value.as_bool(), value.as_str()) {
+            (Some(switch), _) => Ok(SwitchOrText::Switch(switch)),
+            (None, Some(text)) => Ok(SwitchOrText::Text(text)),
+            (None, None) => Err(wrong),
+        };
+        item.read(read).map(Some)
+    }
+
     /// A value that is either a text or a table.
     pub(super) fn text_or_table(
         &mut self,
@@ -229,6 +244,12 @@ impl<'a> TableReader<'a> {
 
 /// An entry of a table with free keys: its key and its texts.
 pub(super) type Entry<'a> = (String, Vec<Item<&'a str>>);
+
+/// What [`TableReader::switch_or_text`] finds.
+pub(super) enum SwitchOrText<'a> {
+    Switch(bool),
+    Text(&'a str),
+}
 
 /// What [`TableReader::text_or_table`] finds.
 pub(super) enum TextOrTable<'a> {

@@ -109,6 +109,19 @@ fn set_smtp(section: &mut ProfileSection, smtp: &SmtpProfile, secrets: &Secrets<
     set_server(section, "smtp", &smtp.server);
     set_login(section, "smtp", smtp.login.as_ref(), secrets);
     set_limits(section, "smtp", smtp.auth.as_deref(), smtp.connections);
+    if !smtp.fallback.is_empty() {
+        let places = smtp.fallback.iter().map(Server::place).collect();
+        section.set("smtp.fallback", SectionValue::List(places));
+    }
+    let limits = [
+        ("smtp.messages_per_minute", smtp.messages_per_minute),
+        ("smtp.recipients_per_message", smtp.recipients_per_message),
+    ];
+    for (key, limit) in limits {
+        if let Some(limit) = limit {
+            section.set(key, SectionValue::Number(limit));
+        }
+    }
 }
 
 fn set_imap(section: &mut ProfileSection, imap: &ImapProfile, secrets: &Secrets<'_>) {
@@ -118,6 +131,12 @@ fn set_imap(section: &mut ProfileSection, imap: &ImapProfile, secrets: &Secrets<
     section.set("imap.mailboxes", SectionValue::List(imap.mailboxes.clone()));
     section.set("imap.push", SectionValue::Switch(imap.push));
     section.set("imap.poll_interval", duration(imap.poll_interval));
+    if let Some(mailbox) = &imap.sent_mailbox {
+        section.set("imap.sent_mailbox", text(mailbox));
+    }
+    if let Some(saves) = imap.saves_sent {
+        section.set("imap.saves_sent", SectionValue::Switch(saves));
+    }
     match &imap.after {
         AfterProfile::Keep => section.set("imap.after", text("keep")),
         AfterProfile::Seen => section.set("imap.after", text("seen")),

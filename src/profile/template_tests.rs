@@ -46,7 +46,7 @@ fn what_is_written_can_be_read() {
     assert_eq!(login.password.to_string(), "command pass show \"mail/ann\" | head -1");
     let imap = transport.imap.as_ref().unwrap();
     assert_eq!((imap.server.port, imap.login.user.as_str()), (1143, "ann@example.org"));
-    assert_eq!(profile.store.maildir, Path::new("/home/ann/Mail"));
+    assert_eq!(profile.store.maildir.as_deref(), Some(Path::new("/home/ann/Mail")));
 }
 
 #[test]

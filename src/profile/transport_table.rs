@@ -7,16 +7,20 @@ use super::address::{parse_address, parse_mailbox};
 use super::load::{Surroundings, parse_duration};
 use super::oauth2_table::read_oauth2;
 use super::reader::{Found, Item, TableReader, TextOrTable};
-use super::server_table::{check_cleartext, read_login_parts, read_server};
+use super::server_table::{check_cleartext, host_name, read_login_parts, read_server};
 use super::{
     AfterProfile, ImapProfile, Login, Password, RewriteProfile, SmtpProfile, TransportProfile,
 };
+use crate::net::Server;
 
 /// The mechanisms a login can be asked to use.
 const PASSWORD_MECHANISMS: [&str; 3] = ["plain", "login", "scram-sha-256"];
 
 /// The mechanisms that show a token.
 const TOKEN_MECHANISMS: [&str; 2] = ["oauthbearer", "xoauth2"];
+
+/// Most hosts that can stand in for the first one.
+const MOST_FALLBACKS: usize = 8;
 
 const DEFAULT_POLL: Duration = Duration::from_secs(60);
 
@@ -97,14 +101,55 @@ fn read_smtp(
     };
     check_cleartext(&mut table, &server, login.is_some())?;
     let auth = read_auth(&mut table, login.as_ref())?;
+    let fallback = read_fallback(&mut table, &server.value, login.is_some())?;
     let profile = SmtpProfile {
         server: server.value,
         login,
         auth,
         connections: read_connections(&mut table)?,
+        fallback,
+        messages_per_minute: read_limit(&mut table, "messages_per_minute", 10_000)?,
+        recipients_per_message: read_limit(&mut table, "recipients_per_message", 100)?,
     };
     table.finish()?;
     Ok(profile)
+}
+
+/// The hosts for when the first one is out of reach. What is demanded of the first one is demanded
+/// of each: in particular, no password goes to one of them unprotected.
+fn read_fallback(
+    table: &mut TableReader<'_>,
+    first: &Server,
+    has_login: bool,
+) -> Found<Vec<Server>> {
+    let Some(list) = table.texts("fallback")? else { return Ok(Vec::new()) };
+    if list.value.len() > MOST_FALLBACKS {
+        return Err(list.problem(format!("it must name at most {MOST_FALLBACKS} hosts")));
+    }
+    let mut servers = vec![first.clone()];
+    for item in list.value {
+        let server = item.read(|text| {
+            let server = first.beside(text)?;
+            host_name(&server.host)?;
+            Ok::<_, String>(server)
+        })?;
+        if servers.contains(&server.value) {
+            return Err(server.problem(format!("{} is there twice", server.value.place())));
+        }
+        check_cleartext(table, &server, has_login)?;
+        servers.push(server.value);
+    }
+    servers.remove(0);
+    Ok(servers)
+}
+
+fn read_limit(table: &mut TableReader<'_>, key: &'static str, most: u64) -> Found<Option<u64>> {
+    let Some(number) = table.number(key)? else { return Ok(None) };
+    let allowed = |number: u64| match (1..=most).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("it must be between 1 and {most}")),
+    };
+    Ok(Some(number.read(allowed)?.value))
 }
 
 pub(super) fn smtp_port(tls: crate::net::TlsMode) -> u16 {
@@ -156,9 +201,16 @@ fn read_imap(
         poll_interval,
         after: read_after(&mut table)?,
         connections: read_connections(&mut table)?,
+        sent_mailbox: read_sent_mailbox(&mut table)?,
+        saves_sent: table.switch("saves_sent")?,
     };
     table.finish()?;
     Ok(profile)
+}
+
+fn read_sent_mailbox(table: &mut TableReader<'_>) -> Found<Option<String>> {
+    let Some(name) = table.text("sent_mailbox")? else { return Ok(None) };
+    Ok(Some(name.read(mailbox_name)?.value.to_owned()))
 }
 
 fn poll_interval(text: &str) -> Result<Duration, &'static str> {

@@ -12,8 +12,10 @@ mod hooks;
 mod metrics_view;
 mod options;
 mod queue_view;
+mod sent_courier;
 mod service;
 mod status_view;
+mod store_options;
 mod submit;
 mod trace_lookup;
 mod trace_view;
@@ -52,10 +54,11 @@ use crate::spi::{MessageStore, NotifyData, OutgoingState, ProfileSection, Servic
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
-use crate::transport::SmtpImapProvider;
+use crate::transport::{SmtpImapProvider, sent_folder};
 use delays::Watch;
 use hooks::Hooks;
 use queue_view::Traffic;
+use sent_courier::Courier;
 
 /// Rows read from the spool at a time.
 const PAGE: usize = 256;
@@ -122,10 +125,12 @@ impl Session {
         );
         let spool = Arc::clone(&sled) as Arc<dyn Spool>;
         let store_options = StoreOptions {
-            maildir: profile.store.maildir.clone(),
-            sent: profile.store.sent,
             observer: options.observer.clone(),
-            ..StoreOptions::default()
+            ..store_options::of(
+                profile,
+                &sections_in(profile, &options.state_folder),
+                &options.state_folder,
+            )?
         };
         let store = LocalStore::open(
             store_options,
@@ -170,7 +175,10 @@ impl Session {
             ending,
         };
         if options.logon != Logon::None {
-            session.running = Some(session.log_on(runtime).await?);
+            session.running = Some(session.log_on(runtime.clone()).await?);
+        }
+        if session.traffic() == Traffic::Running {
+            session.send_couriers(&runtime);
         }
         Ok(session)
     }
@@ -206,6 +214,23 @@ impl Session {
         let store = Arc::clone(&self.store) as Arc<dyn MessageStore>;
         let spooler = Spooler::start(store, Arc::clone(&self.clock), services, options).await?;
         Ok(Running { provider, spooler })
+    }
+
+    /// Starts to bring sent copies to the servers that are to get them.
+    fn send_couriers(&self, runtime: &tokio::runtime::Handle) {
+        for (transport, section) in self.profile.transports.iter().zip(&self.sections) {
+            if !self.store.owes_copies_of(&transport.name) {
+                continue;
+            }
+            let Ok(Some(folder)) = sent_folder(section) else { continue };
+            let courier = Courier {
+                transport: transport.name.clone(),
+                store: Arc::clone(&self.store),
+                folder,
+                clock: Arc::clone(&self.clock),
+            };
+            drop(runtime.spawn(courier.run(self.ending.clone())));
+        }
     }
 
     /// The status table while transports are logged on; subscribe to see every change (ST-5).

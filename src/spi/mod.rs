@@ -43,6 +43,7 @@
 mod message;
 mod profile_section;
 mod provider;
+mod sent;
 mod service;
 mod status;
 mod store;
@@ -55,6 +56,7 @@ pub use profile_section::{
 pub use provider::{
     AddressTypes, Incoming, LogonOutcome, NotifyData, SubmitError, XpLogon, XpProvider,
 };
+pub use sent::{SentCopy, SentFolder};
 pub use service::ServiceEntry;
 pub use status::{StatusColumns, StatusObject, StatusRow, StatusRowKind};
 pub use store::{MessageStore, OutgoingNote, OutgoingRow, OutgoingState, Report};

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 
+use super::hand::{Hand, Letter, return_path};
 use super::maildir::{
     Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Resumed, Token,
 };
@@ -25,6 +26,8 @@ const IN_MEMORY: usize = 256 * 1024;
 /// A message nobody has saved yet; dropping it leaves nothing behind.
 pub(super) struct IncomingMessage {
     maildir: Arc<Maildir>,
+    /// Who gets it instead of the Maildir, which then only holds its text meanwhile.
+    hand: Option<Arc<Hand>>,
     spool: Arc<dyn Spool>,
     /// Octets of free space to leave alone.
     reserve: u64,
@@ -54,7 +57,7 @@ struct Written {
 
 impl IncomingMessage {
     pub(super) fn new(
-        maildir: Arc<Maildir>,
+        (maildir, hand): (Arc<Maildir>, Option<Arc<Hand>>),
         spool: Arc<dyn Spool>,
         reserve: u64,
         runtime: Handle,
@@ -62,7 +65,7 @@ impl IncomingMessage {
         observer: Observer,
     ) -> Self {
         let (state, saved) = (Arc::default(), OnceLock::new());
-        IncomingMessage { maildir, spool, reserve, runtime, made, state, saved, observer }
+        IncomingMessage { maildir, hand, spool, reserve, runtime, made, state, saved, observer }
     }
 
     fn sink(&self) -> MaildirSink {
@@ -223,8 +226,10 @@ impl Message for IncomingMessage {
         Ok(ResumedContent { sink: Box::new(sink), before: Some(before) })
     }
 
-    /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX. Saved already:
-    /// harmless. `MAPI_E_NOT_ENOUGH_DISK` as from `set_content`. A caller that goes away leaves it saved or not.
+    /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX, or hands it over where
+    /// the store has a [`Receiver`](super::Receiver). Saved already: harmless.
+    /// `MAPI_E_NOT_ENOUGH_DISK` as from `set_content`. A caller that goes away leaves it saved or
+    /// not.
     async fn save_changes(&self, repetition: Repetition) -> MapiResult<()> {
         if self.saved.get().is_some() {
             return Ok(());
@@ -247,7 +252,15 @@ impl Message for IncomingMessage {
         };
         let maildir = Arc::clone(&self.maildir);
         let place_mailbox = place.mailbox.clone();
-        on(&self.runtime, move || save(&maildir, written, &place)).await??;
+        match &self.hand {
+            None => on(&self.runtime, move || save(&maildir, written, &place)).await??,
+            Some(hand) => {
+                let Place { mailbox, token, look, .. } = place;
+                let sender = return_path(self.state().header.kept());
+                let draft = on(&self.runtime, move || whole(&maildir, written)).await??;
+                hand.deliver(draft, Letter { sender, mailbox, token, look }).await?;
+            }
+        }
         let digest = blake3::hash(&key);
         let entry = EntryId::from_bytes(digest.as_bytes().get(..16).unwrap_or_default())
             .map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))?;
@@ -267,12 +280,17 @@ fn received(key: &[u8]) -> Token {
 }
 
 fn save(maildir: &Maildir, written: Written, place: &Place) -> Result<(), MaildirError> {
+    maildir.deliver(whole(maildir, written)?, place)
+}
+
+/// All of it in one file.
+fn whole(maildir: &Maildir, written: Written) -> Result<Draft, MaildirError> {
     let mut draft = match written.draft {
         Some(draft) => draft,
         None => maildir.draft()?,
     };
     draft.write(&written.rest)?;
-    maildir.deliver(draft, place)
+    Ok(draft)
 }
 
 fn saved_already() -> MapiError {

@@ -1,4 +1,5 @@
-//! The message store: the Outbox in the spool, everything received in a Maildir.
+//! The message store: the Outbox in the spool, everything received in a Maildir or handed over to a
+//! program or an LMTP server.
 //!
 //! [`LocalStore`] is the store of a profile behind the contract's [`MessageStore`]. What it
 //! answers `Ok` to is durable. File operations run on the blocking threads of the runtime it was
@@ -6,6 +7,7 @@
 
 mod delay;
 mod entry_ids;
+mod hand;
 mod host;
 pub(crate) use host::name as host_name;
 mod incoming;
@@ -14,6 +16,7 @@ mod notes;
 mod object;
 mod outbox;
 mod outbox_message;
+mod owed;
 mod report;
 mod sent;
 mod status_report;
@@ -21,6 +24,8 @@ mod submit;
 mod submit_raw;
 
 pub(crate) use delay::Late;
+pub use hand::{HandOptions, LmtpAddress, Receiver};
+pub use owed::{CopyTo, OwedOptions};
 pub use submit_raw::RawSubmission;
 
 use std::path::PathBuf;
@@ -41,10 +46,12 @@ use crate::spi::{
 use crate::spool::Spool;
 use crate::spool::disk::{Disk, RealDisk};
 use entry_ids::EntryIds;
+use hand::Hand;
 use incoming::IncomingMessage;
 use maildir::Maildir;
 use notes::Notes;
 use outbox::Outbox;
+use owed::Owed;
 
 /// The largest message that is taken for sending unless something else is said.
 pub(crate) const SIZE_LIMIT: u64 = 1 << 30;
@@ -55,8 +62,14 @@ pub struct StoreOptions {
     /// The Maildir; its root is INBOX. Made when it is missing. Default: `Mail` in the working
     /// folder.
     pub maildir: PathBuf,
+    /// Who gets received mail and reports instead of the Maildir, and a folder for what is on its
+    /// way there, which must be ours alone. The Maildir, if there is to be one, then holds sent copies
+    /// only. Default: none.
+    pub hand: Option<(HandOptions, PathBuf)>,
     /// Whether sent messages are kept in the mailbox `Sent` (OB-16). Default: true.
     pub sent: bool,
+    /// Sent copies that go elsewhere (see [`OwedOptions`]). Default: none.
+    pub owed: Option<OwedOptions>,
     /// The largest message that is taken for sending, in octets. Default: 1 GiB; most servers take
     /// less, and their refusal comes as a report.
     pub size_limit: u64,
@@ -75,7 +88,9 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             maildir: PathBuf::from("Mail"),
+            hand: None,
             sent: true,
+            owed: None,
             size_limit: SIZE_LIMIT,
             reserve: 64 * 1024 * 1024,
             disk: Arc::new(RealDisk),
@@ -88,7 +103,13 @@ impl Default for StoreOptions {
 pub struct LocalStore {
     options: StoreOptions,
     outbox: Outbox,
+    /// Where received mail is kept, or its texts as long as they are handed over.
     maildir: Arc<Maildir>,
+    hand: Option<Arc<Hand>>,
+    /// Where sent copies are kept.
+    copies: Option<Arc<Maildir>>,
+    /// Where sent copies are kept that a server is to get.
+    owed: Option<Owed>,
     spool: Arc<dyn Spool>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
@@ -121,19 +142,48 @@ impl LocalStore {
         runtime: Handle,
     ) -> MapiResult<Arc<LocalStore>> {
         let host = host::name();
-        let (root, own_host) = (options.maildir.clone(), host.clone());
         let now = clock.now();
-        let disk = Arc::clone(&options.disk);
-        let maildir = on(&runtime, move || Maildir::open(&root, own_host, now, disk)).await??;
+        let open = |root: &PathBuf| {
+            let (root, own_host) = (root.clone(), host.clone());
+            let disk = Arc::clone(&options.disk);
+            let opened = on(&runtime, move || Maildir::open(&root, own_host, now, disk));
+            async move { Ok::<_, MapiError>(Arc::new(opened.await??)) }
+        };
+        let (maildir, hand, copies) = match &options.hand {
+            None => {
+                let maildir = open(&options.maildir).await?;
+                (Arc::clone(&maildir), None, Some(maildir))
+            }
+            Some((hand, folder)) => {
+                let staging = folder.clone();
+                on(&runtime, move || hand::forget(&staging, now)).await?;
+                let staging = open(folder).await?;
+                let clock = Arc::clone(&clock);
+                let held = Arc::clone(&staging);
+                let hand = Hand::new(hand.clone(), held, &host, clock, runtime.clone());
+                let copies = match options.sent {
+                    true => Some(open(&options.maildir).await?),
+                    false => None,
+                };
+                (staging, Some(hand), copies)
+            }
+        };
+        let owed = match &options.owed {
+            Some(owed) => Some(Owed::new(owed, open(&owed.folder).await?)),
+            None => None,
+        };
         Ok(Arc::new(LocalStore {
-            options,
+            owed,
             outbox: Outbox::new(Arc::clone(&spool)),
-            maildir: Arc::new(maildir),
+            maildir,
+            hand,
+            copies,
             spool,
             entries: EntryIds::new(),
             notes: Notes::default(),
             host,
             opened: clock.now(),
+            options,
             clock,
             runtime,
         }))
@@ -261,7 +311,7 @@ impl MessageStore for LocalStore {
 
     async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {
         Ok(Arc::new(IncomingMessage::new(
-            Arc::clone(&self.maildir),
+            (Arc::clone(&self.maildir), self.hand.clone()),
             Arc::clone(&self.spool),
             self.options.reserve,
             self.runtime.clone(),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
 
-use super::maildir::{FileState, Look, Origin, Place, Token};
+use super::hand::Letter;
+use super::maildir::{FileState, Look, MaildirError, Origin, Place, Token};
 use super::outbox::update;
 use super::{LocalStore, delay};
 use crate::mapi::{
@@ -142,7 +143,7 @@ impl LocalStore {
             look: begun.look,
         };
         let maildir = Arc::clone(&self.maildir);
-        self.blocking(move || {
+        let draft = self.blocking(move || {
             let original = match &original {
                 Returned::Whole(bytes) => Original::Whole(bytes),
                 Returned::Beginning(bytes) => Original::Beginning(bytes),
@@ -150,9 +151,20 @@ impl LocalStore {
             };
             let mut draft = maildir.draft()?;
             draft.write(&report(&fields, original))?;
-            maildir.deliver(draft, &place)
-        })
-        .await??;
+            Ok::<_, MaildirError>(draft)
+        });
+        let draft = draft.await??;
+        match &self.hand {
+            None => {
+                let maildir = Arc::clone(&self.maildir);
+                self.blocking(move || maildir.deliver(draft, &place)).await??;
+            }
+            Some(hand) => {
+                // A report has no sender to whom another one could go (RFC 5321 section 4.5.5).
+                let Place { mailbox, token, look, .. } = place;
+                hand.deliver(draft, Letter { sender: String::new(), mailbox, token, look }).await?;
+            }
+        }
         let kind = match begun.action {
             ReportAction::Failed => "failed",
             ReportAction::Delayed => "delayed",
@@ -160,7 +172,7 @@ impl LocalStore {
             ReportAction::Relayed | ReportAction::RelayedAfterAll => "relayed",
         };
         self.options.observer.counters().add(Family::Reports, &[("kind", kind)], 1);
-        tracing::info!(entry = %about.original, kind, "A report is in INBOX");
+        tracing::info!(entry = %about.original, kind, "A report is delivered");
         Ok(())
     }
 

@@ -37,6 +37,15 @@ pub(crate) struct Trouble {
     pub(crate) next_attempt: Option<SysTime>,
 }
 
+/// What an owner wants to know about sending although it is no trouble.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SendingNotes {
+    /// Another host than the profile's first one is used, and why.
+    pub(crate) detour: Option<String>,
+    /// Messages wait because of a limit of the profile, and until when.
+    pub(crate) throttled: Option<String>,
+}
+
 /// Kinds of [`Trouble`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TroubleKind {

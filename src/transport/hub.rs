@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::events::{Activity, Gate, Trouble};
+use super::events::{Activity, Gate, SendingNotes, Trouble};
 use super::inbound::{Inbound, InboundEvents};
 use super::logon::Halves;
 use super::outbound::{Outbound, OutboundEvents};
@@ -123,6 +123,10 @@ impl OutboundEvents for Hub {
     fn attempted(&self, result: &'static str) {
         let labels = [("transport", &*self.transport), ("result", result)];
         self.observer.counters().add(Family::Attempts, &labels, 1);
+    }
+
+    fn notes(&self, notes: SendingNotes) {
+        self.row.update(|situation| situation.sending_notes = notes);
     }
 
     fn ready_to_send(&self) {

@@ -73,6 +73,14 @@ pub struct SmtpSettings {
     /// Whether the password may go over a connection without TLS (`smtp.insecure`, default only
     /// to this machine).
     pub cleartext: Cleartext,
+    /// Hosts that are tried in order while the server is out of reach, with the same TLS mode,
+    /// trust and login (`smtp.fallback`, default none).
+    pub fallback: Vec<Server>,
+    /// Most transactions begun in any 60 s (`smtp.messages_per_minute`, default any number).
+    pub messages_per_minute: Option<u32>,
+    /// Most recipients of one transaction (`smtp.recipients_per_message`, default 100, which is
+    /// what every server must take, RFC 5321 section 4.5.3.1.8).
+    pub recipients_per_message: usize,
 }
 
 /// How to receive.
@@ -96,6 +104,11 @@ pub struct ImapSettings {
     pub connections: usize,
     /// Whether the password may go over a connection without TLS (`imap.insecure`).
     pub cleartext: Cleartext,
+    /// The mailbox of sent mail (`imap.sent_mailbox`); `None` for the one that the server marks.
+    pub sent_mailbox: Option<String>,
+    /// Whether the provider keeps what is sent by itself (`imap.saves_sent`); `None` for what is known
+    /// of its SMTP host.
+    pub saves_sent: Option<bool>,
 }
 
 impl ImapSettings {
@@ -205,12 +218,19 @@ impl TransportSettings {
 
 fn smtp_settings(section: &ProfileSection) -> MapiResult<SmtpSettings> {
     let credentials = credentials(section, "smtp")?;
+    let server = server(section, "smtp", |tls| match tls {
+        TlsMode::Implicit => 465,
+        TlsMode::StartTls => 587,
+        TlsMode::Plain => 25,
+    })?;
+    let fallback = section.list("smtp.fallback")?.iter().map(|place| server.beside(place));
+    let fallback = fallback.collect::<Result<_, _>>();
     Ok(SmtpSettings {
-        server: server(section, "smtp", |tls| match tls {
-            TlsMode::Implicit => 465,
-            TlsMode::StartTls => 587,
-            TlsMode::Plain => 25,
-        })?,
+        fallback: fallback.map_err(|why| bad("smtp.fallback", &why))?,
+        messages_per_minute: limit(section, "smtp.messages_per_minute", 10_000)?,
+        recipients_per_message: limit(section, "smtp.recipients_per_message", 100)?
+            .map_or(100, |limit| usize::try_from(limit).unwrap_or(100)),
+        server,
         credentials,
         auth: section.text("smtp.auth")?.map(str::to_ascii_lowercase),
         connections: connections(section, "smtp.connections")?,
@@ -244,6 +264,8 @@ fn imap_settings(section: &ProfileSection) -> MapiResult<ImapSettings> {
         },
         connections: connections(section, "imap.connections")?,
         cleartext: cleartext(section, "imap.insecure")?,
+        sent_mailbox: section.text("imap.sent_mailbox")?.map(str::to_owned),
+        saves_sent: section.switch("imap.saves_sent")?,
     })
 }
 
@@ -324,6 +346,12 @@ fn connections(section: &ProfileSection, key: &str) -> MapiResult<usize> {
         .ok()
         .filter(|number| (1..=100).contains(number))
         .ok_or_else(|| bad(key, "it must be between 1 and 100"))
+}
+
+fn limit(section: &ProfileSection, key: &str, most: u32) -> MapiResult<Option<u32>> {
+    let Some(number) = section.number(key)? else { return Ok(None) };
+    let number = u32::try_from(number).ok().filter(|number| (1..=most).contains(number));
+    number.map(Some).ok_or_else(|| bad(key, &format!("it must be between 1 and {most}")))
 }
 
 fn duration(section: &ProfileSection, key: &str) -> MapiResult<Option<Duration>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FlockOperation, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use ulid::Ulid;
 
 use super::MaildirError;
@@ -70,6 +70,14 @@ impl Draft {
             .map_err(|error| MaildirError::new(format!("write tmp/{}", self.name), error))?;
         self.beginning.iter_mut().for_each(|beginning| beginning.take(bytes));
         Ok(())
+    }
+
+    /// The same file from its start, to be read.
+    pub(in crate::store) fn reopen(&self) -> Result<std::fs::File, MaildirError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&*self.tmp, &self.name, flags, Mode::empty())
+            .map(std::fs::File::from)
+            .map_err(|error| MaildirError::new(format!("read tmp/{}", self.name), error))
     }
 
     /// Makes the octets durable and gives the file its time.

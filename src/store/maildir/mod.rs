@@ -14,6 +14,11 @@ pub(super) use draft::Draft;
 pub(super) use names::{Origin, Token};
 pub(super) use partial::Resumed;
 
+/// The folder of a mailbox below the root; empty for INBOX.
+pub(super) fn folder_of(mailbox: &str) -> String {
+    names::folder(mailbox).unwrap_or_default()
+}
+
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -156,6 +161,12 @@ impl Maildir {
     pub(super) fn draft(&self) -> Result<Draft, MaildirError> {
         self.usable()?;
         Draft::create(Arc::clone(&self.disk), Arc::clone(&self.tmp), &self.host)
+    }
+
+    /// Whether a message is there, anywhere and under any flags.
+    pub(super) fn holds(&self, token: Token) -> Result<bool, MaildirError> {
+        self.usable()?;
+        self.index.contains(&self.root, token)
     }
 
     /// Moves a finished file to its place, durably. A message that is there already stays as it

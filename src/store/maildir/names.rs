@@ -77,8 +77,14 @@ impl Token {
         Token((u128::from(letter) << 120) | (half >> 8))
     }
 
+    /// The token as it stands in file names.
+    pub(in crate::store) fn id(self) -> String {
+        let letter = char::from((self.0 >> 120) as u8);
+        format!("{letter}{:030x}", self.0 & ((1 << 120) - 1))
+    }
+
     /// The token in a file name of ours.
-    pub(super) fn in_name(name: &[u8]) -> Option<Self> {
+    pub(in crate::store) fn in_name(name: &[u8]) -> Option<Self> {
         Self::parse(name.split(|byte| *byte == b'.').nth(1)?)
     }
 
@@ -95,14 +101,7 @@ impl Token {
 
     /// The file name: seconds, token, host.
     pub(super) fn file_name(self, time: SysTime, host: &str) -> String {
-        format!("{}.{}.{host}", time.as_secs(), self.text())
-    }
-
-    /// As it stands in names.
-    pub(super) fn text(self) -> String {
-        let letter = char::from((self.0 >> 120) as u8);
-        let half = self.0 & ((1 << 120) - 1);
-        format!("{letter}{half:030x}")
+        format!("{}.{}.{host}", time.as_secs(), self.id())
     }
 }
 

@@ -75,7 +75,7 @@ struct Name {
 impl Name {
     fn text(&self, host: &str) -> String {
         let Name { token, announced, octets, digest } = self;
-        format!("{PREFIX}{}.{announced}.{octets}.{digest}.{host}", token.text())
+        format!("{PREFIX}{}.{announced}.{octets}.{digest}.{host}", token.id())
     }
 
     fn parse(text: &str, host: &str) -> Option<Self> {

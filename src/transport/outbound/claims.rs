@@ -141,6 +141,15 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
     Ok(claimed)
 }
 
+/// Whether anything is due that nobody works on; claims nothing.
+pub(super) async fn is_anything_due(shared: &Shared) -> Result<bool, SpoolError> {
+    let flushing = shared.lane().is_flushing();
+    let until = if flushing { SysTime::MAX } else { shared.clock.now() };
+    let skip = |entry: &EntryId| shared.flights.has(entry) || shared.lane().was_tried(entry);
+    let page = shared.spool.due(shared.account, until, 1, &skip).await?;
+    Ok(!page.entries.is_empty())
+}
+
 /// The row, if it may be claimed, with the state it has without a claim.
 async fn claimable(shared: &Shared, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError> {
     let Some(mut row) = shared.spool.queue(entry).await? else { return Ok(None) };

@@ -34,7 +34,7 @@ pub(crate) trait Journal: Send + Sync {
     }
 
     /// Makes the outcomes had so far durable, and that no final dot is out: another transaction
-    /// of the same attempt begins.
+    /// of the same attempt begins, as soon as the limit on messages lets it.
     ///
     /// # Errors
     /// As [`Journal::dot_may_be_out`].
@@ -112,7 +112,14 @@ impl Journal for RowJournal {
     }
 
     async fn next_transaction(&self) -> Result<(), Failure> {
-        self.note(FinalDot::NotSent).await
+        self.note(FinalDot::NotSent).await?;
+        tokio::select! {
+            biased;
+            // Whoever stopped the message has it; the transaction will see that.
+            () = self.flight.progress.dropped() => {}
+            () = self.shared.turn() => {}
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
-//! From a server's name to a connection that waits for MAIL: connect, EHLO, AUTH.
+//! From a server's name to a connection that waits for MAIL: connect, EHLO, AUTH. While a host is
+//! out of reach the next one of the profile is tried; a host that answered is believed.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -9,9 +10,11 @@ use zeroize::Zeroizing;
 use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
-use super::reply::{Failure, Fault, Phase};
+use super::hosts::Hosts;
+use super::reply::{Failure, Fault, Permanence, Phase};
+use crate::clock::Clock;
 use crate::net::{
-    self, Channel, Claim, Connector, Exchange, Mechanism, NetError, NetErrorKind, TlsReason,
+    self, Channel, Claim, Connector, Exchange, Mechanism, NetError, NetErrorKind, Server, TlsReason,
 };
 use crate::spi::{SecretError, SecretErrorKind, SecretKind};
 use crate::transport::events::TroubleKind;
@@ -32,6 +35,11 @@ pub(crate) trait Dial: Send + Sync {
     async fn renew(&self) -> bool {
         false
     }
+
+    /// The host that is used instead of the first one and why, in words; `None` while that one is.
+    fn detour(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a server said of itself while it was logged in to.
@@ -47,68 +55,94 @@ pub(crate) struct ServerReport {
     pub(crate) mechanism: Option<&'static str>,
 }
 
-/// The server of one account.
+/// The servers of one account.
 pub(crate) struct SmtpDialer {
-    connector: Connector,
-    host: String,
+    first: Route,
+    /// For when the first one is out of reach, in order.
+    fallback: Vec<Route>,
+    hosts: Mutex<Hosts>,
+    clock: Arc<dyn Clock>,
     credentials: Option<Credentials>,
     auth: Option<String>,
     helo: String,
     deadlines: Deadlines,
-    memory: Mutex<Memory>,
+    /// The token that was shown last: to be renewed when it is refused.
+    shown: Mutex<Option<SecretString>>,
 }
 
-/// What is kept from one login to the next.
-#[derive(Default)]
-struct Memory {
-    /// What worked last, so that a server is not asked twice each time.
-    worked: Option<Mechanism>,
-    /// What was shown last: the secret to be renewed when it is refused.
-    shown: Option<SecretString>,
+/// One host, with the settings of TLS that are its own.
+struct Route {
+    connector: Connector,
+    host: String,
+    /// The login that worked last, so that a server is not asked twice each time.
+    worked: Mutex<Option<Mechanism>>,
+}
+
+impl Route {
+    fn worked(&self) -> MutexGuard<'_, Option<Mechanism>> {
+        self.worked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Most challenges a login may take; no mechanism here needs more than two.
 const MAX_CHALLENGES: usize = 4;
 
 impl SmtpDialer {
-    /// A dialer for the server of `settings`, where we are called `helo`.
-    pub(crate) fn new(settings: &SmtpSettings, helo: &str, deadlines: Deadlines) -> Self {
+    /// A dialer for the servers of `settings`, where we are called `helo`.
+    pub(crate) fn new(
+        settings: &SmtpSettings,
+        helo: &str,
+        deadlines: Deadlines,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let route = |server: &Server| Route {
+            connector: Connector::new(server.clone(), deadlines.net, settings.cleartext),
+            host: server.host.clone(),
+            worked: Mutex::default(),
+        };
         SmtpDialer {
-            connector: Connector::new(settings.server.clone(), deadlines.net, settings.cleartext),
-            host: settings.server.host.clone(),
+            first: route(&settings.server),
+            fallback: settings.fallback.iter().map(route).collect(),
+            hosts: Mutex::default(),
+            clock,
             credentials: settings.credentials.clone(),
             auth: settings.auth.clone(),
             helo: helo.to_owned(),
             deadlines,
-            memory: Mutex::default(),
+            shown: Mutex::default(),
         }
     }
 
-    /// Connects and logs in, and tells what the server said on the way. A token that is refused
-    /// is renewed, and the login tried once more over a new connection.
+    /// Connects to the first host and logs in, and tells what the server said on the way.
     ///
     /// # Errors
     /// As [`Dial::dial`].
     pub(crate) async fn connect(&self) -> Result<(Connection, ServerReport), Failure> {
-        match self.connect_once().await {
+        self.connect_to(&self.first).await
+    }
+
+    /// Connects to one host and logs in. A token that is refused is renewed, and the login tried
+    /// once more over a new connection.
+    async fn connect_to(&self, route: &Route) -> Result<(Connection, ServerReport), Failure> {
+        match self.connect_once(route).await {
             Err(refused) if refused.trouble_kind() == TroubleKind::LoginRefused => {
                 match self.renewed().await {
-                    Ok(true) => self.connect_once().await,
+                    Ok(true) => self.connect_once(route).await,
                     Ok(false) => Err(refused),
-                    Err(error) => Err(secret_failure(&self.host, &error)),
+                    Err(error) => Err(secret_failure(&route.host, &error)),
                 }
             }
             connected => connected,
         }
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shown(&self) -> MutexGuard<'_, Option<SecretString>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for another secret in place of the one shown last.
     async fn renewed(&self) -> Result<bool, SecretError> {
-        let shown = self.memory().shown.take();
+        let shown = self.shown().take();
         match (&self.credentials, shown) {
             (Some(credentials), Some(shown)) => {
                 Ok(credentials.password.renew(&shown).await?.is_some())
@@ -117,22 +151,22 @@ impl SmtpDialer {
         }
     }
 
-    async fn connect_once(&self) -> Result<(Connection, ServerReport), Failure> {
+    async fn connect_once(&self, route: &Route) -> Result<(Connection, ServerReport), Failure> {
         // A token first: there may be none until somebody signs in, and then nobody is called.
         let token = match &self.credentials {
             Some(credentials) if credentials.password.kind() == SecretKind::Token => {
-                Some(self.secret(credentials).await?)
+                Some(secret_of(credentials, &route.host).await?)
             }
             _ => None,
         };
-        let opened =
-            self.connector.smtp_open(&self.helo).await.map_err(|error| failure_of(&error))?;
-        let channel = self.connector.channel(&opened.stream);
+        let connector = &route.connector;
+        let opened = connector.smtp_open(&self.helo).await.map_err(|error| failure_of(&error))?;
+        let channel = connector.channel(&opened.stream);
         let protection = opened.stream.protection();
         let greeting = net::for_people(&opened.greeting.join(" "));
         let stream = Box::new(opened.stream);
         let mut connection =
-            Connection::new(stream, &self.host, Capabilities::default(), self.deadlines.clone());
+            Connection::new(stream, &route.host, Capabilities::default(), self.deadlines.clone());
         connection.protected_by(protection.as_deref());
         connection.begin();
         // The stream begins with the greeting once more.
@@ -140,7 +174,7 @@ impl SmtpDialer {
         hello(&mut connection, &self.helo).await?;
         let mechanism = match &self.credentials {
             Some(credentials) => {
-                Some(self.log_in(&mut connection, credentials, channel, token).await?)
+                Some(self.log_in(&mut connection, route, credentials, (channel, token)).await?)
             }
             None => None,
         };
@@ -149,17 +183,12 @@ impl SmtpDialer {
         Ok((connection, ServerReport { greeting, protection, offers, mechanism }))
     }
 
-    async fn secret(&self, credentials: &Credentials) -> Result<SecretString, Failure> {
-        let secret = credentials.password.secret().await;
-        secret.map_err(|error| secret_failure(&self.host, &error))
-    }
-
     async fn log_in(
         &self,
         connection: &mut Connection,
+        route: &Route,
         credentials: &Credentials,
-        channel: Channel,
-        token: Option<SecretString>,
+        (channel, token): (Channel, Option<SecretString>),
     ) -> Result<&'static str, Failure> {
         let source = &credentials.password;
         let offered = &connection.capabilities().auth;
@@ -168,16 +197,16 @@ impl SmtpDialer {
                 .map_err(|why| connection.fault(Phase::Auth, Fault::NotServed, &why.to_string()))?;
         let secret = match token {
             Some(token) => token,
-            None => self.secret(credentials).await?,
+            None => secret_of(credentials, &route.host).await?,
         };
-        self.memory().shown = (source.kind() == SecretKind::Token).then(|| secret.clone());
+        *self.shown() = (source.kind() == SecretKind::Token).then(|| secret.clone());
         let claim = Claim {
             user: &credentials.user,
             secret: &secret,
-            host: &self.host,
-            port: self.connector.port(),
+            host: &route.host,
+            port: route.connector.port(),
         };
-        let worked = self.memory().worked.filter(|worked| candidates.contains(worked));
+        let worked = route.worked().filter(|worked| candidates.contains(worked));
         let mut next =
             candidates.into_iter().filter(|one| worked.is_none_or(|worked| *one == worked));
         let mut mechanism = next.next();
@@ -185,7 +214,7 @@ impl SmtpDialer {
         while let Some(tried) = mechanism {
             match self.authenticate(connection, claim, tried).await {
                 Ok(()) => {
-                    self.memory().worked = Some(tried);
+                    *route.worked() = Some(tried);
                     return Ok(tried.name());
                 }
                 Err(mut failure) => {
@@ -280,6 +309,11 @@ fn is_worth_another(tried: Mechanism, failure: &Failure) -> bool {
     matches!(failure.reply.code, 502 | 504) || (tried == Mechanism::ScramSha256 && refused)
 }
 
+async fn secret_of(credentials: &Credentials, host: &str) -> Result<SecretString, Failure> {
+    let secret = credentials.password.secret().await;
+    secret.map_err(|error| secret_failure(host, &error))
+}
+
 /// There is no secret to show.
 fn secret_failure(host: &str, error: &SecretError) -> Failure {
     let fault = match error.kind {
@@ -297,13 +331,80 @@ fn secret_failure(host: &str, error: &SecretError) -> Failure {
 #[async_trait]
 impl Dial for SmtpDialer {
     async fn dial(&self) -> Result<Connection, Failure> {
-        self.connect().await.map(|(connection, _)| connection)
+        let order = self.hosts().order(1 + self.fallback.len(), self.clock.now());
+        let mut failures: Vec<(usize, Failure)> = Vec::new();
+        for index in order {
+            let Some(route) = self.route(index) else { continue };
+            match self.connect_to(route).await {
+                Ok((connection, _)) => {
+                    let why = failures.iter().find(|(index, _)| *index == 0);
+                    let why = why.map(|(_, failure)| failure.words());
+                    self.hosts().connected(index, why, self.clock.now());
+                    return Ok(connection);
+                }
+                Err(failure) if is_out_of_reach(&failure) => failures.push((index, failure)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(self.nobody(failures))
     }
 
     async fn renew(&self) -> bool {
         // An error shows at the next dial, which asks for the secret.
         self.renewed().await.unwrap_or(false)
     }
+
+    fn detour(&self) -> Option<String> {
+        let hosts = self.hosts();
+        let (index, why) = hosts.detour()?;
+        let used = self.route(index)?.connector.name();
+        let first = self.first.connector.name();
+        Some(match why {
+            "" => format!("through {used} instead of {first}"),
+            why => format!("through {used}, because {first} is out of reach: {why}"),
+        })
+    }
+}
+
+impl SmtpDialer {
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn route(&self, index: usize) -> Option<&Route> {
+        match index.checked_sub(1) {
+            None => Some(&self.first),
+            Some(index) => self.fallback.get(index),
+        }
+    }
+
+    /// What to say when no host can be reached: what is wrong with the first one, and that the
+    /// others are no better.
+    fn nobody(&self, mut failures: Vec<(usize, Failure)>) -> Failure {
+        failures.sort_by_key(|(index, _)| *index);
+        let mut failures = failures.into_iter();
+        let Some((_, mut first)) = failures.next() else {
+            // There is always one host.
+            return Failure::fault(Phase::Connect, Fault::Internal, "", "there is no host");
+        };
+        for (index, failure) in failures {
+            let name = self.route(index).map_or("", |route| route.connector.name());
+            let words = failure.words();
+            first.reply.text += &match words.starts_with(name) {
+                true => format!("; {words}"),
+                false => format!("; {name}: {words}"),
+            };
+        }
+        first
+    }
+}
+
+/// Whether another host may be tried: this one could not be reached, or said before the login that
+/// it cannot serve now. What a host refuses for good, and any answer to a login, is for the owner
+/// to hear and not to be tried elsewhere.
+fn is_out_of_reach(failure: &Failure) -> bool {
+    matches!(failure.phase, Phase::Connect | Phase::Tls | Phase::Greeting | Phase::Ehlo)
+        && failure.verdict.permanence == Permanence::Temporary
 }
 
 /// EHLO, or HELO for a server that does not know it (RFC 5321 section 4.1.1.1).

@@ -90,7 +90,10 @@ async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc
         tokio::pin!(work);
         // Before the look, so that what comes between the look and the wait is not missed.
         work.as_mut().enable();
-        let taken = shared.lane().take();
+        let taken = {
+            let now = shared.clock.now();
+            shared.lane().take_in_turn(now)
+        };
         if taken.is_some() {
             shared.wake.notify_one();
             return taken;
@@ -178,6 +181,7 @@ async fn dial(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) -> bo
             open.settle();
             open.connection = Some(connection);
             shared.lane().connected();
+            shared.note(|notes| notes.detour = shared.dialer.detour());
             true
         }
         Some(Err(failure)) => {
@@ -206,13 +210,16 @@ async fn guarded(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) ->
     };
     let journal = RowJournal::new(shared, flight);
     let (flight, clock) = (Arc::clone(flight), Arc::clone(&shared.wall));
+    let most = shared.settings.smtp.recipients_per_message;
     let end = shared.end.clone();
     let task = shared.tasks.spawn_on(
         async move {
             tokio::select! {
                 biased;
                 () = end.cancelled() => (connection_lost(&flight), None),
-                delivery = deliver(&mut connection, &flight, &text, &journal, clock.as_ref()) => {
+                delivery =
+                    deliver(&mut connection, &flight, &text, &journal, clock.as_ref(), most) =>
+                {
                     (delivery, Some(connection))
                 }
             }
