@@ -13,11 +13,7 @@
 
 /// Prints a figure. No part may contain white space.
 pub(crate) fn figure(name: &str, value: f64, unit: &str, ratio: f64, aim: Option<f64>) {
-<<<<<<< HEAD
     let aim = aim.map_or_else(|| "-".to_owned(), short);
-=======
-    let aim = aim.map_or_else(|| "-".to_owned(), |aim| short(aim));
->>>>>>> inb
     println!("figure {name} {} {unit} ratio {} aim {aim}", short(value), short(ratio));
 }
 
