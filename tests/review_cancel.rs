@@ -17,8 +17,8 @@ mod rows;
 use std::time::Duration;
 
 use postrider::mapi::{MapiCode, SysTime};
-use postrider::session::{Logon, QueueRowState, RawEnvelope, Service};
-use postrider::spool::{HistoryEnd, QueueState, Spool};
+use postrider::session::{Logon, QueueRowState, RawEnvelope, Service, TraceStepKind};
+use postrider::spool::{FinalDot, HistoryEnd, Lease, QueueState, Spool};
 use rows::{GRACE, House, PATIENCE, history_of, letter, queued, waits};
 use tokio::io::AsyncWriteExt;
 
@@ -80,6 +80,31 @@ async fn a_message_of_a_transport_that_cannot_be_had_can_be_cancelled() {
     session.cancel(&entry).await.unwrap();
     assert_eq!(session.queue_row(&entry).await.unwrap().state, QueueRowState::Cancelled);
     assert!(session.queue(None, 10).await.unwrap().is_empty());
+    session.shutdown(GRACE).await.unwrap();
+}
+
+/// The process died behind the final dot, and the account is not there to find that out.
+#[tokio::test]
+async fn a_cancel_without_the_transport_leaves_the_doubt_in_the_trace() {
+    let house = House::new().await;
+    let entry = house.submitted("perhaps there").await;
+    let spool = house.spool().await;
+    house.put_outbox(&spool, &entry, |row| row.state = house.deferred("work")).await;
+    let left = QueueState::Claimed(Lease {
+        owner: 7,
+        expires: SysTime::EPOCH,
+        dot: FinalDot::MayBeOut { since: SysTime::EPOCH },
+    });
+    let record = queued(&spool, &entry, "work", left).await;
+    house.put_queue(&spool, &entry, record).await;
+    spool.close().await;
+
+    let session = house.open(Logon::None).await;
+    let answer = session.cancel(&entry).await.unwrap_err();
+    assert_eq!(answer.code(), MapiCode::UNABLE_TO_ABORT, "{answer}");
+    let trace = session.trace(&entry.to_string()).await.unwrap();
+    let doubts = trace.steps.iter().filter(|step| step.step == TraceStepKind::InDoubt);
+    assert_eq!(doubts.count(), 1, "{:?}", trace.steps);
     session.shutdown(GRACE).await.unwrap();
 }
 

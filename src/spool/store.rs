@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fmt, io};
 
-use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 use sled::IVec;
 
@@ -81,37 +80,6 @@ impl Rows for Store {
     }
 }
 
-/// How late the timers of sled's threads may be, in nanoseconds.
-#[cfg(target_os = "linux")]
-const SLACK: u64 = 60_000_000_000;
-
-/// Runs what starts sled's threads. When they have nothing to do they look around every second,
-/// all seven, and nothing can tell them not to. A thread inherits the timer slack of the one that
-/// starts it: with a minute of it they look around when the processor is awake anyway. Work
-/// wakes them at once as before.
-#[cfg(target_os = "linux")]
-fn with_patient_threads<T>(start: impl FnOnce() -> T) -> T {
-    use std::num::NonZeroU64;
-
-    use rustix::thread::{current_timer_slack, set_current_timer_slack};
-
-    let before = current_timer_slack();
-    if before.is_ok() {
-        // What cannot be set costs some wake-ups and nothing else.
-        let _as_before = set_current_timer_slack(NonZeroU64::new(SLACK));
-    }
-    let started = start();
-    if let Ok(before) = before {
-        let _as_it_is = set_current_timer_slack(NonZeroU64::new(before));
-    }
-    started
-}
-
-#[cfg(not(target_os = "linux"))]
-fn with_patient_threads<T>(start: impl FnOnce() -> T) -> T {
-    start()
-}
-
 /// Keys from one bound to the other.
 pub(super) type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
@@ -130,15 +98,7 @@ impl Store {
             // The writer flushes; a flusher of sled's own would only wake up an idle machine.
             .flush_every_ms(None);
         // A damaged file makes sled panic in some places; that is not the end of the process.
-        let opened = || {
-            std::panic::catch_unwind(AssertUnwindSafe(|| {
-                let tree = config.open()?;
-                // sled starts its threads with the first thing there is to do.
-                let _under_way = tree.flush_async().now_or_never();
-                Ok(tree)
-            }))
-        };
-        let tree = with_patient_threads(opened)
+        let tree = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()))
             .map_err(|_| SpoolError::Unreadable(format!("opening {} breaks down", dir.display())))?
             .map_err(|error| match failed("open", error) {
                 SpoolError::Corrupt(why) => SpoolError::Unreadable(why),

@@ -13,9 +13,11 @@ use super::slot::Slot;
 use crate::mapi::{LogonOutFlags, MapiCode, StatusCode, TransportNotify};
 use crate::spi::{Incoming, MessageRefCell, NotifyData};
 
+/// How many StartMessage calls begin a round, so that one that breaks down holds up nobody.
+const FIRST: usize = 8;
+
 /// Most StartMessage calls that run at once: saving waits for the disk, and all that wait at the
-/// same time share one round of it. They become more as messages come, so that a single message
-/// does not cost as many calls.
+/// same time share one round of it. They become more only as messages come.
 const PARALLEL: usize = 64;
 
 /// How long to wait after the store refused a message or StartMessage failed, unless NEWMAIL
@@ -147,7 +149,7 @@ enum Start {
 /// Calls StartMessage until all that run come back unsaved (IB-3).
 async fn drain(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
     let mut starts = FuturesUnordered::new();
-    starts.push(start(shared, slot));
+    starts.extend((0..FIRST).map(|_| start(shared, slot)));
     let mut round = Round::Empty;
     while let Some(ended) = starts.next().await {
         let follow = match ended {

@@ -1,8 +1,9 @@
 //! One account: the verbs of `IXPLogon` over the outbound and the inbound half.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use super::hub::Hub;
 use super::inbound::{HandOver, Inbound, MailboxState};
 use super::notify::{DirectionState, Flush, FlushStep, MessageAction, NotifyState, Step};
 use super::occupation::Occupation;
-use super::outbound::{Abort, Outbound, Taken};
+use super::outbound::{Abort, Outbound, Taken, perhaps_delivered};
 use super::settings::TransportSettings;
 use super::status::{Connection, Situation};
 use super::status_entry::StatusEntry;
@@ -30,6 +31,9 @@ use crate::spool::{HistoryEnd, Spool};
 
 /// How long a message on the wire may take after an orderly TransportLogoff (LG-9).
 pub(super) const LOGOFF_GRACE: Duration = Duration::from_secs(10);
+
+/// Doubts that are kept for the next answer; beyond them the oldest are forgotten.
+const MAX_UNTOLD: usize = 1000;
 
 /// The address type this transport takes (AT-2).
 const SMTP: &str = "SMTP";
@@ -71,6 +75,9 @@ pub(crate) struct Logon {
     pub(super) make_halves: MakeHalves,
     pub(super) occupation: Arc<Occupation>,
     calls: Calls,
+    /// Messages in doubt that ended with a cancel whose answer could not say so: the next answer
+    /// to a cancel does.
+    untold: Mutex<BTreeSet<EntryId>>,
     ended: AtomicBool,
 }
 
@@ -93,6 +100,7 @@ impl Logon {
             make_halves,
             occupation: Arc::default(),
             calls: Calls::default(),
+            untold: Mutex::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -155,7 +163,10 @@ impl Logon {
             MessageAction::CancelDeferred(entry) => {
                 self.abort(&entry, Abort::Cancel).await?;
                 self.calls.cancel_deferred(&entry);
-                Ok(())
+                match self.untold().remove(&entry) {
+                    true => Err(perhaps_delivered(&entry)),
+                    false => Ok(()),
+                }
             }
             MessageAction::ParkDeferred(entry) => self.abort(&entry, Abort::Park).await,
         }
@@ -164,10 +175,31 @@ impl Logon {
     /// Stops a message whose call was cancelled behind its acceptance, however long the host takes
     /// to call EndMessage, which tells what came of it (TN-14).
     async fn stop_accepted(&self, entry: &EntryId) -> MapiResult<()> {
-        match self.abort(entry, Abort::Cancel).await {
+        match self.abort_untold(entry).await {
             Err(error) if is_too_late(&error) => Ok(()),
             answer => answer,
         }
+    }
+
+    /// Cancels a message where the answer does not reach who wants that. If it was in doubt, who
+    /// asks next has to hear it: the message was ended here, and the server may have it.
+    async fn abort_untold(&self, entry: &EntryId) -> MapiResult<()> {
+        let answer = self.abort(entry, Abort::Cancel).await;
+        let history = self.spool.history(entry).await?;
+        if history.is_some_and(|history| {
+            history.end == HistoryEnd::Cancelled && history.trace.was_in_doubt()
+        }) {
+            let mut untold = self.untold();
+            untold.insert(entry.clone());
+            if untold.len() > MAX_UNTOLD {
+                untold.pop_first();
+            }
+        }
+        answer
+    }
+
+    fn untold(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn abort(&self, entry: &EntryId, how: Abort) -> MapiResult<()> {
@@ -451,7 +483,7 @@ impl XpLogon for Logon {
         let outbound = self.outbound().ok_or(MapiCode::CALL_FAILED)?;
         match outcome {
             Outcome::Deferred(entry) if cancel.is_cancelled() => {
-                match self.abort(&entry, Abort::Cancel).await {
+                match self.abort_untold(&entry).await {
                     Ok(()) => Err(MapiCode::CANCEL.into()),
                     // Past its final dot the outcome stands (TN-14).
                     Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => {

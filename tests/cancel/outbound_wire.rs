@@ -211,6 +211,35 @@ fn a_message_in_doubt_is_not_sent_again_once_it_is_cancelled() {
     assert_eq!(stage.rig.office.accepted_count(), 1, "only the other one");
 }
 
+/// After a crash the host hands over again what the account has already, and a cancel reaches into
+/// that call. Its answer cannot say that the message was in doubt, so that the next one does.
+///
+/// Proves: TN-14, TN-17
+#[test]
+fn a_doubt_that_no_answer_told_of_is_told_by_the_next() {
+    let stage = Stage::new(BEGIN);
+    let lost = postoffice::Fault::smtp(postoffice::SmtpPhase::FinalDot, postoffice::Action::Drop);
+    stage.rig.office.inject(lost.after_effect().once());
+    let message = Point::FinalDot.message(1);
+    let entry = message.entry();
+    submit(&stage.logon, NEW, &message).unwrap();
+    assert_eq!(stage.end(&message), Ok(DONT_RESEND));
+    let in_doubt = || {
+        let row = stage.queued(&entry);
+        let doubt = row
+            .is_some_and(|row| matches!(row.state, postrider::spool::QueueState::InDoubt { .. }));
+        doubt.then_some(())
+    };
+    realservers::wait::until("the message is in doubt", PATIENCE, in_doubt).unwrap();
+    submit(&stage.logon, NEW, &message).unwrap();
+    assert_eq!(stage.cancel(message.cell.reference()), MapiCode::S_OK);
+    stage.assert_ended(&entry, HistoryEnd::Cancelled);
+    assert_eq!(stage.end(&message), Err(MapiCode::CANCEL));
+    assert_eq!(stage.abort(&entry), MapiCode::UNABLE_TO_ABORT, "the server has it");
+    assert_eq!(stage.abort(&entry), MapiCode::S_OK, "told, and cancelled twice is cancelled");
+    assert_eq!(stage.rig.office.accepted_count(), 1);
+}
+
 /// A reference of a message that never was, or is gone, is no error and no other message's.
 ///
 /// Proves: TN-16

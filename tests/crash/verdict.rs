@@ -1,6 +1,6 @@
 //! The reckoning: what was promised against what the servers and the Maildir have.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -9,6 +9,7 @@ use postoffice::{PostOffice, ViolationKind};
 use postrider::profile::{Environment, Profile};
 use postrider::session::{
     Logon, QueueRow, QueueRowState, RecipientRowState, Service, Session, SessionOptions,
+    TraceStepKind,
 };
 
 use crate::ledger::{Answer, Cancel, Kind, Ledger, Letter, Tally};
@@ -46,10 +47,12 @@ pub(crate) struct Verdict {
     twice_by_kill: usize,
     /// ... because the server took the message and hid its reply.
     twice_by_lost_reply: usize,
-    /// Messages with a second copy that were once shown as in doubt.
+    /// Messages with a second copy that were seen in doubt by who looked on; the others were
+    /// resent between two looks. The trace of every one of them says it.
     twice_shown_in_doubt: usize,
     twice_messages: usize,
-    /// Messages that were cancelled while the server had them already.
+    /// Recipients that had a message when it was cancelled, and the answer said so, or nobody
+    /// lived to hear it.
     cancelled_behind_the_dot: usize,
     /// Of those by a kill: the reply was there, but not yet its commit.
     twice_by_commit: usize,
@@ -110,7 +113,8 @@ impl fmt::Display for Verdict {
             f,
             "crash_rounds: second copies by a kill behind the dot {} (in {} of them the next \
              message was on its way, at most {} ms), by a reply that was lost {}; {} messages, {} \
-             of them shown in doubt; cancelled behind the dot {}, widest window {} ms",
+             of them seen in doubt, all in doubt by their trace; cancelled behind the dot and \
+             told so {}, widest window {} ms",
             self.twice_by_kill,
             self.twice_by_commit,
             self.widest_commit.as_millis(),
@@ -176,8 +180,8 @@ pub(crate) async fn judge(
     let copies = copies(&mut verdict, office, lives, &letters);
     let reports = reports(&mut verdict, &program.maildir(), &letters);
     let sent = sent(&mut verdict, &program.maildir(), &letters);
-    let rows = rows(program, &letters).await;
-    let evidence = Evidence { copies, reports, sent, rows, kills: lives.kills() };
+    let (rows, doubted) = rows(program, &letters).await;
+    let evidence = Evidence { copies, reports, sent, rows, doubted, kills: lives.kills() };
     letters.values().for_each(|letter| judge_letter(&mut verdict, letter, &evidence));
     violations(&mut verdict, office);
     verdict
@@ -192,6 +196,8 @@ struct Evidence<'a> {
     sent: BTreeMap<String, usize>,
     /// What the queue or its history says of each entry.
     rows: HashMap<String, QueueRow>,
+    /// Entries whose trace says that they were in doubt once.
+    doubted: HashSet<String>,
     kills: &'a [Kill],
 }
 
@@ -320,20 +326,27 @@ fn sent(
     sent
 }
 
-async fn rows(program: &Program, letters: &BTreeMap<String, Letter>) -> HashMap<String, QueueRow> {
+async fn rows(
+    program: &Program,
+    letters: &BTreeMap<String, Letter>,
+) -> (HashMap<String, QueueRow>, HashSet<String>) {
     let file = program.path("config/test.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let profile = Profile::parse("test", &text, &file, &Environment::empty()).unwrap();
     let options = SessionOptions::new(program.path("state/test")).logon(Logon::None);
     let session = Session::open(&profile, options).await.unwrap();
-    let mut rows = HashMap::new();
+    let (mut rows, mut doubted) = (HashMap::new(), HashSet::new());
     for entry in letters.values().filter_map(Letter::entry) {
         if let Ok(row) = session.queue_row(&entry.parse().unwrap()).await {
             rows.insert(entry.to_owned(), row);
+            let trace = session.trace(entry).await.unwrap();
+            if trace.steps.iter().any(|step| step.step == TraceStepKind::InDoubt) {
+                doubted.insert(entry.to_owned());
+            }
         }
     }
     session.shutdown(Duration::ZERO).await.unwrap();
-    rows
+    (rows, doubted)
 }
 
 fn violations(verdict: &mut Verdict, office: &PostOffice) {
@@ -382,6 +395,9 @@ fn judge_letter(verdict: &mut Verdict, letter: &Letter, evidence: &Evidence<'_>)
     }
     if twice {
         verdict.twice_messages += 1;
+        if !evidence.doubted.contains(entry) {
+            verdict.blame(format!("{id} ({entry}) came twice and was never in doubt: {row:?}"));
+        }
         verdict.twice_shown_in_doubt += usize::from(verdict.tally.in_doubt.contains(entry));
     }
     let copies = evidence.sent.get(id).copied().unwrap_or(0);
@@ -444,11 +460,15 @@ fn judge_recipient(
             }
             // Cancelled behind the dot: the server had it, and nobody lived to note it.
             for copy in copies {
-                match excuse(letter, copy, None, evidence.kills) {
-                    Some(_) => verdict.cancelled_behind_the_dot += 1,
-                    None => {
-                        verdict.blame(format!("{to} was cancelled and got it: {copies:?} {row:?}"));
-                    }
+                let excused = excuse(letter, copy, None, evidence.kills).is_some();
+                if !excused || letter.cancel == Cancel::Granted {
+                    let cancel = &letter.cancel;
+                    let what = format!("{cancel:?}: {copies:?} {row:?}");
+                    verdict.blame(format!("{to} was cancelled and got it, {what}"));
+                } else if !evidence.doubted.contains(&row.id) {
+                    verdict.blame(format!("{to} got it, cancelled without a doubt: {row:?}"));
+                } else {
+                    verdict.cancelled_behind_the_dot += 1;
                 }
             }
         }

@@ -72,21 +72,21 @@ impl ImportKind {
             let first = line.split_whitespace().next().unwrap_or_default();
             words.iter().any(|word| first.eq_ignore_ascii_case(word))
         };
-        text.lines().map(str::trim).find_map(|line| {
-            if line.eq_ignore_ascii_case("[retriever]") {
-                Some(ImportKind::Getmail)
-            } else if line.eq_ignore_ascii_case("[Internet Account List]") {
-                Some(ImportKind::Prf)
-            } else if begins(line, &["IMAPAccount", "IMAPStore", "MaildirStore"]) {
-                Some(ImportKind::Mbsync)
-            } else if begins(line, &["poll", "skip", "server"]) {
-                Some(ImportKind::Fetchmail)
-            } else if begins(line, &["account", "defaults"]) {
-                Some(ImportKind::Msmtp)
-            } else {
-                None
-            }
-        })
+        // By the surest sign, wherever it stands: `defaults` begins a part in more than one format.
+        let holds = |sign: &dyn Fn(&str) -> bool| text.lines().map(str::trim).any(sign);
+        if holds(&|line| line.eq_ignore_ascii_case("[retriever]")) {
+            Some(ImportKind::Getmail)
+        } else if holds(&|line| line.eq_ignore_ascii_case("[Internet Account List]")) {
+            Some(ImportKind::Prf)
+        } else if holds(&|line| begins(line, &["IMAPAccount", "IMAPStore", "MaildirStore"])) {
+            Some(ImportKind::Mbsync)
+        } else if holds(&|line| begins(line, &["poll", "skip", "server"])) {
+            Some(ImportKind::Fetchmail)
+        } else if holds(&|line| begins(line, &["account", "defaults"])) {
+            Some(ImportKind::Msmtp)
+        } else {
+            None
+        }
     }
 }
 

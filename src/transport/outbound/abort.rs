@@ -153,6 +153,12 @@ pub(crate) fn perhaps_delivered(entry: &EntryId) -> MapiError {
 pub(crate) fn cancelled(row: &QueueRecord, now: SysTime) -> HistoryRecord {
     let mut history = history(row, HistoryEnd::Cancelled, now);
     if row.may_be_delivered() {
+        if !history.trace.was_in_doubt() {
+            // Its attempt ended with its process, and nobody has met the row since.
+            history
+                .trace
+                .push(Step { at: now, what: StepKind::LeftInDoubt { number: row.attempts } });
+        }
         let open = history.envelope.recipients.iter_mut();
         for recipient in open.filter(|recipient| !recipient.state.is_conclusive()) {
             let words = format!("in doubt when it was cancelled; {}", row.last_error);
