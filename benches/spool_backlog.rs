@@ -5,17 +5,20 @@
 //! body, so that the rows are measured and not the bodies.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "support/backlog.rs"]
+mod backlog;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postrider::mapi::{EntryId, Priority, PropList, Recipient, RecipientType, SysTime, tags};
+use backlog::{ACCOUNT, began, entry, fill, message, stage};
+use postrider::mapi::SysTime;
 use postrider::profile::{Environment, Profile};
 use postrider::session::{Logon, Session, SessionOptions};
 use postrider::spool::*;
 
-const ACCOUNT: &str = "smtp";
 const PAGE: usize = 100;
 
 /// Set for the process that opens what its parent has filled, so that its memory is its own.
@@ -33,10 +36,16 @@ fn main() {
     }
     let dir = tempfile::tempdir_in(&parent).unwrap();
     let spool = dir.path().join("spool");
+    let started = Instant::now();
     runtime.block_on(fill(&spool, messages));
+    say("filled", started, messages);
     println!("disk: {} MB", used(&spool) >> 20);
     let program = std::env::current_exe().unwrap();
-    let child = Command::new(program).arg(messages.to_string()).env(FILLED, &spool).status();
+    let child = Command::new(program)
+        .arg(messages.to_string())
+        .env(FILLED, &spool)
+        .env("BACKLOG_BEGAN", began().to_string())
+        .status();
     assert!(child.unwrap().success());
 }
 
@@ -122,86 +131,12 @@ fn open(dir: &Path) -> SledSpool {
     SledSpool::open(dir, SpoolOptions::default()).unwrap()
 }
 
-async fn stage(spool: &dyn Spool, content: &str) -> StagedBody {
-    let mut writer = spool.new_body(None).await.unwrap();
-    writer.write(content.as_bytes()).await.unwrap();
-    writer.finish().await.unwrap()
-}
-
-async fn fill(dir: &Path, messages: u64) {
-    let started = Instant::now();
-    let spool = open(dir);
-    let body = stage(&spool, "shared by all").await;
-    let id = body.id();
-    let mut batch = Batch::new().with_body(body);
-    for number in 0..messages {
-        message(number, id).into_iter().for_each(|op| batch.push(op));
-        if number % 500 == 499 || number + 1 == messages {
-            spool.commit(std::mem::take(&mut batch)).await.unwrap();
-        }
-    }
-    spool.close().await;
-    say("filled", started, messages);
-}
-
 async fn cancel(spool: &SledSpool, number: u64) {
     let (entry, expect) = (entry(number), Expect::Any);
     let batch = Batch::new()
         .with(Op::DeleteQueue { entry: entry.clone(), expect })
         .with(Op::DeleteOutbox { entry, expect });
     spool.commit(batch).await.unwrap();
-}
-
-fn entry(number: u64) -> EntryId {
-    EntryId::from_ulid(ulid::Ulid::from_parts(1_700_000_000_000 + number, u128::from(number)))
-}
-
-/// The rows of a message that the transport has accepted.
-fn message(number: u64, body: BodyId) -> [Op; 2] {
-    let submitted = SysTime::from_millis(1_700_000_000_000 + number);
-    let outbox = OutboxRecord {
-        revision: 0,
-        submitted,
-        state: OutboxState::Deferred { transport: ACCOUNT.to_owned() },
-        props: PropList::new().with(tags::SUBJECT, "a subject of the usual length"),
-        recipients: vec![Recipient::smtp(0, RecipientType::To, "somebody@example.org")],
-        object: None,
-        content: Some(body),
-        size: 4_096,
-        trace: Trace::default(),
-        reports: Vec::new(),
-    };
-    let queue = QueueRecord {
-        revision: 0,
-        transport: ACCOUNT.to_owned(),
-        state: QueueState::Due,
-        priority: Priority::Normal,
-        submitted,
-        expires: submitted.saturating_add(Duration::from_secs(432_000)),
-        due: submitted,
-        attempts: 0,
-        envelope: Envelope {
-            from: "me@example.org".to_owned(),
-            recipients: vec![QueueRecipient {
-                row: 0,
-                address: "somebody@example.org".to_owned(),
-                state: RecipientState::Pending,
-                notify: None,
-            }],
-            ..Envelope::default()
-        },
-        body,
-        size: 4_096,
-        subject: "a subject of the usual length".to_owned(),
-        message_id: format!("<{number}@example.org>"),
-        last_error: String::new(),
-        trace: Trace::default(),
-    };
-    let (entry, expect) = (entry(number), Expect::Absent);
-    [
-        Op::PutOutbox { entry: entry.clone(), record: Box::new(outbox), expect },
-        Op::PutQueue { entry, record: Box::new(queue), expect },
-    ]
 }
 
 fn say(what: &str, started: Instant, times: u64) {

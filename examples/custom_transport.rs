@@ -69,9 +69,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
     expect(row.state == QueueRowState::Finished, "the message has not ended well")?;
     check_server(&office)?;
     check_logs(&logs)?;
-    let sent = std::fs::read_dir(profile.store.maildir.join(".Sent/cur"))?.count();
+    let maildir = profile.store.maildir.as_deref().ok_or("the profile has no Maildir")?;
+    let sent = std::fs::read_dir(maildir.join(".Sent/cur"))?.count();
     expect(sent == 1, "there is not one sent copy")?;
-    let reports = std::fs::read_dir(profile.store.maildir.join("new"))?.count();
+    let reports = std::fs::read_dir(maildir.join("new"))?.count();
     expect(reports == 1, "there is not one report about the log that cannot be")
 }
 

@@ -82,7 +82,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     expect(up.left == 0 && up.troubles.is_empty(), "something is left, or still in trouble")?;
     expect(office.accepted_count() == OUT, "the server did not get every message once")?;
-    let arrived = std::fs::read_dir(profile.store.maildir.join("new"))?.count();
+    let maildir = profile.store.maildir.as_deref().ok_or("the profile has no Maildir")?;
+    let arrived = std::fs::read_dir(maildir.join("new"))?.count();
     expect(u64::try_from(arrived)? == IN, "not every message of the server is in the Maildir")
 }
 

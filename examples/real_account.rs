@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("{}: {:?} {}", recipient.address, recipient.state, recipient.reply);
     }
     let fetched = session.flush(FlushRequest { upload: false, download: true }).await?;
-    println!("{} received into {}", fetched.received, profile.store.maildir.display());
+    println!("{} received", fetched.received);
     session.shutdown(Duration::from_secs(10)).await?;
     Ok(())
 }

@@ -73,7 +73,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     printer.abort();
 
     print_outcomes(&rows);
-    check(&office, &profile.store.maildir, &rows)
+    check(&office, profile.store.maildir.as_deref().ok_or("the profile has no Maildir")?, &rows)
 }
 
 /// One plain, one with an attachment and a subject beyond ASCII, one to many of whom one is not

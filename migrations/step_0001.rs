@@ -5,7 +5,7 @@
 pub(super) const WHAT: &str = "create the spool";
 
 /// The tables of schema 1, by the first byte of their keys.
-const TABLES: &[u8] = b"bcdefghiklmoqrstuvwxyz";
+const TABLES: &[u8] = b"bcdefghiklmopqrstuvwxyz";
 
 /// Rows without a schema stay as they are when they are of a table of this schema; anything else
 /// belongs to somebody else.

@@ -13,12 +13,15 @@
 pub mod cli;
 pub mod clock;
 pub mod control;
+pub mod discovery;
 pub mod listener;
 pub mod mapi;
 #[path = "../migrations/mod.rs"]
 mod migrations;
 pub mod mime;
 pub mod net;
+mod oauth2;
+pub mod observe;
 pub mod profile;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -168,6 +168,10 @@ fn wrong_usage_is_64_in_one_line() {
         &["profile", "new", ".x", "--address", "a@b.c", "--smtp", "smtp://h"],
         &["profile", "new", "y"],
         &["profile", "new", "y", "--address", "a@b.c"],
+        &["profile", "new", "y", "--discover"],
+        &["profile", "new", "y", "--discover", "--smtp", "smtp://h"],
+        &["profile", "import"],
+        &["profile", "import", "/dev/null"],
         &["profile", "new", "y", "--address", "a@b.c", "--smtp", "http://h"],
         &["profile", "new", "y", "--address", "a@b.c", "--smtp", "smtps://u:p@h"],
         &["profile", "new", "y", "--address", "a@b.c", "--imap", "imaps://h"],
@@ -239,6 +243,125 @@ fn without_a_usable_profile_it_is_78() {
     let (code, _, err) = told(&nowhere);
     assert_eq!(code, 78);
     assert!(err.contains("--config"), "{err}");
+}
+
+fn fixture(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import");
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn configurations_of_other_programs_become_profiles() {
+    for (file, kind, passwords) in [
+        ("msmtprc", "msmtp", 1),
+        ("mbsyncrc", "mbsync", 1),
+        ("fetchmailrc", "fetchmail", 1),
+        ("getmailrc", "getmail", 1),
+        ("outlook.prf", "prf", 0),
+    ] {
+        let home = Home::new();
+        let file = fixture(file);
+        let mut arguments = vec!["profile", "import", &file, "--name", "old"];
+        if passwords == 0 {
+            let (code, _, err) = home.said(&arguments);
+            assert_eq!(code, 64, "{err}");
+            one_line(&err);
+            assert!(err.contains("--password-command"), "{err}");
+            assert!(!home.path(".config").exists());
+            arguments.extend(["--password-env", "PW"]);
+        }
+        let (code, out, err) = home.said(&arguments);
+        assert_eq!(code, 0, "{kind}: {err}");
+        for text in [&out, &err] {
+            assert!(!text.contains("hunter2"), "{kind}: {text}");
+        }
+        let folder = home.path(".config/postrider");
+        let written: Vec<PathBuf> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "password"))
+            .collect();
+        assert_eq!(written.len(), passwords, "{kind}");
+        for file in written {
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+            assert!(fs::read_to_string(&file).unwrap().starts_with("hunter"), "{kind}");
+        }
+        let text = fs::read_to_string(folder.join("old.toml")).unwrap();
+        assert!(!text.contains("hunter"), "{kind}");
+        let (code, out, err) = home.said(&["profile", "show", "old"]);
+        assert_eq!(code, 0, "{kind}: {err}");
+        assert!(out.contains("example.org"), "{kind}: {out}");
+        // What is there is never overwritten.
+        let (code, _, err) = home.said(&arguments);
+        assert_eq!(code, 78, "{err}");
+        assert!(err.contains("already"), "{err}");
+        assert_eq!(fs::read_to_string(folder.join("old.toml")).unwrap(), text);
+        let (_, _, err) = home.said(&["profile", "remove", "old"]);
+        assert_eq!(err.contains("its password is still in"), passwords > 0, "{kind}: {err}");
+    }
+}
+
+#[test]
+fn two_halves_of_one_account_are_imported_together() {
+    let home = Home::new();
+    let (sends, receives) = (fixture("msmtprc"), fixture("mbsyncrc"));
+    let (code, out, err) = home.said(&["profile", "import", &sends, &receives, "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["profile"], "imported");
+    assert_eq!(report["transports"], serde_json::json!(["work", "side"]));
+    assert!(report["remarks"].as_array().unwrap().iter().any(|one| one["line"] == 5));
+    let (_, out, _) = home.said(&["profile", "show", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let work = &shown["transport"][0];
+    assert_eq!(work["smtp"]["host"], "smtp.example.org");
+    assert_eq!(work["imap"]["host"], "imap.example.org");
+    assert_eq!(work["imap"]["mailboxes"], serde_json::json!(["INBOX", "Archive"]));
+    assert_eq!(shown["transport"][1]["imap"], serde_json::Value::Null);
+}
+
+#[test]
+fn servers_come_from_a_configuration_file() {
+    let home = Home::new();
+    let file = home.path("config.xml");
+    let server = |tag: &str, kind: &str, host: &str, port: u16| {
+        format!(
+            "<{tag} type=\"{kind}\"><hostname>{host}</hostname><port>{port}</port>\
+             <socketType>SSL</socketType><username>%EMAILADDRESS%</username></{tag}>"
+        )
+    };
+    let text = format!(
+        "<clientConfig><emailProvider>{}{}</emailProvider></clientConfig>",
+        server("incomingServer", "imap", "imap.example.org", 993),
+        server("outgoingServer", "smtp", "smtp.example.org", 465)
+    );
+    fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let given = ["--address", "Ann <ann@example.org>", "--password-env", "PW"];
+    let arguments = [&["profile", "new", "home", "--autoconfig", file][..], &given].concat();
+    let (code, _, err) = home.said(&arguments);
+    assert_eq!(code, 0, "{err}");
+    let (_, out, _) = home.said(&["profile", "show", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown["transport"][0]["smtp"]["user"], "ann@example.org");
+    let given = ["--address", "ann@gmail.com", "--password-env", "PW", "--only", "send"];
+    let arguments = [&["profile", "add", "home", "--discover"][..], &given].concat();
+    let (code, _, err) = home.said(&arguments);
+    assert_eq!(code, 0, "{err}");
+    let (_, out, _) = home.said(&["profile", "show", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown["transport"][1]["name"], "gmail");
+    assert_eq!(shown["transport"][1]["smtp"]["host"], "smtp.gmail.com");
+    fs::write(home.path("bad.xml"), "<html/>").unwrap();
+    let bad = home.path("bad.xml");
+    let bad = ["profile", "new", "x", "--address", "a@b.c", "--autoconfig", bad.to_str().unwrap()];
+    let (code, _, err) = home.said(&bad);
+    assert_eq!(code, 65);
+    one_line(&err);
+    let (code, _, err) =
+        home.said(&["profile", "new", "x", "--address", "a@outlook.com", "--discover"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("OAuth2"), "{err}");
 }
 
 #[test]

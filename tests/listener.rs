@@ -114,6 +114,75 @@ async fn a_login_is_asked_for_where_the_profile_says_so() {
     await_accepted(&office, 2).await;
 }
 
+/// Proves: SP-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_from_swaks_comes_through_a_socket_in_the_file_system() {
+    use std::os::unix::fs::PermissionsExt;
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let account = account(&office, &program.path("config"), &[]);
+    let socket = program.path("smtp.sock");
+    let listen = format!("[listen]\nsmtp = \"unix:{}\"\n", socket.display());
+    program.write_profile(&(profile_text(&[account], &program.maildir()) + &listen));
+    let daemon = program.daemon().await;
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut swaks = Command::new("swaks");
+    swaks.arg("--socket").arg(&socket).args(["--helo", "laptop", "--body", "hello"]);
+    swaks.args(["--from", "ann@example.org", "--to", "bob@example.org"]);
+    let said = output(&mut swaks).await;
+    assert!(said.status.success(), "{said:?}");
+    await_accepted(&office, 1).await;
+    // A daemon that died leaves its socket behind, and the next one takes the place.
+    daemon.crash().await;
+    assert!(program::exists(&socket));
+    let daemon = program.daemon().await;
+    assert!(output(&mut swaks).await.status.success());
+    await_accepted(&office, 2).await;
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    assert!(!program::exists(&socket));
+}
+
+/// RFC 3461 section 5.2.1: what the client asked of reports is asked of the next server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wishes_for_delivery_reports_are_passed_on() {
+    let office = office().await;
+    let program = program(&office, "");
+    let daemon = program.daemon().await;
+    let stream = TcpStream::connect(port(&daemon)).await.unwrap();
+    let (reading, mut writing) = stream.into_split();
+    let mut replies = BufReader::new(reading).lines();
+    let dialogue = "EHLO me\r\nMAIL FROM:<ann@example.org> RET=FULL ENVID=QQ+2B7\r\n\
+         RCPT TO:<bob@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Bob+2Bx@example.net\r\n\
+         RCPT TO:<ann@example.org> NOTIFY=NEVER\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n\
+         Subject: reports\r\n\r\nhello\r\n.\r\nQUIT\r\n";
+    writing.write_all(dialogue.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    while let Some(line) = replies.next_line().await.unwrap() {
+        said.push(line);
+    }
+    assert!(said.iter().any(|line| line == "250-DSN"), "{said:?}");
+    await_accepted(&office, 1).await;
+    let accepted = office.accepted();
+    let envelope = &accepted[0].envelope;
+    assert_eq!(envelope.parameters.ret, Some(postoffice::Ret::Full));
+    assert_eq!(envelope.parameters.envid.as_deref(), Some("QQ+7"));
+    let asked: Vec<_> = envelope
+        .recipients
+        .iter()
+        .map(|to| (to.address.as_str(), to.notify, to.orcpt.as_deref()))
+        .collect();
+    let notify = postoffice::Notify { success: true, delay: true, ..Default::default() };
+    let never = postoffice::Notify { never: true, ..Default::default() };
+    assert_eq!(
+        asked,
+        [
+            ("bob@example.org", Some(notify), Some("Bob+x@example.net")),
+            ("ann@example.org", Some(never), Some("ann@example.org")),
+        ]
+    );
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+}
+
 /// One message by hand; returns when it was answered 250.
 async fn hand_over(port: SocketAddr, subject: &str) {
     let stream = TcpStream::connect(port).await.unwrap();

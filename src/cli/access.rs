@@ -11,7 +11,7 @@ use super::exit::Failure;
 use super::interrupt::Interrupts;
 use crate::control::Client;
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::profile::ListenProfile;
+use crate::profile::{ListenProfile, MetricsProfile};
 use crate::session::{FsckReport, FsckRequest, Logon, Service};
 
 /// How long a command waits for another that has the spool.
@@ -55,6 +55,10 @@ pub(crate) struct Place {
     pub(crate) opener: Box<dyn Opener>,
     /// Where a daemon takes mail by SMTP.
     pub(crate) listen: Option<ListenProfile>,
+    /// Where a daemon takes mail of every user.
+    pub(crate) submissions: Option<PathBuf>,
+    /// Where a daemon shows its metrics beside the control socket.
+    pub(crate) metrics: Option<MetricsProfile>,
     /// [`LOCK_WAIT`], shorter in tests.
     pub(crate) lock_wait: Duration,
 }
@@ -62,7 +66,7 @@ pub(crate) struct Place {
 /// A way to the spool that was found.
 pub(crate) enum Access {
     /// Through the daemon.
-    Daemon(Client),
+    Daemon(Arc<Client>),
     /// By a session of this process.
     Own(Box<dyn OwnSession>, Arc<dyn Service>),
 }
@@ -71,8 +75,16 @@ impl Access {
     /// What can be asked.
     pub(crate) fn service(&self) -> &dyn Service {
         match self {
-            Access::Daemon(client) => client,
+            Access::Daemon(client) => client.as_ref(),
             Access::Own(_, service) => service.as_ref(),
+        }
+    }
+
+    /// The same, for who keeps it.
+    pub(crate) fn shared(&self) -> Arc<dyn Service> {
+        match self {
+            Access::Daemon(client) => Arc::clone(client) as Arc<dyn Service>,
+            Access::Own(_, service) => Arc::clone(service),
         }
     }
 
@@ -80,7 +92,8 @@ impl Access {
         matches!(self, Access::Daemon(_))
     }
 
-    async fn end(self) {
+    /// Lets go of the spool.
+    pub(crate) async fn end(self) {
         if let Access::Own(session, service) = self {
             drop(service);
             session.shutdown().await;
@@ -103,7 +116,7 @@ impl Place {
         let deadline = Instant::now() + self.lock_wait;
         loop {
             if let Some(client) = self.daemon().await? {
-                return Ok(Access::Daemon(client));
+                return Ok(Access::Daemon(Arc::new(client)));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.opener.open(logon, left.min(LOCK_TRY)).await {
@@ -234,6 +247,8 @@ pub(crate) mod fake {
             socket: temp.path().join("control.sock"),
             opener: Box::new(opener),
             listen: None,
+            submissions: None,
+            metrics: None,
             lock_wait: Duration::from_millis(300),
         };
         FakePlace { place, fake, events, temp }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::mapi::{Importance, Priority, TransportNotify};
+use crate::profile::Environment;
 
 /// Sends and receives the mail of one account by a durable queue.
 #[derive(Debug, Parser)]
@@ -16,7 +17,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Globals {
     /// Profile to use instead of the default one
     #[arg(
@@ -53,21 +54,49 @@ pub(crate) struct Globals {
     pub(crate) verbose: u8,
 }
 
+impl Globals {
+    /// What the environment says, for who is called without these options.
+    pub(crate) fn of_environment(environment: &Environment) -> Self {
+        let path = |name: &str| environment.value(name).map(PathBuf::from);
+        let profile = environment.value("POSTRIDER_PROFILE");
+        Globals {
+            profile: profile.map(|name| name.to_string_lossy().into_owned()),
+            config: path("POSTRIDER_CONFIG"),
+            state: path("POSTRIDER_STATE"),
+            ..Globals::default()
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make, show, try and remove profiles
     #[command(subcommand)]
     Profile(ProfileCommand),
+    /// Sign in to the accounts of a profile by OAuth2, see who is signed in, sign out
+    #[command(subcommand)]
+    Auth(AuthCommand),
     /// Submit a message; prints its entry id once it is durable
     Send(Box<SendArguments>),
+    /// Take a message as sendmail(8) does: its flags are those of sendmail
+    #[command(disable_help_flag = true)]
+    Sendmail(Foreign),
+    /// List the queue as mailq(1) does
+    #[command(disable_help_flag = true)]
+    Mailq(Foreign),
+    /// Does nothing: the profile says where mail for local names goes
+    #[command(disable_help_flag = true)]
+    Newaliases(Foreign),
     /// Run the daemon: send, receive and answer the other commands
-    Run,
+    Run(RunArguments),
     /// Receive once and end
     Fetch,
     /// Send and receive everything that waits, and return when that is done
     Flush(FlushArguments),
     /// Show the status table, the counts of the queue and what happens next
     Status(StatusArguments),
+    /// Show status, queue and events on a full screen, live, with keys to act on messages
+    Top,
     /// Show the outgoing queue
     Queue(QueueArguments),
     /// Cancel messages that are not sent yet
@@ -92,10 +121,22 @@ pub(crate) enum Command {
     Man(ManArguments),
 }
 
+/// Flags of sendmail(8), which are read elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct Foreign {
+    /// Flags and recipients, see docs/sendmail.md
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProfileCommand {
     /// Make a profile; asks for what is not given when on a terminal
     New(Box<NewArguments>),
+    /// Add one more account to a profile; asks as `new` does
+    Add(Box<AddArguments>),
+    /// Make a profile of the configuration of msmtp, mbsync, fetchmail, getmail or Outlook (.prf)
+    Import(Box<ImportArguments>),
     /// List the profiles
     List,
     /// Show what a profile says, but no password
@@ -108,11 +149,57 @@ pub(crate) enum ProfileCommand {
     Remove(RemoveArguments),
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    /// Sign in: through a browser of this machine, or on another device
+    Login(AuthLogin),
+    /// Show who is signed in; exit 1 when somebody has to sign in
+    Status(AuthTransport),
+    /// Forget the tokens of an account, and tell its provider where that is possible
+    Logout(AuthTransport),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthLogin {
+    /// Name of the transport [default: the only one that signs in]
+    #[arg(value_name = "TRANSPORT")]
+    pub(crate) transport: Option<String>,
+    /// Show a code to type on another device, where the provider has that
+    #[arg(long)]
+    pub(crate) device: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthTransport {
+    /// Name of the transport
+    #[arg(value_name = "TRANSPORT")]
+    pub(crate) transport: Option<String>,
+}
+
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NewArguments {
     /// Name of the profile
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) account: AccountArguments,
+    /// Folder for mail [default: ~/Mail]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) maildir: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct AddArguments {
+    /// Name of the profile
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) account: AccountArguments,
+}
+
+/// What options say about one account.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct AccountArguments {
     /// Your address, such as "Ann Example <ann@example.org>"
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) address: Option<String>,
@@ -122,9 +209,37 @@ pub(crate) struct NewArguments {
     /// Server to receive from: imaps://USER@HOST, imap+starttls://.. or imap://.. (no TLS)
     #[arg(long, value_name = "URL")]
     pub(crate) imap: Option<String>,
-    /// Folder for mail [default: ~/Mail]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) maildir: Option<String>,
+    /// Look for the servers of the address; on a terminal that is done when none is named
+    #[arg(long, conflicts_with_all = ["smtp", "imap", "autoconfig"])]
+    pub(crate) discover: bool,
+    /// Take the servers from this configuration file (config-v1.1.xml)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["smtp", "imap"])]
+    pub(crate) autoconfig: Option<PathBuf>,
+    /// Use only one direction of what is found
+    #[arg(long, value_name = "DIRECTION", value_enum)]
+    pub(crate) only: Option<Only>,
+    /// User name, where the servers want another one than is found
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: PasswordArguments,
+    /// PEM file with the authorities to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<String>,
+    /// Name of the account in the profile [default: the profile's; for `add` the domain's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) transport: Option<String>,
+    /// Log in to the servers first, and write nothing when that fails; usual on a terminal
+    #[arg(long, conflicts_with = "no_check")]
+    pub(crate) check: bool,
+    /// Write it untried
+    #[arg(long)]
+    pub(crate) no_check: bool,
+}
+
+/// Where a password comes from.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct PasswordArguments {
     /// Shell command that prints the password
     #[arg(long, value_name = "COMMAND", group = "password")]
     pub(crate) password_command: Option<String>,
@@ -134,6 +249,77 @@ pub(crate) struct NewArguments {
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", group = "password")]
     pub(crate) password_file: Option<String>,
+}
+
+/// One of the two directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Only {
+    /// Sending
+    Send,
+    /// Receiving
+    Receive,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ImportArguments {
+    /// Configuration files; accounts of the same address in several files become one
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Whose configuration it is [default: seen from name and content]
+    #[arg(long, value_name = "PROGRAM", value_enum)]
+    pub(crate) kind: Option<KindName>,
+    /// Name of the profile
+    #[arg(long, value_name = "NAME", default_value = "imported")]
+    pub(crate) name: String,
+    /// Address of accounts for which the files name none
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<String>,
+    /// Folder for mail [default: ~/Mail]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) maildir: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: PasswordArguments,
+    /// Log in to the servers first, and write nothing when that fails
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// A program whose configuration can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KindName {
+    /// ~/.msmtprc
+    Msmtp,
+    /// ~/.mbsyncrc
+    Mbsync,
+    /// ~/.fetchmailrc
+    Fetchmail,
+    /// getmailrc
+    Getmail,
+    /// Internet accounts of an Outlook profile file
+    Prf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// How the log on standard error is written
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value = "text",
+        env = "POSTRIDER_LOG_FORMAT"
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON document a line
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -87,6 +87,7 @@ pub(crate) fn envelope(arguments: &SendArguments, times: Times) -> Result<RawEnv
         expiry_time: times.expires,
         importance: arguments.importance.map(ImportanceName::importance),
         priority: arguments.priority.map(PriorityName::priority),
+        ..RawEnvelope::default()
     })
 }
 

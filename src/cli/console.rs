@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::args::LogFormat;
 use super::exit::{Exit, Failure};
 use super::text::one_line;
 use crate::profile::Environment;
@@ -15,7 +16,15 @@ pub(crate) struct Terminal {
     /// Columns; `None` when it is no terminal.
     pub(crate) width: Option<u16>,
     /// Whether colours are wanted.
-    pub(crate) colours: bool,
+    pub(crate) colours: Colours,
+}
+
+/// Whether colours are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Colours {
+    #[default]
+    None,
+    Wanted,
 }
 
 /// The narrowest terminal that tables are fitted to.
@@ -31,6 +40,10 @@ pub(crate) struct Console<'a> {
     pub(crate) terminal: Terminal,
     /// Whether standard error is a terminal, so that progress can be shown.
     pub(crate) shows_progress: bool,
+    /// The name in front of what is no data.
+    program: String,
+    /// How what is no data is written.
+    pub(crate) log_format: LogFormat,
 }
 
 impl<'a> Console<'a> {
@@ -39,13 +52,21 @@ impl<'a> Console<'a> {
         err: &'a mut (dyn Write + Send),
         json: bool,
     ) -> Self {
-        Console { out, err, json, terminal: Terminal::default(), shows_progress: false }
+        let (terminal, program) = (Terminal::default(), "postrider".to_owned());
+        let (shows_progress, log_format) = (false, LogFormat::Text);
+        Console { out, err, json, terminal, shows_progress, program, log_format }
+    }
+
+    /// Puts this name in front of what is no data.
+    pub(crate) fn call_itself(&mut self, program: &str) {
+        self.program = one_line(program);
     }
 
     /// Looks at what the streams of this process are.
     pub(crate) fn look_at_streams(&mut self, environment: &Environment) {
         let dumb = environment.value("TERM").is_none_or(|term| term == "dumb");
-        let colours = !dumb && environment.value("NO_COLOR").is_none();
+        let unwanted = environment.value("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colours = if dumb || unwanted { Colours::None } else { Colours::Wanted };
         if std::io::stdout().is_terminal() {
             let size = rustix::termios::tcgetwinsize(std::io::stdout());
             let width = size.map_or(80, |size| size.ws_col);
@@ -94,13 +115,20 @@ impl<'a> Console<'a> {
 
     /// Says something that is no data.
     pub(crate) fn note(&mut self, words: impl fmt::Display) {
+        if self.log_format == LogFormat::Json {
+            return tracing::info!("{words}");
+        }
         // Nowhere is left to complain about standard error.
-        let _unheard = writeln!(self.err, "postrider: {}", one_line(&words.to_string()));
+        let _unheard = writeln!(self.err, "{}: {}", self.program, one_line(&words.to_string()));
     }
 
     /// Says why the command failed.
     pub(crate) fn complain(&mut self, failure: &Failure) {
-        if let Some(line) = failure.line() {
+        if let Some(line) = failure.line_of(&self.program) {
+            if self.log_format == LogFormat::Json {
+                let words = line.strip_prefix(&self.program).unwrap_or(&line);
+                return tracing::error!("{}", words.trim_start_matches(": "));
+            }
             let _unheard = writeln!(self.err, "{line}");
         }
     }

@@ -6,23 +6,29 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::access::{LOCK_WAIT, Place};
-use super::args::{Arguments, Command, Globals, ProfileCommand};
+use super::args::{Arguments, Command, Foreign, Globals, LogFormat, ProfileCommand};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::logging::{self, Talkativeness};
 use super::queue::Verb;
 use super::session_glue::SpoolOpener;
 use super::{
-    flush, fsck, harden, notify, papers, profile_commands, queue, run, send, status, trace,
+    auth, flush, fsck, harden, notify, papers, profile_commands, profile_import, profile_new,
+    queue, run, send, sendmail, status, top, trace,
 };
+use crate::observe::Observer;
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
 
 /// The program `postrider`: reads the arguments of the process, does what they say and answers
 /// with an exit code of sysexits.h.
 pub fn main() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    if let Some(called) = sendmail::called(&given) {
+        return sendmail::main(&called);
+    }
     let environment = Environment::of_process();
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
-    let arguments = match parse(std::env::args_os()) {
+    let arguments = match parse(given) {
         Ok(arguments) => arguments,
         Err(Unparsed::Help(text)) => {
             let mut console = Console::new(&mut out, &mut err, false);
@@ -32,17 +38,18 @@ pub fn main() -> ExitCode {
             return end(Err(failure), &mut Console::new(&mut out, &mut err, false));
         }
     };
-    let talkativeness = match arguments.command {
-        Command::Run => Talkativeness::Daemon,
-        _ => Talkativeness::Command,
+    let (talkativeness, format) = match &arguments.command {
+        Command::Run(run) => (Talkativeness::Daemon, run.log_format),
+        _ => (Talkativeness::Command, LogFormat::Text),
     };
     if !matches!(arguments.command, Command::Man(_)) {
         harden::keep_files_private();
     }
     harden::keep_memory_private();
-    logging::start(talkativeness, arguments.globals.verbose);
+    logging::start(talkativeness, arguments.globals.verbose, format);
     let mut console = Console::new(&mut out, &mut err, arguments.globals.json);
     console.look_at_streams(&environment);
+    console.log_format = format;
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return end(Err(Failure::io("start", &error)), &mut console),
@@ -71,22 +78,26 @@ enum Unparsed {
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, Unparsed> {
-    Arguments::try_parse_from(arguments).map_err(|error| {
-        let text = error.render().to_string();
-        if !error.use_stderr() {
-            return Unparsed::Help(text);
-        }
-        // The explanation ends where the usage begins.
-        let told = text.split("\n\nUsage:").next().unwrap_or_default();
-        let told = told.strip_prefix("error: ").unwrap_or(told);
-        Unparsed::Wrong(Failure::usage(format!("{}; see `postrider --help`", told.trim_end())))
+    Arguments::try_parse_from(arguments).map_err(|error| match error.use_stderr() {
+        false => Unparsed::Help(error.render().to_string()),
+        true => Unparsed::Wrong(unparsed(&error)),
     })
+}
+
+/// What is wrong with arguments, in one line.
+pub(crate) fn unparsed(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    // The explanation ends where the usage begins.
+    let told = text.split("\n\nUsage:").next().unwrap_or_default();
+    let told = told.strip_prefix("error: ").unwrap_or(told);
+    Failure::usage(format!("{}; see `postrider --help`", told.trim_end()))
 }
 
 /// What every command needs to know.
 struct Context {
     globals: Globals,
     catalog: Catalog,
+    observer: Observer,
 }
 
 impl Context {
@@ -111,10 +122,15 @@ impl Context {
             Err(_) => dirs.state_folder(name),
         };
         let listen = profile.as_ref().ok().and_then(|profile| profile.listen.clone());
+        let submissions = profile.as_ref().ok().and_then(|profile| profile.local.socket.clone());
+        let metrics = profile.as_ref().ok().and_then(|profile| profile.metrics.clone());
+        let observer = self.observer.clone();
         Ok(Place {
             socket: dirs.socket(name),
             listen,
-            opener: Box::new(SpoolOpener { profile, state_folder }),
+            submissions,
+            metrics,
+            opener: Box::new(SpoolOpener { profile, state_folder, observer }),
             lock_wait: LOCK_WAIT,
         })
     }
@@ -136,11 +152,20 @@ async fn dispatch(
     let dirs = Dirs::resolve(config, state, environment, &current);
     let dirs = dirs.map_err(|why| Failure::new(Exit::Config, why))?;
     let catalog = Catalog::new(dirs, environment.clone());
-    let context = Context { globals, catalog };
+    let context = Context { globals, catalog, observer: Observer::default() };
     match command {
         Command::Profile(command) => profile(&context, console, command).await,
+        Command::Auth(command) => {
+            let name = context.profile_name(None)?;
+            let profile = context.catalog.load(&name)?;
+            let state_folder = context.catalog.dirs().make_state_folder(&name)?;
+            let place = context.place_of(&name)?;
+            let accounts =
+                auth::Accounts { profile: &profile, state_folder: &state_folder, place: &place };
+            auth::auth(&accounts, console, &command).await
+        }
         Command::Send(arguments) => send::send(&context.place()?, console, &arguments).await,
-        Command::Run => {
+        Command::Run(_) => {
             let name = context.profile_name(None)?;
             let reread = || {
                 context.catalog.load(&name)?;
@@ -151,6 +176,7 @@ async fn dispatch(
         Command::Fetch => flush::fetch(&context.place()?, console).await,
         Command::Flush(arguments) => flush::flush(&context.place()?, console, &arguments).await,
         Command::Status(arguments) => status::status(&context.place()?, console, &arguments).await,
+        Command::Top => top::top(&context.place()?, console).await,
         Command::Queue(arguments) => {
             queue::queue(&context.place()?, console, arguments.command.as_ref()).await
         }
@@ -166,6 +192,12 @@ async fn dispatch(
         Command::Export(id) => queue::export(&context.place()?, console, &id.id).await,
         Command::Fsck(arguments) => fsck::fsck(&context.place()?, console, &arguments).await,
         Command::Notify(arguments) => notify::notify(&context.place()?, console, &arguments).await,
+        // Their arguments are read before those of the others, see `main`.
+        Command::Sendmail(Foreign { arguments })
+        | Command::Mailq(Foreign { arguments })
+        | Command::Newaliases(Foreign { arguments }) => {
+            Err(Failure::usage(format!("{} arguments were not understood", arguments.len())))
+        }
         Command::Completions(arguments) => papers::completions(console, arguments.shell),
         Command::Man(arguments) => papers::manual(&arguments.folder),
     }
@@ -178,7 +210,11 @@ async fn profile(
 ) -> Result<(), Failure> {
     let catalog = &context.catalog;
     match command {
-        ProfileCommand::New(arguments) => profile_commands::new(catalog, console, &arguments),
+        ProfileCommand::New(arguments) => profile_new::new(catalog, console, &arguments).await,
+        ProfileCommand::Add(arguments) => profile_new::add(catalog, console, &arguments).await,
+        ProfileCommand::Import(arguments) => {
+            profile_import::import(catalog, console, &arguments).await
+        }
         ProfileCommand::List => profile_commands::list(catalog, console),
         ProfileCommand::Show(named) => {
             profile_commands::show(&context.profile(named.name.as_deref())?, console)

@@ -17,10 +17,18 @@ pub(crate) enum Exit {
     Usage,
     /// 65: bad data.
     Data,
+    /// 66: there is nothing to read from.
+    NoInput,
+    /// 67: no such user.
+    NoUser,
     /// 69: refused for good.
     Unavailable,
     /// 70: a fault of this program.
     Internal,
+    /// 71: the system is out of something.
+    System,
+    /// 73: a file or folder cannot be made.
+    CannotCreate,
     /// 74: reading or writing failed.
     Io,
     /// 75: not now, safe to try again.
@@ -41,8 +49,12 @@ impl Exit {
             Exit::Negative => 1,
             Exit::Usage => 64,
             Exit::Data => 65,
+            Exit::NoInput => 66,
+            Exit::NoUser => 67,
             Exit::Unavailable => 69,
             Exit::Internal => 70,
+            Exit::System => 71,
+            Exit::CannotCreate => 73,
             Exit::Io => 74,
             Exit::TryAgain => 75,
             Exit::NotPermitted => 77,
@@ -135,6 +147,11 @@ impl Failure {
         Failure { exit: Exit::Negative, code: None, message: self.message }
     }
 
+    /// The same with another exit code.
+    pub(crate) fn with_exit(self, exit: Exit) -> Self {
+        Failure { exit, ..self }
+    }
+
     /// A file that cannot be read or written.
     pub(crate) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         Self::new(Exit::Io, format!("cannot {what}: {error}"))
@@ -150,10 +167,15 @@ impl Failure {
 
     /// The one line for standard error; `None` when there is nothing to say.
     pub(crate) fn line(&self) -> Option<String> {
+        self.line_of("postrider")
+    }
+
+    /// The same of a program that is called otherwise.
+    pub(crate) fn line_of(&self, program: &str) -> Option<String> {
         if self.message.is_empty() {
             return None;
         }
-        Some(format!("postrider: {}", super::text::one_line(&self.message)))
+        Some(format!("{program}: {}", super::text::one_line(&self.message)))
     }
 }
 

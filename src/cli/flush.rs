@@ -114,9 +114,9 @@ struct Progress {
 impl Progress {
     fn new(bars: &MultiProgress, name: &'static str) -> Self {
         let bar = bars.add(ProgressBar::new(0).with_message(name));
-        let template = "{msg:10} [{bar:30}] {pos}/{len} {per_sec} {eta}";
+        let template = "{msg:10} {wide_bar} {pos}/{len}  {per_sec:>10}  {eta:>5} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.progress_chars("=> "));
         }
         Progress { bar, most: 0 }
     }

@@ -1,6 +1,7 @@
 //! `fsck`.
 
 use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::access::Place;
 use super::args::FsckArguments;
@@ -51,37 +52,69 @@ pub(crate) async fn fsck(
 async fn listen(
     service: &dyn Service,
     request: FsckRequest,
-    console: &mut Console<'_>,
+    console: &Console<'_>,
 ) -> Result<FsckReport, MapiError> {
     let mut events = service.fsck(request).await?;
-    let mut phase = None;
+    let mut shown = console.shows_progress.then(Progress::default);
     while let Some(event) = events.next().await {
         match event? {
             FsckEvent::Report(report) => return Ok(*report),
-            FsckEvent::Progress(progress) if console.shows_progress => {
-                let begins = phase.replace(progress.phase) != Some(progress.phase);
-                if begins || progress.done.is_multiple_of(100_000) {
-                    console.note(words(progress));
+            FsckEvent::Progress(progress) => {
+                if let Some(shown) = &mut shown {
+                    shown.show(progress);
                 }
             }
-            FsckEvent::Progress(_) => {}
         }
     }
     Err(MapiError::new(MapiCode::NETWORK_ERROR, "the check ended without a report"))
 }
 
-fn words(progress: CheckProgress) -> String {
-    let what = match progress.phase {
-        CheckPhase::Records => "records",
-        CheckPhase::Bodies => "bodies",
-        CheckPhase::Messages => "messages",
-        CheckPhase::Indexes => "indexes",
-        CheckPhase::Files => "files",
-        CheckPhase::Counts => "counts",
-    };
-    match progress.done {
-        0 => format!("checking {what}"),
-        done => format!("checking {what}: {done}"),
+/// How far the check is: which phase, how many in it, how fast. How many there will be nobody
+/// knows before they were looked at.
+#[derive(Default)]
+struct Progress {
+    bar: Option<(CheckPhase, ProgressBar)>,
+}
+
+impl Progress {
+    fn show(&mut self, progress: CheckProgress) {
+        if self.bar.as_ref().is_none_or(|(phase, _)| *phase != progress.phase) {
+            self.end();
+            let (step, what) = name_of(progress.phase);
+            let bar = ProgressBar::new_spinner();
+            let template = "checking {msg:20} {pos:>9}  {per_sec:>12}  {elapsed:>5}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_message(format!("{what} ({step} of 6)"));
+            self.bar = Some((progress.phase, bar));
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_position(progress.done);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn name_of(phase: CheckPhase) -> (u8, &'static str) {
+    match phase {
+        CheckPhase::Records => (1, "records"),
+        CheckPhase::Bodies => (2, "bodies"),
+        CheckPhase::Messages => (3, "messages"),
+        CheckPhase::Indexes => (4, "indexes"),
+        CheckPhase::Files => (5, "files"),
+        CheckPhase::Counts => (6, "counts"),
     }
 }
 

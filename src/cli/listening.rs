@@ -5,18 +5,25 @@ use std::sync::Arc;
 
 use super::console::Console;
 use super::exit::{Exit, Failure};
+use super::supervision::Inherited;
 use crate::clock::SystemClock;
-use crate::listener::{ListenAddress, ListenLogin, ListenSettings, Listener, serve};
-use crate::profile::ListenProfile;
+use crate::listener::{ListenAddress, ListenLogin, ListenSettings, Listener, Reach, serve};
+use crate::profile::{ListenPlace, ListenProfile};
 use crate::session::Service;
 
 /// What the daemon listens at; often nothing.
-#[derive(Default)]
 pub(crate) struct Listening {
     open: Option<(Listener, ListenProfile)>,
+    /// Sockets of the service manager that nobody has taken yet.
+    pub(crate) inherited: Inherited,
 }
 
 impl Listening {
+    /// Listens nowhere yet, and has these sockets at hand.
+    pub(crate) fn with(inherited: Inherited) -> Self {
+        Listening { open: None, inherited }
+    }
+
     /// Opens the port of the profile, if it has one. What `self` has open is kept when it is the
     /// same, so that a reload turns nobody away.
     pub(crate) async fn change(
@@ -29,12 +36,28 @@ impl Listening {
             return Ok(());
         };
         match &mut self.open {
-            Some((_, profile)) if profile.smtp == wanted.smtp => *profile = wanted.clone(),
+            Some((_, profile)) if is_same_place(profile, wanted) => *profile = wanted.clone(),
             _ => {
-                let address = ListenAddress::Tcp(wanted.smtp);
-                let bound = Listener::bind(&address).await;
+                // The same place with another reach: it has to be given up first.
+                if self.open.as_ref().is_some_and(|(_, profile)| profile.smtp == wanted.smtp) {
+                    self.open = None;
+                }
+                let (address, inherited) = match &wanted.smtp {
+                    ListenPlace::Tcp(address) => {
+                        (ListenAddress::Tcp(*address), self.inherited.take(*address))
+                    }
+                    ListenPlace::Unix(path) => (ListenAddress::Unix(path.clone()), None),
+                };
+                let reach = match &wanted.login {
+                    None => Reach::Owner,
+                    Some(_) => Reach::Everybody,
+                };
+                let bound = match inherited {
+                    Some(socket) => Listener::inherit(socket),
+                    None => Listener::bind(&address, reach).await,
+                };
                 let listener = bound.map_err(|error| failure(&address, &error))?;
-                let at = listener.local_addr().map_err(|error| failure(&address, &error))?;
+                let at = listener.local_address().map_err(|error| failure(&address, &error))?;
                 console.note(format_args!("listening for SMTP at {at}"));
                 self.open = Some((listener, wanted.clone()));
             }
@@ -60,6 +83,11 @@ impl Listening {
             }
         }
     }
+}
+
+/// Whether what is open for one is as the other wants it, but for the login itself.
+fn is_same_place(one: &ListenProfile, other: &ListenProfile) -> bool {
+    one.smtp == other.smtp && one.login.is_some() == other.login.is_some()
 }
 
 fn failure(address: &ListenAddress, error: &io::Error) -> Failure {

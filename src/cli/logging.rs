@@ -7,6 +7,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::args::LogFormat;
+
 /// How much is said without `-v`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Talkativeness {
@@ -17,13 +19,22 @@ pub(crate) enum Talkativeness {
 }
 
 /// Starts logging. Called once.
-pub(crate) fn start(base: Talkativeness, verbose: u8) {
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+pub(crate) fn start(base: Talkativeness, verbose: u8, format: LogFormat) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter(base, verbose));
     // A program that embeds this one's parts may have set a logger; then that one is used.
-    let _set_already =
-        tracing_subscriber::registry().with(filter(base, verbose)).with(lines).try_init();
+    let _set_already = match format {
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal() && !has_no_color();
+            registry.with(lines.with_ansi(colours)).try_init()
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+}
+
+/// Whether the user wants no colours (no-color.org).
+fn has_no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// The dependencies that speak the mail protocols write whole lines of them into the log, also

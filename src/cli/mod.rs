@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod auth;
 mod compose;
 mod console;
 mod dispatch;
@@ -14,22 +15,32 @@ mod fsck;
 mod harden;
 mod ids;
 mod interrupt;
+mod layout;
 mod listening;
 mod logging;
+mod measuring;
 mod media_type;
+mod next_step;
 mod notify;
 mod papers;
 mod profile_commands;
+mod profile_import;
 mod profile_new;
 mod profile_view;
 mod queue;
+mod queue_view;
+mod reading;
 mod run;
 mod send;
 mod send_time;
+mod sendmail;
 mod session_glue;
 mod status;
+mod submissions;
+mod supervision;
 mod table;
 mod text;
+mod top;
 mod trace;
 
 #[cfg(test)]

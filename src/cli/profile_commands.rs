@@ -1,18 +1,15 @@
 //! `profile list`, `show`, `check`, `default`, `new`, `remove`.
 
-use std::io::{BufReader, IsTerminal};
-
 use serde::Serialize;
 
 use super::access::Place;
-use super::args::{NewArguments, RemoveArguments};
+use super::args::RemoveArguments;
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::profile_new::{Person, Questions, new_profile};
 use super::profile_view::{ProfileView, identity};
 use super::table::{Mood, Table};
 use super::text::one_line;
-use crate::profile::{Catalog, Profile, ProfileName};
+use crate::profile::{Catalog, Password, Profile, ProfileName};
 use crate::session::Logon;
 use crate::session::{CheckReport, Direction};
 
@@ -83,30 +80,6 @@ pub(crate) fn set_default(catalog: &Catalog, text: &str) -> Result<(), Failure> 
     Ok(catalog.set_default(&name(text)?)?)
 }
 
-/// `profile new`. The first profile is the default one.
-pub(crate) fn new(
-    catalog: &Catalog,
-    console: &mut Console<'_>,
-    arguments: &NewArguments,
-) -> Result<(), Failure> {
-    let profile = name(&arguments.name)?;
-    let default = catalog.names()?.is_empty();
-    let mut person =
-        (std::io::stdin().is_terminal() && std::io::stderr().is_terminal()).then(|| Person {
-            answers: BufReader::new(std::io::stdin()),
-            questions: std::io::stderr(),
-        });
-    let questions = person.as_mut().map(|person| person as &mut dyn Questions);
-    let new = new_profile(arguments, default, questions)?;
-    catalog.add(&profile, &new.to_toml())?;
-    let file = catalog.dirs().profile_file(&profile);
-    console.note(format_args!(
-        "wrote {}; `postrider profile check {profile}` tries it out",
-        file.display()
-    ));
-    Ok(())
-}
-
 /// `profile remove`. Mail that waits in the spool would be out of reach without its profile.
 pub(crate) async fn remove(
     catalog: &Catalog,
@@ -140,11 +113,34 @@ pub(crate) async fn remove(
             ));
         }
     }
+    let secrets = kept_secrets(catalog, &profile);
     catalog.remove(&profile)?;
+    for file in secrets {
+        console.note(format_args!("its password is still in {}", file.display()));
+    }
     if folder.exists() {
         console.note(format_args!("what is in {} was left there", folder.display()));
     }
     Ok(())
+}
+
+/// The files with passwords that lie beside a profile and are named by it.
+fn kept_secrets(catalog: &Catalog, name: &ProfileName) -> Vec<std::path::PathBuf> {
+    let Ok(profile) = catalog.load(name) else { return Vec::new() };
+    let folder = &catalog.dirs().config;
+    let smtp = profile.transports.iter().filter_map(|one| one.smtp.as_ref()?.login.as_ref());
+    let imap = profile.transports.iter().filter_map(|one| Some(&one.imap.as_ref()?.login));
+    let mut files: Vec<_> = smtp
+        .chain(imap)
+        .filter_map(|login| match &login.password {
+            Password::File(file) if file.parent() == Some(folder) => Some(file.clone()),
+            _ => None,
+        })
+        .filter(|file| file.exists())
+        .collect();
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// Prints what a trial login found out.

@@ -8,11 +8,14 @@ use super::args::{QueueCommand, RetryArguments};
 use super::console::Console;
 use super::exit::Failure;
 use super::ids::{all_rows, resolve};
+use super::layout::wrap;
+use super::next_step::Scene;
+use super::queue_view;
 use super::table::{Mood, Table};
 use super::text::{one_line, relative, size};
-use crate::mapi::{EntryId, MapiCode, MapiResult};
+use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::session::Logon;
-use crate::session::{QueueRow, QueueRowState, RecipientRowState, Service};
+use crate::session::{QueueRow, QueueRowState, RecipientRowState, Service, StatusReport};
 
 /// What is done to each message of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,21 +86,29 @@ pub(crate) async fn queue(
 ) -> Result<(), Failure> {
     match command {
         None | Some(QueueCommand::List) => {
-            let rows = place.with("show the queue", Logon::None, async |access| {
-                let rows = all_rows(access.service()).await;
-                rows.map_err(|error| Failure::contract("show the queue", &error))
+            let seen = place.with("show the queue", Logon::None, async |access| {
+                let seen = look(access).await;
+                seen.map_err(|error| Failure::contract("show the queue", &error))
             });
-            let rows = rows.await?;
-            if console.json { console.document(&rows) } else { print_rows(&rows, console) }
+            let seen = seen.await?;
+            if console.json { console.document(&seen.rows) } else { print_rows(&seen, console) }
         }
         Some(QueueCommand::Show(id)) => {
-            let row = place.with("show the message", Logon::None, async |access| {
+            let shown = place.with("show the message", Logon::None, async |access| {
                 let entry = resolve(access.service(), &id.id).await?;
-                let row = access.service().queue_row(&entry).await;
-                row.map_err(|error| Failure::contract(&format!("show {entry}"), &error))
+                let failed = |error| Failure::contract(&format!("show {entry}"), &error);
+                let row = access.service().queue_row(&entry).await.map_err(failed)?;
+                let status = match access.is_daemon() {
+                    true => Some(access.service().status().await.map_err(failed)?),
+                    false => None,
+                };
+                Ok((row, status))
             });
-            let row = row.await?;
-            if console.json { console.document(&row) } else { print_row(&row, console) }
+            let (row, status) = shown.await?;
+            match console.json {
+                true => console.document(&row),
+                false => print_row(&row, status.as_ref(), console),
+            }
         }
     }
 }
@@ -209,7 +220,7 @@ pub(crate) fn state_name(state: QueueRowState) -> &'static str {
     }
 }
 
-fn state_mood(state: QueueRowState) -> Mood {
+pub(crate) fn state_mood(state: QueueRowState) -> Mood {
     match state {
         QueueRowState::Queued | QueueRowState::Cancelled => Mood::Plain,
         QueueRowState::Sending | QueueRowState::Finished => Mood::Good,
@@ -228,51 +239,58 @@ pub(crate) fn recipient_state_name(state: RecipientRowState) -> &'static str {
     }
 }
 
-/// What happens next with a message, and why.
-fn next_and_why(row: &QueueRow, now: jiff::Timestamp) -> String {
-    let next = match (&row.next_attempt, row.state) {
-        (Some(instant), QueueRowState::Deferred | QueueRowState::Queued) => relative(instant, now),
-        (_, QueueRowState::Held) => "when released".to_owned(),
-        (Some(instant), QueueRowState::InDoubt) => format!("again {}", relative(instant, now)),
-        (None, QueueRowState::InDoubt) => "when released or retried".to_owned(),
-        _ => String::new(),
-    };
-    match (&row.last_error, next.is_empty()) {
-        (Some(error), false) => format!("{next}: {error}"),
-        (Some(error), true) => error.clone(),
-        (None, _) => next,
-    }
+/// The queue with what is known of the session that works on it.
+struct Seen {
+    rows: Vec<QueueRow>,
+    /// `None` when nobody works on it.
+    status: Option<StatusReport>,
 }
 
-fn print_rows(rows: &[QueueRow], console: &mut Console<'_>) -> Result<(), Failure> {
-    if rows.is_empty() {
+async fn look(access: &Access) -> Result<Seen, MapiError> {
+    let rows = all_rows(access.service()).await?;
+    let status = match access.is_daemon() {
+        true => Some(access.service().status().await?),
+        false => None,
+    };
+    Ok(Seen { rows, status })
+}
+
+fn print_rows(seen: &Seen, console: &mut Console<'_>) -> Result<(), Failure> {
+    if seen.rows.is_empty() {
         console.note("the queue is empty");
         return Ok(());
     }
+    let zone = jiff::tz::TimeZone::system();
     let now = jiff::Timestamp::now();
+    let scene = Scene { status: seen.status.as_ref(), now, zone: &zone };
+    if let Some(width) = console.terminal.width {
+        let text = queue_view::render(&seen.rows, &scene, width, console.terminal.colours);
+        return console.bytes(text.as_bytes());
+    }
     let mut table = Table::new(&["ID", "STATE", "TO", "SUBJECT", "SIZE", "AGE", "TRIES", "NEXT"]);
-    for row in rows {
-        let to = match row.recipients.as_slice() {
-            [] => String::new(),
-            [only] => only.address.clone(),
-            [first, others @ ..] => format!("{} +{}", first.address, others.len()),
-        };
-        table.moody_row([
-            (row.id.clone(), Mood::Plain),
-            (state_name(row.state).to_owned(), state_mood(row.state)),
-            (to, Mood::Plain),
-            (row.subject.clone(), Mood::Plain),
-            (size(row.size), Mood::Plain),
-            (relative(&row.submitted, now), Mood::Plain),
-            (row.attempts.to_string(), Mood::Plain),
-            (next_and_why(row, now), Mood::Plain),
+    for row in &seen.rows {
+        table.row([
+            row.id.clone(),
+            state_name(row.state).to_owned(),
+            queue_view::whom(row),
+            row.subject.clone(),
+            size(row.size),
+            relative(&row.submitted, now),
+            row.attempts.to_string(),
+            scene.next_step(row),
         ]);
     }
     table.print(console)
 }
 
-fn print_row(row: &QueueRow, console: &mut Console<'_>) -> Result<(), Failure> {
+fn print_row(
+    row: &QueueRow,
+    status: Option<&StatusReport>,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let zone = jiff::tz::TimeZone::system();
     let now = jiff::Timestamp::now();
+    let happens = Scene { status, now, zone: &zone }.next_step(row);
     let instant = |text: &str| format!("{text} ({})", relative(text, now));
     let from = if row.from.is_empty() { "<>" } else { &row.from };
     let next = row.next_attempt.as_deref().map_or_else(|| "none planned".to_owned(), instant);
@@ -287,8 +305,17 @@ fn print_row(row: &QueueRow, console: &mut Console<'_>) -> Result<(), Failure> {
         ("attempts", &row.attempts.to_string()),
         ("next attempt", &next),
         ("last error", row.last_error.as_deref().unwrap_or("none")),
+        ("what next", if happens.is_empty() { "nothing: it has ended" } else { &happens }),
     ] {
-        console.line(format_args!("{:14}{}", format!("{name}:"), one_line(value)))?;
+        let value = one_line(value);
+        let parts = match console.terminal.width {
+            Some(width) => wrap(&value, usize::from(width).saturating_sub(14)),
+            None => vec![value],
+        };
+        for (place, part) in parts.iter().enumerate() {
+            let name = if place == 0 { format!("{name}:") } else { String::new() };
+            console.line(format_args!("{name:14}{part}"))?;
+        }
     }
     let mut table = Table::new(&["RECIPIENT", "STATE", "REPLY"]);
     for recipient in &row.recipients {

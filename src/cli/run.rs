@@ -11,6 +11,9 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::interrupt::{Interrupts, listen};
 use super::listening::Listening;
+use super::measuring::Measuring;
+use super::submissions::Submissions;
+use super::supervision::{Inherited, Supervision};
 use crate::control::{ControlSocket, serve};
 use crate::mapi::{MapiCode, MapiError, MapiResult};
 use crate::session::Logon;
@@ -62,13 +65,31 @@ pub(crate) async fn run(
             return Err(socket_failure(&place, &error));
         }
     };
-    let mut listening = Listening::default();
+    let supervision = Supervision::of_process();
+    let mut listening = Listening::with(Inherited::of_process());
     if let Err(failure) = listening.change(place.listen.as_ref(), console).await {
+        session.shutdown().await;
+        return Err(failure);
+    }
+    let mut submissions = Submissions::default();
+    if let Err(failure) = submissions.change(place.submissions.as_deref()).await {
+        session.shutdown().await;
+        return Err(failure);
+    }
+    for address in listening.inherited.close_rest() {
+        console.note(format_args!(
+            "the socket of the service manager at {address} is closed: it is not listen.smtp of \
+             the profile"
+        ));
+    }
+    let mut measuring = Measuring::default();
+    if let Err(failure) = measuring.change(place.metrics.as_ref(), console).await {
         session.shutdown().await;
         return Err(failure);
     }
     let mut place = place;
     loop {
+        supervision.ready();
         console.note(format_args!("ready: profile {profile}, pid {}", std::process::id()));
         let mut pause = Pause::Stop;
         let pausing = CancellationToken::new();
@@ -79,15 +100,20 @@ pub(crate) async fn run(
         tokio::join!(
             serve(&socket, session.service(), paused),
             listening.serve(session.service(), pausing.cancelled()),
+            submissions.serve(session.service(), pausing.cancelled()),
+            measuring.serve(session.service(), pausing.cancelled()),
+            supervision.attend(session.service(), pausing.cancelled()),
         );
         if pause == Pause::Stop {
-            drop(listening);
+            supervision.stopping();
+            drop((listening, submissions));
             // First the socket, then the spool: who finds no socket waits for the spool's lock.
             drop(socket);
             tracing::info!("stopping");
             session.shutdown().await;
             return Ok(());
         }
+        supervision.reloading();
         match reread() {
             Err(failure) => {
                 console.complain(&failure);
@@ -98,6 +124,12 @@ pub(crate) async fn run(
                 session = reopen(&fresh, &place, console).await?;
                 place = fresh;
                 if let Err(failure) = listening.change(place.listen.as_ref(), console).await {
+                    console.complain(&failure);
+                }
+                if let Err(failure) = submissions.change(place.submissions.as_deref()).await {
+                    console.complain(&failure);
+                }
+                if let Err(failure) = measuring.change(place.metrics.as_ref(), console).await {
                     console.complain(&failure);
                 }
             }

@@ -1,6 +1,9 @@
 //! `send`.
 
 use std::io::IsTerminal;
+use std::pin::Pin;
+
+use tokio::io::AsyncRead;
 
 use super::access::{Access, LOCK_WAIT, Place};
 use super::args::SendArguments;
@@ -8,6 +11,7 @@ use super::compose::{body, check_body, envelope, message};
 use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::queue::recipient_state_name;
+use super::reading::{Reading, size_of_input};
 use super::send_time::Times;
 use super::text::one_line;
 use crate::mapi::{EntryId, MapiCode, MapiError};
@@ -57,7 +61,11 @@ async fn send_raw(
             let input = input.take().ok_or_else(|| {
                 Failure::new(Exit::TryAgain, "cannot send: the daemon went away; try again")
             })?;
-            let accepted = access.service().submit_raw(envelope.clone(), Box::pin(input)).await;
+            let input: Pin<Box<dyn AsyncRead + Send>> = match console.shows_progress {
+                true => Box::pin(Reading::new(input, size_of_input())),
+                false => Box::pin(input),
+            };
+            let accepted = access.service().submit_raw(envelope.clone(), input).await;
             let entry = accepted.map_err(|error| Failure::contract("send", &error))?;
             tell(access, console, arguments, &entry).await
         })

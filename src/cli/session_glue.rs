@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::access::{LOCK_WAIT, Opener, OwnSession};
 use crate::mapi::{MapiError, MapiResult};
+use crate::observe::Observer;
 use crate::profile::{Profile, ProfileError};
 use crate::session::{
     FsckReport, FsckRequest, Logon, Service, Session, SessionOptions, fsck_unreadable,
@@ -21,13 +22,18 @@ pub(crate) struct SpoolOpener {
     /// The profile, or why it cannot be used.
     pub(crate) profile: Result<Profile, ProfileError>,
     pub(crate) state_folder: PathBuf,
+    /// Counts on from one session to the next.
+    pub(crate) observer: Observer,
 }
 
 #[async_trait]
 impl Opener for SpoolOpener {
     async fn open(&self, logon: Logon, lock_wait: Duration) -> MapiResult<Box<dyn OwnSession>> {
-        let options =
-            SessionOptions { lock_wait, ..SessionOptions::new(&self.state_folder).logon(logon) };
+        let options = SessionOptions {
+            lock_wait,
+            observer: self.observer.clone(),
+            ..SessionOptions::new(&self.state_folder).logon(logon)
+        };
         let profile = self.profile.as_ref().map_err(|error| MapiError::from(error.clone()))?;
         let session = Session::open(profile, options).await?;
         Ok(Box::new(Opened(Arc::new(session))))

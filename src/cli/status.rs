@@ -5,10 +5,12 @@ use futures_util::StreamExt;
 use super::access::Place;
 use super::args::StatusArguments;
 use super::console::Console;
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
+use super::next_step::Scene;
 use super::table::{Mood, Table};
 use super::text::{one_line, relative};
 use crate::mapi::StatusCode;
+use crate::profile::sign_in_command;
 use crate::session::Logon;
 use crate::session::{InboundMode, InboundState, StatusReport, StatusRowView};
 use crate::spi::StatusRowKind;
@@ -32,7 +34,19 @@ pub(crate) async fn status(
     if !from_daemon {
         console.note("no daemon is running; `postrider run` starts it");
     }
-    if console.json { console.document(&report) } else { print(&report, console) }
+    if console.json {
+        console.document(&report)?;
+    } else {
+        print(&report, console)?;
+    }
+    match report.needs_sign_in.first() {
+        None => Ok(()),
+        Some(transport) => {
+            let command = sign_in_command(&report.profile, transport);
+            console.note(format_args!("{transport} needs sign-in: run `{command}`"));
+            Err(Failure::silent(Exit::Negative))
+        }
+    }
 }
 
 /// Shows each change until the daemon ends or a signal comes.
@@ -64,27 +78,56 @@ async fn watch(place: &Place, console: &mut Console<'_>) -> Result<(), Failure> 
 }
 
 fn print(report: &StatusReport, console: &mut Console<'_>) -> Result<(), Failure> {
-    let mut table = Table::new(&["NAME", "TYPE", "STATUS", "FLAGS"]);
-    for row in &report.rows {
-        table.moody_row([
-            (row.name.clone(), Mood::Plain),
-            (kind_name(row.kind).to_owned(), Mood::Plain),
-            (row.status_string.clone(), row_mood(row)),
-            (flag_words(row), Mood::Plain),
-        ]);
+    let zone = jiff::tz::TimeZone::system();
+    let now = jiff::Timestamp::now();
+    let scene = Scene { status: Some(report), now, zone: &zone };
+    if console.terminal.width.is_some() {
+        // For people: what the flags mean instead of all their names.
+        let mut table = Table::new(&["NAME", "OUT", "IN", "STATUS"]);
+        for row in &report.rows {
+            let (out, into) = match row.kind {
+                StatusRowKind::Transport => direction_words(row),
+                StatusRowKind::Spooler => ("", ""),
+            };
+            table.moody_row([
+                (row.name.clone(), Mood::Plain),
+                (out.to_owned(), Mood::Plain),
+                (into.to_owned(), Mood::Plain),
+                (scene.plain_status(&row.status_string), row_mood(row)),
+            ]);
+        }
+        table.print(console)?;
+    } else {
+        let mut table = Table::new(&["NAME", "TYPE", "STATUS", "FLAGS"]);
+        for row in &report.rows {
+            table.row([
+                row.name.clone(),
+                kind_name(row.kind).to_owned(),
+                row.status_string.clone(),
+                flag_words(row),
+            ]);
+        }
+        table.print(console)?;
     }
-    table.print(console)?;
     let queue = &report.queue;
     console.line(format_args!(
         "\nqueue: {} queued, {} sending, {} deferred, {} in doubt, {} held",
         queue.queued, queue.sending, queue.deferred, queue.in_doubt, queue.held
     ))?;
     if let Some(instant) = &report.next_attempt {
-        let seen_from_now = relative(instant, jiff::Timestamp::now());
-        console.line(format_args!("next attempt: {seen_from_now} ({})", one_line(instant)))?;
+        let is_past = instant.parse::<jiff::Timestamp>().is_ok_and(|then| then <= now);
+        let (seen_from_now, clock) = (relative(instant, now), scene.clock(instant));
+        match is_past {
+            true => console.line("next attempt: as soon as it can be")?,
+            false => console.line(format_args!("next attempt: {seen_from_now} ({clock})"))?,
+        }
     }
     if let Some(error) = &report.last_error {
-        console.line(format_args!("last error: {}", one_line(error)))?;
+        // On a terminal the table above has said it.
+        let is_shown = report.rows.iter().any(|row| row.status_string == *error);
+        if !(is_shown && console.terminal.width.is_some()) {
+            console.line(format_args!("last error: {}", one_line(error)))?;
+        }
     }
     if report.inbound.is_empty() {
         return Ok(());
@@ -135,7 +178,25 @@ fn mode_name(mode: InboundMode) -> &'static str {
     }
 }
 
-fn row_mood(row: &StatusRowView) -> Mood {
+/// What a transport does in each direction: outbound, inbound.
+pub(crate) fn direction_words(row: &StatusRowView) -> (&'static str, &'static str) {
+    let code = StatusCode::from_bits_retain(row.status_code);
+    let out = match () {
+        () if code.contains(StatusCode::OUTBOUND_ACTIVE) => "sending",
+        () if code.contains(StatusCode::OUTBOUND_FLUSH) => "flushing",
+        () if code.contains(StatusCode::OUTBOUND_ENABLED) => "on",
+        () => "off",
+    };
+    let into = match () {
+        () if code.contains(StatusCode::INBOUND_ACTIVE) => "receiving",
+        () if code.contains(StatusCode::INBOUND_FLUSH) => "looking",
+        () if code.contains(StatusCode::INBOUND_ENABLED) => "on",
+        () => "off",
+    };
+    (out, into)
+}
+
+pub(crate) fn row_mood(row: &StatusRowView) -> Mood {
     let code = StatusCode::from_bits_retain(row.status_code);
     if code.contains(StatusCode::FAILURE) {
         Mood::Bad

@@ -2,7 +2,7 @@
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table as Grid, presets};
 
-use super::console::{Console, Terminal};
+use super::console::{Colours, Console, Terminal};
 use super::exit::Failure;
 use super::text::one_line;
 
@@ -50,14 +50,16 @@ impl Table {
         grid.load_preset(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(width);
-        if terminal.colours {
-            grid.enforce_styling();
-        } else {
-            grid.force_no_tty();
-        }
+        match terminal.colours {
+            Colours::Wanted => grid.enforce_styling(),
+            Colours::None => grid.force_no_tty(),
+        };
         grid.set_header(self.heads.iter().map(|head| {
             let cell = Cell::new(head);
-            if terminal.colours { cell.add_attribute(Attribute::Bold) } else { cell }
+            match terminal.colours {
+                Colours::Wanted => cell.add_attribute(Attribute::Bold),
+                Colours::None => cell,
+            }
         }));
         for row in self.rows {
             grid.add_row(row.into_iter().map(|(text, mood)| coloured(Cell::new(text), mood)));
@@ -75,6 +77,18 @@ impl Table {
         }
         text
     }
+}
+
+/// A text in the colour of its mood.
+pub(crate) fn paint(text: &str, mood: Mood, colours: Colours) -> String {
+    let colour = match (colours, mood) {
+        (Colours::None, _) | (_, Mood::Plain) => return text.to_owned(),
+        (Colours::Wanted, Mood::Good) => 32,
+        (Colours::Wanted, Mood::Waiting) => 33,
+        (Colours::Wanted, Mood::Bad) => 31,
+    };
+    let (word, blanks) = text.split_at(text.trim_end().len());
+    format!("\u{1b}[{colour}m{word}\u{1b}[0m{blanks}")
 }
 
 fn coloured(cell: Cell, mood: Mood) -> Cell {
@@ -107,10 +121,10 @@ mod tests {
 
     #[test]
     fn on_a_terminal_it_fits() {
-        let text = table().render(Terminal { width: Some(40), colours: false });
+        let text = table().render(Terminal { width: Some(40), colours: Colours::None });
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
         assert!(text.lines().count() > 2 && !text.contains('\u{1b}'), "{text}");
-        let text = table().render(Terminal { width: Some(40), colours: true });
+        let text = table().render(Terminal { width: Some(40), colours: Colours::Wanted });
         assert!(text.contains("\u{1b}["), "{text}");
     }
 }

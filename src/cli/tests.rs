@@ -10,7 +10,7 @@ use super::access::fake::{FakePlace, place};
 use super::args::{
     FlushArguments, Id, QueueCommand, RetryArguments, SendArguments, StatusArguments,
 };
-use super::console::{Console, Terminal};
+use super::console::{Colours, Console, Terminal};
 use super::exit::{Exit, Failure};
 use super::queue::Verb;
 use super::{flush, queue, run, send, status, trace};
@@ -246,7 +246,7 @@ async fn a_reader_that_leaves_is_no_failure_but_a_full_disk_is() {
         let at = place(FakeService::with_rows(vec![row(1, QueueRowState::Held)]), 0);
         let (mut out, mut err) = (Closed(kind), Vec::new());
         let mut console = Console::new(&mut out, &mut err, false);
-        console.terminal = Terminal { width: Some(80), colours: false };
+        console.terminal = Terminal { width: Some(80), colours: Colours::None };
         let failure = queue::queue(&at.place, &mut console, None).await.unwrap_err();
         assert_eq!(failure.exit, exit);
         assert_eq!(*at.events.lock().unwrap(), ["open None", "shutdown"]);

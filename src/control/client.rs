@@ -46,8 +46,18 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
+    host: Host,
     /// The connection that showed that somebody is there; the first request takes it.
     first: Mutex<Option<UnixStream>>,
+}
+
+/// Who may listen at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host {
+    /// The same user, or root.
+    Ourselves,
+    /// Whoever could make a socket at that path.
+    Anybody,
 }
 
 /// What a broken request leaves behind.
@@ -74,15 +84,28 @@ impl Client {
     /// `MAPI_E_NETWORK_ERROR` when nobody listens there, `MAPI_E_NO_ACCESS` when it may not be
     /// reached.
     pub async fn connect(path: &Path) -> MapiResult<Self> {
-        let stream = dial(path).await?;
-        Ok(Client { path: path.to_owned(), first: Mutex::new(Some(stream)) })
+        Self::connect_to(path, Host::Ourselves).await
+    }
+
+    /// Connects to a [`SubmissionSocket`](super::SubmissionSocket), whoever owns it: the path has
+    /// to be one that can be trusted. Only [`Service::submit_raw`] is answered there.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_to_submit(path: &Path) -> MapiResult<Self> {
+        Self::connect_to(path, Host::Anybody).await
+    }
+
+    async fn connect_to(path: &Path, host: Host) -> MapiResult<Self> {
+        let stream = dial(path, host).await?;
+        Ok(Client { path: path.to_owned(), host, first: Mutex::new(Some(stream)) })
     }
 
     async fn stream(&self) -> MapiResult<UnixStream> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         match first {
             Some(stream) => Ok(stream),
-            None => dial(&self.path).await,
+            None => dial(&self.path, self.host).await,
         }
     }
 
@@ -181,11 +204,11 @@ impl Client {
     }
 }
 
-async fn dial(path: &Path) -> MapiResult<UnixStream> {
+async fn dial(path: &Path, host: Host) -> MapiResult<UnixStream> {
     let shown = path.display();
     let connected = tokio::time::timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await;
     match connected {
-        Ok(Ok(stream)) if !is_allowed(&stream) => Err(MapiError::new(
+        Ok(Ok(stream)) if host == Host::Ourselves && !is_allowed(&stream) => Err(MapiError::new(
             MapiCode::NO_ACCESS,
             format!("who listens at {shown} is another user; nothing was said to them"),
         )),
@@ -284,6 +307,20 @@ impl Service for Client {
             let report = serde_json::from_slice(&line).ok()?;
             Some((report, reader))
         })))
+    }
+
+    async fn metrics(&self) -> MapiResult<String> {
+        let request = request(Method::GET, "/metrics", Body::empty())?;
+        let answer = self.call(request, Repetition::Harmless, Patience::Usual).await?;
+        let mut text = String::new();
+        let limit = u64::try_from(LARGEST_ANSWER).unwrap_or(u64::MAX);
+        let read = async { body_reader(answer).take(limit).read_to_string(&mut text).await };
+        let read = tokio::time::timeout(ANSWER_DEADLINE, read).await;
+        match read {
+            Ok(Ok(_)) => Ok(text),
+            Ok(Err(error)) => Err(self.broken(Repetition::Harmless, error)),
+            Err(_) => Err(self.broken(Repetition::Harmless, "no answer in time")),
+        }
     }
 
     async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>> {

@@ -41,6 +41,7 @@ pub(crate) fn row(n: u64, state: QueueRowState) -> QueueRow {
             address: "bob@example.net".into(),
             state: RecipientRowState::Deferred,
             reply: "451 later".into(),
+            queue_id: None,
         }],
     }
 }
@@ -89,6 +90,7 @@ impl FakeService {
                 status_code: 0x11_0001,
                 flags: vec!["STATUS_AVAILABLE".into()],
                 status_string: "ready".into(),
+                sending_waits: None,
             }],
             queue: QueueCountsView { queued: 1, deferred: 2, ..QueueCountsView::default() },
             inbound: vec![InboundState {
@@ -101,6 +103,7 @@ impl FakeService {
                 set_aside_why: None,
             }],
             last_error: Some("451 later".into()),
+            needs_sign_in: Vec::new(),
             next_attempt: Some("2026-01-02T03:05:05Z".into()),
         }
     }
@@ -138,6 +141,11 @@ impl Service for FakeService {
         self.called("watch".into())?;
         let changed = StatusReport { pid: 43, ..self.report() };
         Ok(Box::pin(stream::iter([self.report(), changed]).boxed()))
+    }
+
+    async fn metrics(&self) -> MapiResult<String> {
+        self.called("metrics".into())?;
+        Ok("# TYPE postrider_queue_messages gauge\npostrider_queue_messages 3\n".into())
     }
 
     async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>> {

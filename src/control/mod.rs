@@ -6,13 +6,18 @@
 //! `POST /v1/messages`, `POST /v1/messages/raw` (a line of JSON, then the message),
 //! `GET /v1/queue`, `GET /v1/queue/ID`, `GET /v1/queue/ID/content`,
 //! `POST /v1/queue/ID/{wait,cancel,hold,release,retry}`, `POST /v1/retry`, `POST /v1/notify`,
-//! `POST /v1/flush`, `POST /v1/check`.
+//! `POST /v1/flush`, `POST /v1/check`, `GET /metrics`. `GET /openapi.json` describes all of them
+//! (`docs/openapi.json`). [`MetricsPort`] serves `GET /metrics`, and nothing else, over TCP. A
+//! [`SubmissionSocket`] lets every user of the machine in and knows `POST /v1/messages/raw` only.
 
 mod client;
+mod metrics_port;
+mod openapi;
 mod request_body;
 mod routes;
 mod server;
 mod socket;
+mod submission_socket;
 mod wire;
 
 #[cfg(any(test, fuzzing))]
@@ -23,5 +28,7 @@ pub(crate) mod properties;
 mod tests;
 
 pub use client::Client;
-pub use server::serve;
+pub use metrics_port::MetricsPort;
+pub use server::{serve, serve_submissions};
 pub use socket::ControlSocket;
+pub use submission_socket::SubmissionSocket;

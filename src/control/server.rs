@@ -7,13 +7,14 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ControlSocket;
-use super::routes::router;
+use super::routes::{router, submissions};
+use super::{ControlSocket, SubmissionSocket};
 use crate::session::Service;
 
 /// Most connections at the same time; further ones wait in the backlog of the socket.
@@ -38,9 +39,65 @@ pub async fn serve(
     service: Arc<dyn Service>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let router = router(service);
+    let door = OwnersDoor { socket, router: router(service) };
+    serve_door(&door, MOST_CONNECTIONS, shutdown).await;
+}
+
+/// Takes the messages of every user of this machine, and nothing else; see [`serve`].
+pub async fn serve_submissions(
+    socket: &SubmissionSocket,
+    service: Arc<dyn Service>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    serve_door(&UsersDoor { socket, service }, MOST_CONNECTIONS, shutdown).await;
+}
+
+/// Where connections come from, and what each may ask.
+pub(super) trait Door: Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next one. Cancel-safe.
+    fn next(&self) -> impl Future<Output = (Self::Stream, Router)> + Send;
+}
+
+/// Lets in whoever runs the daemon, to everything.
+struct OwnersDoor<'a> {
+    socket: &'a ControlSocket,
+    router: Router,
+}
+
+impl Door for OwnersDoor<'_> {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> (UnixStream, Router) {
+        (self.socket.accept().await, self.router.clone())
+    }
+}
+
+/// Lets every user in, to hand over messages.
+struct UsersDoor<'a> {
+    socket: &'a SubmissionSocket,
+    service: Arc<dyn Service>,
+}
+
+impl Door for UsersDoor<'_> {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> (UnixStream, Router) {
+        let (stream, user) = self.socket.accept().await;
+        (stream, submissions(Arc::clone(&self.service), user))
+    }
+}
+
+/// Serves the connections of a door.
+pub(super) async fn serve_door<D: Door>(
+    door: &D,
+    most: usize,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let ending = CancellationToken::new();
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(most));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -48,12 +105,12 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         let next = async {
             let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, socket.accept().await)
+            (permit, door.next().await)
         };
         tokio::select! {
             () = &mut shutdown => break,
-            (permit, stream) = next => {
-                let (router, ending) = (router.clone(), ending.clone());
+            (permit, (stream, router)) = next => {
+                let ending = ending.clone();
                 connections.spawn(async move {
                     let _permit = permit;
                     serve_connection(stream, router, ending).await;
@@ -68,11 +125,10 @@ pub async fn serve(
     }
 }
 
-pub(super) async fn serve_connection(
-    stream: UnixStream,
-    router: Router,
-    ending: CancellationToken,
-) {
+pub(super) async fn serve_connection<S>(stream: S, router: Router, ending: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE)

@@ -29,19 +29,7 @@ impl ControlSocket {
         if let Some(folder) = path.parent() {
             make_private_folder(folder)?;
         }
-        // A link is removed below and never followed.
-        let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-        if is_socket && is_answered(path).await {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another daemon listens there already",
-            ));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
+        let listener = bind_anew(path).await?;
         let socket = ControlSocket { listener, path: path.to_owned() };
         // Nobody came in between: the folder lets only its owner pass.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
@@ -74,6 +62,21 @@ impl Drop for ControlSocket {
     fn drop(&mut self) {
         let _gone_already = std::fs::remove_file(&self.path);
     }
+}
+
+/// Listens at a path. A socket that nobody listens at any more is removed first.
+pub(super) async fn bind_anew(path: &Path) -> io::Result<UnixListener> {
+    // A link is removed below and never followed.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && is_answered(path).await {
+        let words = "another daemon listens there already";
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, words));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(path)
 }
 
 /// Whether the process at the other end is of the same user or of root.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::fake::{FakeService, entry, row};
-use super::{Client, ControlSocket, serve};
+use super::{Client, ControlSocket, SubmissionSocket, serve, serve_submissions};
 use crate::mapi::{
     Attachment, MapiCode, MapiError, MessageData, Recipient, RecipientType, SysTime, tags,
 };
@@ -62,6 +62,39 @@ impl Daemon {
         let _reset = tokio::time::timeout(DEADLINE, read).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
     }
+}
+
+#[tokio::test]
+async fn every_user_can_hand_over_messages_and_nothing_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("submit.sock");
+    let socket = SubmissionSocket::bind(&path).await.unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o666);
+    let fake = Arc::new(FakeService::default());
+    let service = Arc::clone(&fake) as Arc<dyn Service>;
+    let asking = async {
+        let client = Client::connect_to_submit(&path).await.unwrap();
+        let envelope =
+            RawEnvelope { submitter: Some("somebody else".into()), ..RawEnvelope::default() };
+        let bytes = Box::pin(std::io::Cursor::new(b"Subject: x\n\n".to_vec()));
+        assert_eq!(client.submit_raw(envelope, bytes).await.unwrap(), entry(2));
+        let refused = client.status().await.unwrap_err();
+        assert_eq!(refused.code(), MapiCode::NO_SUPPORT);
+        let submitted = client.submit(Submission::default()).await.unwrap_err();
+        assert_eq!(submitted.code(), MapiCode::NO_SUPPORT);
+    };
+    tokio::select! {
+        () = serve_submissions(&socket, service, std::future::pending()) => unreachable!(),
+        asked = tokio::time::timeout(DEADLINE, asking) => asked.unwrap(),
+    }
+    let raw = fake.raw.lock().unwrap();
+    // Who hands it over the kernel says.
+    assert_eq!(raw[0].0.submitter, Some(crate::session::login_name()));
+    assert_eq!(raw[0].1, b"Subject: x\n\n");
+    drop(socket);
+    assert!(!path.exists());
 }
 
 #[tokio::test]
@@ -160,6 +193,18 @@ async fn messages_arrive_as_they_were_sent() {
         expiry_time: Some(SysTime::from_millis(9)),
         importance: Some(crate::mapi::Importance::High),
         priority: Some(crate::mapi::Priority::Urgent),
+        dsn: crate::mapi::DsnRequest {
+            envelope_id: Some("id".into()),
+            returned: Some(crate::mapi::DsnReturned::Full),
+            recipients: vec![crate::mapi::DsnRecipient {
+                notify: Some(crate::mapi::DsnWish::default()),
+                original: Some("b@example.net".into()),
+            }],
+            others: Some(crate::mapi::DsnWish::default()),
+        },
+        excluded: vec!["carl@example.net".into()],
+        sender_name: Some("Ann".into()),
+        submitter: Some("ann".into()),
     };
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
     let reader = Box::pin(std::io::Cursor::new(bytes.clone()));

@@ -20,7 +20,7 @@ pub(super) const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 pub(super) const MOST_ROWS: usize = 1000;
 
 /// An error of the contract as JSON.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct WireError {
     pub(super) code: u32,
     pub(super) name: String,
@@ -46,6 +46,7 @@ impl From<WireError> for MapiError {
 /// A line of the answer to `fsck`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub(super) enum WireEvent {
     Event(FsckEvent),
     Error(WireError),
@@ -70,19 +71,19 @@ impl From<WireEvent> for MapiResult<FsckEvent> {
 }
 
 /// The answer to a submission.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct Accepted {
     pub(super) id: String,
 }
 
 /// The answer to `retry`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct Retried {
     pub(super) count: u64,
 }
 
 /// Whose story `POST /v1/trace` asks for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct TraceQuery {
     /// An entry id, the beginning of one, or a `Message-ID`.
     pub(super) id: String,
@@ -111,20 +112,25 @@ pub(super) struct WaitQuery {
 
 /// A message object with its attachments in base64: JSON arrays of numbers would be three times
 /// as large.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(super) struct WireSubmission {
+    /// By property tag, as a number in decimal: a value under the name of its type.
+    #[schema(value_type = Object)]
     props: PropList,
+    /// Rows of the recipient table.
+    #[schema(value_type = Vec<Object>)]
     recipients: Vec<Recipient>,
     #[serde(default)]
     attachments: Vec<WireAttachment>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 struct WireAttachment {
     filename: String,
     mime_tag: String,
     content_id: String,
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    #[schema(value_type = String, content_encoding = "base64")]
     data: Vec<u8>,
 }
 

@@ -1,10 +1,13 @@
 //! The envelope of a transaction: MAIL and RCPT with their parameters, without I/O.
 
-use smtp_proto::{MAIL_BODY_BINARYMIME, MailFrom, RcptTo};
+use smtp_proto::{
+    MAIL_BODY_BINARYMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MailFrom, RCPT_NOTIFY_DELAY,
+    RCPT_NOTIFY_FAILURE, RCPT_NOTIFY_NEVER, RCPT_NOTIFY_SUCCESS, RcptTo,
+};
 
 use super::reply::{Reply, bad_sequence, syntax};
 use super::settings::ListenSettings;
-use crate::mapi::SysTime;
+use crate::mapi::{DsnRecipient, DsnRequest, DsnReturned, DsnWish, SysTime};
 use crate::mime::address;
 use crate::session::RawEnvelope;
 
@@ -14,10 +17,12 @@ pub(super) struct Envelope {
     from: String,
     recipients: Vec<String>,
     deferred_send_time: Option<SysTime>,
+    dsn: DsnRequest,
 }
 
 impl Envelope {
-    /// MAIL (RFC 5321 section 4.1.1.2) with SIZE, BODY, SMTPUTF8, AUTH, HOLDFOR and HOLDUNTIL.
+    /// MAIL (RFC 5321 section 4.1.1.2) with SIZE, BODY, SMTPUTF8, AUTH, HOLDFOR, HOLDUNTIL, RET
+    /// and ENVID.
     pub(super) fn mail(
         from: &MailFrom<String>,
         settings: &ListenSettings,
@@ -34,10 +39,20 @@ impl Envelope {
             return Err(Reply::new(555, "5.5.4", "BINARYMIME is not offered"));
         }
         let deferred_send_time = release_time(from, settings, now)?;
-        Ok(Envelope { from: from.address.clone(), recipients: Vec::new(), deferred_send_time })
+        let returned = match (from.flags & MAIL_RET_FULL != 0, from.flags & MAIL_RET_HDRS != 0) {
+            (false, false) => None,
+            (true, false) => Some(DsnReturned::Full),
+            (false, true) => Some(DsnReturned::Headers),
+            (true, true) => return Err(syntax("RET is FULL or HDRS")),
+        };
+        let envelope_id = from.env_id.as_deref().map(|id| printable("ENVID", id)).transpose()?;
+        let dsn = DsnRequest { envelope_id, returned, ..DsnRequest::default() };
+        let recipients = Vec::new();
+        Ok(Envelope { from: from.address.clone(), recipients, deferred_send_time, dsn })
     }
 
-    /// RCPT (RFC 5321 section 4.1.1.3). One address given twice is one recipient.
+    /// RCPT (RFC 5321 section 4.1.1.3) with NOTIFY and ORCPT. One address given twice is one
+    /// recipient.
     pub(super) fn rcpt(
         &mut self,
         to: &RcptTo<String>,
@@ -48,6 +63,9 @@ impl Envelope {
             return Err(Reply::new(452, "4.5.3", words));
         }
         check("recipient", &to.address, "5.1.3")?;
+        let original = to.orcpt.as_deref().map(|to| printable("ORCPT", to)).transpose()?;
+        let notify = wish(to.flags)?;
+        self.dsn.recipients.push(DsnRecipient { notify, original });
         self.recipients.push(to.address.clone());
         Ok(())
     }
@@ -66,6 +84,7 @@ impl Envelope {
             from: Some(self.from),
             recipients: self.recipients,
             deferred_send_time: self.deferred_send_time,
+            dsn: self.dsn,
             ..RawEnvelope::default()
         }
     }
@@ -92,6 +111,29 @@ fn release_time(
         return Err(syntax("that is too far in the future"));
     }
     Ok(Some(until))
+}
+
+/// NOTIFY (RFC 3461 section 4.1): NEVER stands alone.
+fn wish(flags: u64) -> Result<Option<DsnWish>, Reply> {
+    let has = |flag: u64| flags & flag != 0;
+    let wish = DsnWish {
+        success: has(RCPT_NOTIFY_SUCCESS),
+        failure: has(RCPT_NOTIFY_FAILURE),
+        delay: has(RCPT_NOTIFY_DELAY),
+    };
+    match (has(RCPT_NOTIFY_NEVER), wish == DsnWish::default()) {
+        (true, false) => Err(syntax("NOTIFY=NEVER excludes the others")),
+        (false, true) => Ok(None),
+        _ => Ok(Some(wish)),
+    }
+}
+
+/// What was xtext (RFC 3461 section 4): printable US-ASCII.
+fn printable(what: &str, text: &str) -> Result<String, Reply> {
+    match text.chars().all(|c| matches!(c, ' '..='~')) {
+        true => Ok(text.to_owned()),
+        false => Err(syntax(format!("{what} must be printable US-ASCII"))),
+    }
 }
 
 fn check(what: &str, address: &str, enhanced: &'static str) -> Result<(), Reply> {
@@ -129,6 +171,34 @@ mod tests {
         assert_eq!(mail("MAIL FROM:<ann@example.org> SIZE=1001"), Err(552));
         assert!(mail("MAIL FROM:<ann@example.org> BODY=8BITMIME SMTPUTF8").is_ok());
         assert_eq!(mail("MAIL FROM:<ann@example.org> BODY=BINARYMIME"), Err(555));
+    }
+
+    #[test]
+    fn wishes_for_reports_are_kept_and_contradictions_refused() {
+        let asked = mail("MAIL FROM:<a@b.example> RET=FULL ENVID=QQ+2B1").unwrap().dsn;
+        assert_eq!(asked.returned, Some(DsnReturned::Full));
+        assert_eq!(asked.envelope_id.as_deref(), Some("QQ+1"));
+        assert_eq!(mail("MAIL FROM:<a@b.example> ENVID=a+0D+0Ab"), Err(501));
+        let rcpt = |parameters: &str| {
+            let line = format!("RCPT TO:<b@c.example>{parameters}\r\n");
+            let mut envelope = Envelope::default();
+            match Request::parse(&mut line.as_bytes().iter()).unwrap().into_owned() {
+                Request::Rcpt { to } => envelope
+                    .rcpt(&to, &ListenSettings::default())
+                    .map(|()| envelope.dsn.recipients.pop().unwrap())
+                    .map_err(|reply| reply.code()),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(rcpt(""), Ok(DsnRecipient::default()));
+        let notify = Some(DsnWish { success: true, delay: true, failure: false });
+        let original = Some("B b@c.example".to_owned());
+        let asked = rcpt(" NOTIFY=SUCCESS,DELAY ORCPT=rfc822;B+20b@c.example");
+        assert_eq!(asked, Ok(DsnRecipient { notify, original }));
+        let never = DsnRecipient { notify: Some(DsnWish::default()), original: None };
+        assert_eq!(rcpt(" NOTIFY=NEVER"), Ok(never));
+        assert_eq!(rcpt(" NOTIFY=NEVER,SUCCESS"), Err(501));
+        assert_eq!(rcpt(" ORCPT=rfc822;a+0Ab"), Err(501));
     }
 
     #[test]

@@ -22,5 +22,5 @@ mod wire;
 mod tests;
 
 pub use listen::Listener;
-pub use server::serve;
-pub use settings::{ListenAddress, ListenLogin, ListenSettings};
+pub use server::{serve, serve_stream};
+pub use settings::{ListenAddress, ListenLogin, ListenSettings, Reach};

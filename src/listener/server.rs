@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::listen::Listener;
+use super::listen::{Listener, Stream};
 use super::reply::closing;
 use super::session::Session;
 use super::settings::ListenSettings;
@@ -73,7 +72,20 @@ pub async fn serve(
     }
 }
 
-async fn turn_away(mut stream: TcpStream) {
+/// Serves one client on a connection of the caller's until one of the two ends it.
+pub async fn serve_stream<S>(
+    stream: S,
+    settings: ListenSettings,
+    service: Arc<dyn Service>,
+    clock: Arc<dyn Clock>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let context = Arc::new(Context { service, settings, clock, host: crate::store::host_name() });
+    Session::new(stream, context).run(CancellationToken::new()).await;
+}
+
+async fn turn_away(mut stream: Stream) {
     let mut words = Vec::new();
     closing("too many connections").encode(&mut words);
     let said = async {

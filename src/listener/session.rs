@@ -165,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             .line("SMTPUTF8")
             .line("ENHANCEDSTATUSCODES")
             .line("CHUNKING")
+            .line("DSN")
             .line(format!("FUTURERELEASE {} {latest}", settings.future_release.as_secs()));
         match settings.login {
             Some(_) => reply.line("AUTH PLAIN LOGIN"),
@@ -221,6 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         let mut intake = self.intake(envelope);
         self.wire.say(&Reply::new(354, "", "end with <CRLF>.<CRLF>"));
         self.wire.flush().await?;
+        self.wire.content_begins();
         let mut dots = DotDecoder::new();
         loop {
             if !self.wire.has_input() {
@@ -236,6 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             self.wire.skip(used);
             intake.added(added).await;
             if let Step::End { .. } = step {
+                self.wire.content_ends();
                 return self.end_of_content(intake, dots.bare_newline()).await;
             }
             if intake.is_endless() {
@@ -265,6 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             }
         };
         let mut left = size;
+        self.wire.content_begins();
         while left > 0 {
             if !self.wire.has_input() {
                 self.wire.fill().await?;
@@ -279,6 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
                 return Err(End::Closed);
             }
         }
+        self.wire.content_ends();
         if last {
             return self.end_of_content(chunks.intake, chunks.newlines.finish()).await;
         }
@@ -293,12 +298,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
             return Err(End::Closed);
         }
         let mut left = size;
+        self.wire.content_begins();
         while left > 0 {
             if !self.wire.has_input() {
                 self.wire.fill().await?;
             }
             left -= self.wire.take(left).len();
         }
+        self.wire.content_ends();
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,24 @@ use crate::spi::SecretSource;
 pub enum ListenAddress {
     /// A TCP port; port 0 takes a free one.
     Tcp(SocketAddr),
+    /// A socket in the file system. One that nobody listens at any more is replaced.
+    Unix(PathBuf),
+}
+
+/// Who may connect to a socket in the file system; a TCP port is reached by whoever can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Its owner (mode 0600).
+    Owner,
+    /// Every user of the machine (mode 0666): for a listener that asks for a login.
+    Everybody,
 }
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ListenAddress::Tcp(address) => write!(f, "{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -58,7 +71,8 @@ impl Default for ListenSettings {
     fn default() -> Self {
         ListenSettings {
             login: None,
-            size: 1 << 30,
+            // What the store behind it takes: who is told a SIZE should not be refused below it.
+            size: crate::store::SIZE_LIMIT,
             recipients: 1_000,
             connections: 200,
             silence: Duration::from_secs(5 * 60),

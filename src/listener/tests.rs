@@ -104,6 +104,26 @@ async fn a_message_that_is_cut_off_leaves_nothing() {
     }
 }
 
+/// A client that sends one octet now and then is never silent, and gets rid of all the same.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_dribbles_is_sent_away() {
+    let dialogues =
+        ["EHL", "EHLO me\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"];
+    for begun in dialogues {
+        let mut client = client();
+        client.stream.write_all(begun.as_bytes()).await.unwrap();
+        let began = tokio::time::Instant::now();
+        while client.stream.write_all(b"x").await.is_ok() && !client.served.is_finished() {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(began.elapsed() < Duration::from_secs(20 * 60), "{begun:?}");
+        }
+        let mut replies = String::new();
+        client.stream.read_to_string(&mut replies).await.unwrap();
+        assert!(replies.lines().last().unwrap().starts_with("421"), "{replies}");
+        assert!(client.fake.raw.lock().unwrap().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_large_message_flows_through() {
     let body = "0123456789\r\n".repeat(200_000);

@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::content::line_end;
 use super::reply::Reply;
 
 /// Octets read at a time.
 const CHUNK: usize = 64 * 1024;
+
+/// Room for commands: what a connection costs that says nothing.
+const SMALL: usize = 1024;
+
+/// Octets a second below which a client that sends a message is as good as silent.
+const SLOWEST: u64 = 64;
 
 /// Longest command line: RFC 5321 section 4.5.3.1.4 says 512, the parameters of extensions add,
 /// and AUTH may have 12,288 (RFC 4954 section 4).
@@ -46,11 +53,14 @@ pub(super) struct Wire<S> {
     input: BytesMut,
     output: Vec<u8>,
     silence: Duration,
+    /// Since when content comes, and how many octets of it have come.
+    content: Option<(Instant, u64)>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
     pub(super) fn new(stream: S, silence: Duration) -> Self {
-        Wire { stream, input: BytesMut::with_capacity(CHUNK), output: Vec::new(), silence }
+        let (input, output) = (BytesMut::with_capacity(SMALL), Vec::new());
+        Wire { stream, input, output, silence, content: None }
     }
 
     /// Whether the client has sent something already.
@@ -65,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
 
     /// Forgets octets that were used.
     pub(super) fn skip(&mut self, count: usize) {
-        drop(self.input.split_to(count.min(self.input.len())));
+        self.input.advance(count.min(self.input.len()));
     }
 
     /// Takes at most `most` octets that have come.
@@ -96,20 +106,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
         }
     }
 
+    /// Content is read from now on, which must not only come but come fast enough.
+    pub(super) fn content_begins(&mut self) {
+        self.content = Some((Instant::now(), 0));
+    }
+
+    /// Commands are read again.
+    pub(super) fn content_ends(&mut self) {
+        self.content = None;
+    }
+
     /// Sends what is queued and reads more. Cancel-safe while it waits for the client.
     pub(super) async fn fill(&mut self) -> Result<(), End> {
         self.flush().await?;
-        self.input.reserve(CHUNK);
-        let read = tokio::time::timeout(self.silence, self.stream.read_buf(&mut self.input)).await;
+        let (room, mut patience) =
+            (if self.content.is_some() { CHUNK } else { SMALL }, self.silence);
+        if let Some((since, octets)) = self.content {
+            let allowed = self.silence + Duration::from_secs(octets / SLOWEST);
+            patience = patience.min(allowed.saturating_sub(since.elapsed()));
+        }
+        self.input.reserve(room);
+        let read = tokio::time::timeout(patience, self.stream.read_buf(&mut self.input)).await;
         match read {
             Ok(Ok(0) | Err(_)) => Err(End::Gone),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(count)) => {
+                if let Some((_, octets)) = &mut self.content {
+                    *octets += count as u64;
+                }
+                Ok(())
+            }
             Err(_) => Err(End::Silent),
         }
     }
 
-    /// The next command line. Cancel-safe while it waits for the client.
+    /// The next command line, which has to be there whole before the client counts as silent.
+    /// Cancel-safe while it waits for the client.
     pub(super) async fn line(&mut self) -> Result<Line, End> {
+        let silence = self.silence;
+        tokio::time::timeout(silence, self.whole_line()).await.unwrap_or(Err(End::Silent))
+    }
+
+    async fn whole_line(&mut self) -> Result<Line, End> {
         let mut overlong = false;
         loop {
             match line_end(&self.input) {

@@ -33,7 +33,18 @@ pub struct Attachment {
 
 /// `PR_PRIORITY`, the order of sending; urgent first.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 pub enum Priority {
     /// 1.
@@ -82,7 +93,9 @@ impl Priority {
 }
 
 /// `PR_IMPORTANCE`, a hint to the reader.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 pub enum Importance {
     /// 0.
     Low,

@@ -5,6 +5,7 @@
 //! (`TN-6`, `OB-3`, ...) are those of `docs/conformance.md`.
 
 mod code;
+mod dsn;
 mod entry_id;
 mod flags;
 mod message;
@@ -14,6 +15,7 @@ mod report;
 mod time;
 
 pub use code::{MapiCode, MapiError, MapiResult};
+pub use dsn::{DsnRecipient, DsnRequest, DsnReturned, DsnWish};
 pub use entry_id::{EntryId, InvalidEntryId, MessageRef};
 pub use flags::{
     DeinitFlags, EndMessageFlags, FlushFlags, LogoffFlags, LogonFlags, LogonOutFlags,

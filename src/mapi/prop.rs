@@ -357,6 +357,15 @@ pub mod tags {
         ENVELOPE_SENDER = 0x6702, Unicode;
         /// Ours, not transmittable: the RFC 3461 ENVID of the envelope.
         ENVELOPE_ID = 0x6703, Unicode;
+        /// Ours, not transmittable: the RFC 3461 RET of the envelope, `FULL` or `HDRS`.
+        ENVELOPE_RETURN = 0x6710, Unicode;
+        /// Ours, not transmittable, of a recipient: the RFC 3461 ORCPT without its type, which is
+        /// always `rfc822`.
+        ORIGINAL_RECIPIENT = 0x6711, Unicode;
+        /// Ours, not transmittable, of a recipient: whether RFC 3461 NOTIFY asked for reports of
+        /// delay. Set, it says that NOTIFY was given; FALSE keeps the sender from being told that
+        /// the message is late.
+        DELAY_REPORT_REQUESTED = 0x6712, Boolean;
     }
 }
 

@@ -111,6 +111,15 @@ impl Recipient {
         }
     }
 
+    /// Whether the sender may be told that the message is late for this recipient (RFC 3461 section
+    /// 4.1, DELAY): what the row or, failing that, `message` says; the default is yes unless no
+    /// report of a failure is wanted (NEVER).
+    pub fn wants_delay_report(&self, message: &PropList) -> bool {
+        let tag = tags::DELAY_REPORT_REQUESTED;
+        let wish = self.props.boolean(tag).or(message.boolean(tag));
+        wish.unwrap_or_else(|| self.wants_failure_report(message))
+    }
+
     /// Whether a report of failure may be made for this recipient (SP-4); the default is yes.
     pub fn wants_failure_report(&self, message: &PropList) -> bool {
         let tag = tags::ORIGINATOR_NON_DELIVERY_REPORT_REQUESTED;
@@ -130,6 +139,16 @@ mod tests {
         row.props.set(tags::ORIGINATOR_NON_DELIVERY_REPORT_REQUESTED, true);
         assert!(row.wants_failure_report(&message));
         assert!(!row.wants_delivery_report(&message));
+    }
+
+    #[test]
+    fn never_means_no_word_of_a_delay_either() {
+        let mut row = Recipient::smtp(0, RecipientType::To, "ann@example.org");
+        assert!(row.wants_delay_report(&PropList::new()));
+        let never = PropList::new().with(tags::ORIGINATOR_NON_DELIVERY_REPORT_REQUESTED, false);
+        assert!(!row.wants_delay_report(&never));
+        row.props.set(tags::DELAY_REPORT_REQUESTED, false);
+        assert!(!row.wants_delay_report(&PropList::new()), "NOTIFY=FAILURE");
     }
 
     /// Proves: AT-2

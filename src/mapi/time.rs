@@ -8,7 +8,18 @@ use serde::{Deserialize, Serialize};
 /// An instant of the wall clock in milliseconds since 1970-01-01T00:00:00Z, MAPI's `PT_SYSTIME`
 /// in the unit the spool stores. Shown and parsed as RFC 3339.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 pub struct SysTime(u64);
 

@@ -23,6 +23,11 @@ impl Field<'_> {
         self.name.eq_ignore_ascii_case(name)
     }
 
+    /// What follows the colon, folds and line ends included.
+    pub(crate) fn raw_value(&self) -> &[u8] {
+        self.value
+    }
+
     /// The value unfolded and trimmed; octets that are no UTF-8 are replaced.
     pub(crate) fn text(&self) -> String {
         let text = String::from_utf8_lossy(self.value);
@@ -91,6 +96,16 @@ pub(crate) fn fields(block: &[u8]) -> impl Iterator<Item = Field<'_>> {
     items(block).filter_map(|item| match item {
         Item::Field(field) => Some(field),
         Item::Junk(_) => None,
+    })
+}
+
+/// Whether the header block at the beginning of `message` says that a program wrote it
+/// (RFC 3834 section 5).
+pub(crate) fn is_auto_submitted(message: &[u8]) -> bool {
+    fields(split_header(message)).any(|field| {
+        let value = field.text();
+        let word = value.split([';', '(']).next().unwrap_or_default().trim();
+        field.is("Auto-Submitted") && !word.is_empty() && !word.eq_ignore_ascii_case("no")
     })
 }
 

@@ -4,6 +4,7 @@
 //! come and hold no more than one header block; none of them does I/O, none knows the time.
 
 pub mod address;
+mod address_rules;
 mod compose;
 mod encode;
 mod error;
@@ -15,15 +16,18 @@ pub(crate) mod properties;
 mod recode;
 pub mod report;
 mod scan;
+mod senders;
 mod status_report;
 mod walk;
 
 pub use address::Mailbox;
+pub use address_rules::{AccountRule, AddressRules, Rewrite};
 pub use compose::{check_message, compose};
 pub use error::MimeError;
 pub use header::HeaderFacts;
+pub(crate) use header::is_auto_submitted;
 pub(crate) use normalise::date;
-pub use normalise::{Defaults, Normalised, Normaliser};
+pub use normalise::{Defaults, Normalised, Normaliser, Origin};
 pub use parse::{IncomingHeader, ParsedHeader};
 pub use recode::{Accepts, Recoder, Survey, Surveyed, recode, to_seven_bit, to_short_lines};
 pub use report::report;

@@ -1,8 +1,9 @@
 //! Makes RFC 5322 bytes of unknown origin fit to be sent, and changes no more than that needs.
 
 use super::encode::{Folder, phrase};
-use super::header::{Field, HeaderBlock, HeaderReader, fields};
-use super::{Facts, HeaderFacts, Mailbox, MimeError, Scanner};
+use super::header::{HeaderBlock, HeaderReader, fields};
+use super::senders::Senders;
+use super::{AddressRules, Facts, HeaderFacts, Mailbox, MimeError, Scanner};
 use crate::mapi::SysTime;
 
 /// What is added where a message lacks it.
@@ -14,6 +15,17 @@ pub struct Defaults {
     pub date: SysTime,
     /// `Message-ID` with its angle brackets.
     pub message_id: String,
+}
+
+/// Where a message that is submitted comes from, and what becomes of its addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// What becomes of addresses of this machine. The default changes none.
+    pub rules: AddressRules,
+    /// The reverse-path, where the envelope names one.
+    pub envelope_from: Option<String>,
+    /// Value of the trace field that is put in front, without the line end; empty for none.
+    pub received: String,
 }
 
 /// What came of a message.
@@ -34,12 +46,15 @@ pub struct Normalised {
 /// - `Date`, `Message-ID` and `From` are added behind the header when they are missing.
 /// - A message without a header gets one; text that is no header starts the body.
 /// - NUL is refused, and so is a bare CR in the header; one in the body stays as it is.
+/// - With an [`Origin`], addresses of this machine are replaced as its rules say; what `From` was
+///   stands in `X-Original-From`, and in `Reply-To` where others can use it and there is none.
 ///
 /// Everything else stays byte for byte, so that what is normal already comes out unchanged. What
 /// only a re-encoding can mend (long lines, bare CR, 8-bit octets) is told by [`Facts`].
 #[derive(Debug)]
 pub struct Normaliser {
     defaults: Defaults,
+    origin: Origin,
     reader: Option<HeaderReader>,
     scanner: Scanner,
     message_id: String,
@@ -53,8 +68,14 @@ pub struct Normaliser {
 impl Normaliser {
     /// A filter at the start of a message.
     pub fn new(defaults: Defaults) -> Self {
+        Self::with_origin(defaults, Origin::default())
+    }
+
+    /// The same for a message that is being submitted.
+    pub fn with_origin(defaults: Defaults, origin: Origin) -> Self {
         Normaliser {
             defaults,
+            origin,
             reader: Some(HeaderReader::default()),
             scanner: Scanner::of_body(HeaderFacts::default()),
             message_id: String::new(),
@@ -106,11 +127,16 @@ impl Normaliser {
     fn header(&mut self, block: &HeaderBlock, out: &mut Vec<u8>) -> Result<(), MimeError> {
         let facts = HeaderFacts::of(&block.block);
         let start = out.len();
+        if !self.origin.received.is_empty() {
+            out.extend_from_slice(format!("Received: {}\r\n", self.origin.received).as_bytes());
+        }
+        let mut senders = Senders::new(&self.origin, &facts);
         for field in fields(&block.block) {
-            if !field.is("bcc") && !field.is("resent-bcc") {
-                header_lines(&field, out)?;
+            if !field.is("bcc") && !field.is("resent-bcc") && !senders.field(&field, out)? {
+                header_lines(field.raw, out)?;
             }
         }
+        senders.reply_to(out);
         self.additions(&facts, out);
         out.extend_from_slice(b"\r\n");
         self.message_id = facts.message_id.clone().unwrap_or(self.defaults.message_id.clone());
@@ -172,8 +198,8 @@ impl Normaliser {
 }
 
 /// Appends the lines of a field, each ended by CR LF.
-fn header_lines(field: &Field<'_>, out: &mut Vec<u8>) -> Result<(), MimeError> {
-    for line in field.raw.split_inclusive(|byte| *byte == b'\n') {
+pub(super) fn header_lines(raw: &[u8], out: &mut Vec<u8>) -> Result<(), MimeError> {
+    for line in raw.split_inclusive(|byte| *byte == b'\n') {
         let mut text = line;
         // Several carriage returns before the line feed come from files converted twice.
         while let Some((b'\r' | b'\n', before)) = text.split_last() {

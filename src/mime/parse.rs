@@ -31,13 +31,19 @@ impl IncomingHeader {
         if self.complete {
             return;
         }
-        let from = self.kept.len().saturating_sub(3);
-        let room = MAX_KEPT.saturating_sub(self.kept.len());
-        self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        let new = self.kept.get(from..).unwrap_or_default();
-        self.complete = self.kept.len() >= MAX_KEPT
-            || new.windows(2).any(|pair| pair == b"\n\n")
-            || new.windows(4).any(|four| four == b"\r\n\r\n");
+        let known = self.kept.len();
+        let room = MAX_KEPT.saturating_sub(known);
+        // The end may lie across what came before and what comes now.
+        let edge = self.kept.get(known.saturating_sub(3)..).unwrap_or_default().to_vec();
+        let head = [edge.as_slice(), bytes.get(..bytes.len().min(3)).unwrap_or_default()].concat();
+        let end = match end_of_header(&head) {
+            Some(end) => Some(end.saturating_sub(edge.len())),
+            None => end_of_header(bytes),
+        };
+        // Of the body nothing is kept: it may be long, and would be copied for nothing.
+        let mine = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
+        self.kept.extend_from_slice(mine.get(..room).unwrap_or(mine));
+        self.complete = end.is_some() || self.kept.len() >= MAX_KEPT;
     }
 
     /// Whether the header is complete, or too large to be kept whole.
@@ -45,7 +51,7 @@ impl IncomingHeader {
         self.complete
     }
 
-    /// The header block as far as it was kept, and what came with its end.
+    /// The header block as far as it was kept, with the empty line at its end.
     pub fn kept(&self) -> &[u8] {
         &self.kept
     }
@@ -54,6 +60,15 @@ impl IncomingHeader {
     pub fn parse(&self) -> ParsedHeader {
         ParsedHeader::of(&self.kept)
     }
+}
+
+/// Where the body begins, if that is to be seen here.
+fn end_of_header(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\n', bytes).find_map(|at| match bytes.get(at + 1..)? {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 /// Properties and recipients as a header gives them (IB-5).

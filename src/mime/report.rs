@@ -17,15 +17,31 @@ pub const MAX_RETURNED: usize = 4 * 1024 * 1024;
 /// Longest words of a server that are repeated, in characters.
 const MAX_WORDS: usize = 900;
 
-/// Whether a report tells of failure or of delivery.
+/// What a report tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportAction {
     /// `failed`.
     Failed,
+    /// `delayed`.
+    Delayed,
     /// `delivered`.
     Delivered,
     /// `relayed`: to a server that reports nothing further.
     Relayed,
+    /// `relayed`, after the sender was told of a delay.
+    RelayedAfterAll,
+}
+
+impl ReportAction {
+    /// The word of RFC 3464 section 2.3.3.
+    fn word(self) -> &'static str {
+        match self {
+            ReportAction::Failed => "failed",
+            ReportAction::Delayed => "delayed",
+            ReportAction::Delivered => "delivered",
+            ReportAction::Relayed | ReportAction::RelayedAfterAll => "relayed",
+        }
+    }
 }
 
 /// What happened to one recipient.
@@ -33,7 +49,7 @@ pub enum ReportAction {
 pub struct ReportedRecipient {
     /// Name and address as the sender gave them.
     pub mailbox: Mailbox,
-    /// Enhanced status code of RFC 3463; what is none becomes `5.0.0` or `2.0.0`.
+    /// Enhanced status code of RFC 3463; what is none becomes `5.0.0`, `4.0.0` or `2.0.0`.
     pub status: String,
     /// The server's own words; empty when there was no server.
     pub diagnostic: String,
@@ -46,7 +62,7 @@ pub struct ReportedRecipient {
 /// What goes into a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportFields {
-    /// Failure or delivery.
+    /// What it tells of.
     pub action: ReportAction,
     /// Name of this host, for `Reporting-MTA`.
     pub host: String,
@@ -66,6 +82,8 @@ pub struct ReportFields {
     pub envelope_id: String,
     /// When the original was submitted.
     pub submitted: SysTime,
+    /// How long a message that is late is tried (`Will-Retry-Until`).
+    pub will_retry_until: Option<SysTime>,
     /// What happened to whom.
     pub recipients: Vec<ReportedRecipient>,
 }
@@ -107,8 +125,10 @@ pub fn report(fields: &ReportFields, original: Original<'_>) -> Vec<u8> {
 fn header(fields: &ReportFields) -> String {
     let what = match fields.action {
         ReportAction::Failed => "Undelivered",
+        ReportAction::Delayed => "Delayed",
         ReportAction::Delivered => "Delivered",
         ReportAction::Relayed => "Relayed",
+        ReportAction::RelayedAfterAll => "Delivered after all",
     };
     let subject = match fields.subject.is_empty() {
         true => format!("{what} mail"),
@@ -152,6 +172,22 @@ fn words(fields: &ReportFields, original: Original<'_>) -> String {
             fields.host,
             about(fields)
         ),
+        ReportAction::Delayed => format!(
+            "This is the mail queue of {}.\n\nYour message{} is late: it has not reached the \
+             server for {whom} yet.\nYou need not do anything: it is tried again{}.\n",
+            fields.host,
+            about(fields),
+            match fields.will_retry_until {
+                Some(until) => format!(" until\n{}", date(until)),
+                None => String::new(),
+            }
+        ),
+        ReportAction::RelayedAfterAll => format!(
+            "This is the mail queue of {}.\n\nYour message{}, of which you were told that it is \
+             late, was handed to the server for {whom} after all:\n",
+            fields.host,
+            about(fields)
+        ),
     };
     for recipient in &fields.recipients {
         text.push_str(&format!("\n  {}\n", flat(&recipient.mailbox.to_string())));
@@ -162,7 +198,7 @@ fn words(fields: &ReportFields, original: Original<'_>) -> String {
             (false, true) => format!("The server was {}.", flat(&recipient.remote_mta)),
             (true, true) => String::new(),
         };
-        if fields.action == ReportAction::Delivered {
+        if matches!(fields.action, ReportAction::Delivered | ReportAction::RelayedAfterAll) {
             line = format!("On {}. {line}", date(recipient.time));
         }
         for line in wrapped(&line) {
@@ -225,14 +261,7 @@ fn status_part(fields: &ReportFields) -> SinglePart {
         let address = typed_address(&recipient.mailbox.address);
         out.field("Original-Recipient", &address);
         out.field("Final-Recipient", &address);
-        out.field(
-            "Action",
-            match fields.action {
-                ReportAction::Failed => "failed",
-                ReportAction::Delivered => "delivered",
-                ReportAction::Relayed => "relayed",
-            },
-        );
+        out.field("Action", fields.action.word());
         out.field("Status", &status(fields.action, &recipient.status));
         if !recipient.remote_mta.is_empty() {
             out.field("Remote-MTA", &format!("dns; {}", recipient.remote_mta));
@@ -242,6 +271,9 @@ fn status_part(fields: &ReportFields) -> SinglePart {
             out.field("Diagnostic-Code", &format!("{kind}; {}", recipient.diagnostic));
         }
         out.field("Last-Attempt-Date", &date(recipient.time));
+        if let (ReportAction::Delayed, Some(until)) = (fields.action, fields.will_retry_until) {
+            out.field("Will-Retry-Until", &date(until));
+        }
     }
     SinglePart::builder()
         .header(TypeOfPart("message/delivery-status".to_owned()))
@@ -298,7 +330,10 @@ fn status(action: ReportAction, given: &str) -> String {
     let mut parts = given.split('.');
     let class = match action {
         ReportAction::Failed => ["4", "5"].as_slice(),
-        ReportAction::Delivered | ReportAction::Relayed => ["2"].as_slice(),
+        ReportAction::Delayed => ["4"].as_slice(),
+        ReportAction::Delivered | ReportAction::Relayed | ReportAction::RelayedAfterAll => {
+            ["2"].as_slice()
+        }
     };
     let good = parts.next().is_some_and(|first| class.contains(&first))
         && (0..2).all(|_| {
@@ -310,7 +345,8 @@ fn status(action: ReportAction, given: &str) -> String {
     match (good, action) {
         (true, _) => given.to_owned(),
         (false, ReportAction::Failed) => "5.0.0".to_owned(),
-        (false, ReportAction::Delivered | ReportAction::Relayed) => "2.0.0".to_owned(),
+        (false, ReportAction::Delayed) => "4.0.0".to_owned(),
+        (false, _) => "2.0.0".to_owned(),
     }
 }
 

@@ -45,6 +45,11 @@ impl Connector {
         &self.name
     }
 
+    /// The server's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port
+    }
+
     /// How far passwords are safe on `stream`; what [`super::sasl`] asks before it gives one out.
     pub(crate) fn channel(&self, stream: &Stream) -> Channel {
         let loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
@@ -56,8 +61,11 @@ impl Connector {
         }
     }
 
-    /// Dials and, for implicit TLS, shakes hands.
-    pub(super) async fn open(&self) -> Result<Stream, NetError> {
+    /// Dials and, for implicit TLS, shakes hands. Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// [`NetError`] by phase; [`NetErrorKind::Settings`] for TLS settings that cannot be used.
+    pub(crate) async fn open(&self) -> Result<Stream, NetError> {
         let Server { host, port, .. } = &self.server;
         // The settings first: a wrong ca_file needs no connection to be found.
         let config = match self.server.tls {

@@ -150,7 +150,7 @@ impl ImapOpened {
             match self.next(&tag).await? {
                 Said::Done(reply) => return Ok((reply, untagged)),
                 Said::Untagged(line) if untagged.len() < MOST_LINES => untagged.push(line),
-                Said::Untagged(_) | Said::Continue => {
+                Said::Untagged(_) | Said::Continue(_) => {
                     return Err(self.lines.protocol("an answer without end or without question"));
                 }
             }
@@ -180,8 +180,8 @@ impl ImapOpened {
             }
             return Ok(Said::Untagged(rest.to_owned()));
         }
-        if line.starts_with('+') {
-            return Ok(Said::Continue);
+        if let Some(rest) = line.strip_prefix('+') {
+            return Ok(Said::Continue(rest.trim_start().to_owned()));
         }
         line.strip_prefix(tag)
             .and_then(|rest| rest.strip_prefix(' '))
@@ -196,8 +196,8 @@ impl ImapOpened {
 pub(super) enum Said {
     /// Data, without `* `.
     Untagged(String),
-    /// A request for more.
-    Continue,
+    /// A request for more: in AUTHENTICATE the challenge in base64.
+    Continue(String),
     /// The command is completed.
     Done(ImapReply),
 }

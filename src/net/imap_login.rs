@@ -1,9 +1,9 @@
-//! The IMAP login (RFC 3501 sections 6.2.2 and 6.2.3, RFC 4959).
+//! The IMAP login (RFC 3501 sections 6.2.2 and 6.2.3, RFC 4959, RFC 7628, RFC 7677).
 //!
 //! It is done on the raw stream, so that no secret passes through a library that logs what it
 //! sends.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -11,9 +11,10 @@ use zeroize::Zeroizing;
 use super::imap::{Capabilities, Said, told_capabilities};
 use super::imap_reply::{ImapReply, ReplyStatus, Throttle, throttle};
 use super::{
-    Channel, Connector, ImapOpened, Mechanism, NetError, NetErrorKind, Phase, SaslError, Stream,
-    conceal,
+    Channel, Claim, Connector, Exchange, ImapOpened, Mechanism, NetError, NetErrorKind, Phase,
+    SaslError, Stream, conceal,
 };
+use crate::spi::SecretKind;
 
 /// Most questions a server may ask during one AUTHENTICATE.
 const MOST_CHALLENGES: usize = 5;
@@ -63,8 +64,8 @@ pub(crate) enum LoginError {
 
 impl LoginError {
     /// The same without the secret, where the server repeats it.
-    fn concealing(self, user: &str, secret: &SecretString) -> Self {
-        let clean = |words: String| conceal(&words, user, secret);
+    fn concealing(self, claim: Claim<'_>) -> Self {
+        let clean = |words: String| conceal(&words, claim);
         match self {
             LoginError::Net(error) => {
                 LoginError::Net(NetError { detail: clean(error.detail), ..error })
@@ -82,7 +83,7 @@ impl LoginError {
 
 /// Which way of logging in worked last, so that a server is not asked twice each time.
 #[derive(Debug, Default)]
-pub(crate) struct LoginMemory(AtomicU8);
+pub(crate) struct LoginMemory(Mutex<Option<Method>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
@@ -91,45 +92,50 @@ enum Method {
 }
 
 impl LoginMemory {
-    const AUTHENTICATE: u8 = 1;
-    const LOGIN: u8 = 2;
-
     fn remember(&self, method: Method) {
-        let value = match method {
-            Method::Authenticate(_) => Self::AUTHENTICATE,
-            Method::LoginCommand => Self::LOGIN,
-        };
-        self.0.store(value, Ordering::Relaxed);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(method);
     }
 
     fn prefers(&self, method: Method) -> bool {
-        match method {
-            Method::Authenticate(_) => self.0.load(Ordering::Relaxed) == Self::AUTHENTICATE,
-            Method::LoginCommand => self.0.load(Ordering::Relaxed) == Self::LOGIN,
-        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) == Some(method)
     }
 }
 
+/// What a login is made with.
+#[derive(Clone, Copy)]
+pub(crate) struct ImapLogin<'a> {
+    /// User name.
+    pub(crate) user: &'a str,
+    /// Password or token.
+    pub(crate) secret: &'a SecretString,
+    /// Which of the two.
+    pub(crate) kind: SecretKind,
+    /// The profile's `auth`.
+    pub(crate) wanted: Option<&'a str>,
+    /// What worked before.
+    pub(crate) memory: &'a LoginMemory,
+}
+
 impl Connector {
-    /// Logs in. `wanted` is the profile's `auth`. Where nothing is wanted, AUTHENTICATE PLAIN is
-    /// tried first and the LOGIN command behind it, because there are servers that offer the one
-    /// and only serve the other; what worked once is used alone from then on.
+    /// Logs in by the mechanism the profile wants, and by no other. Where it wants none, a
+    /// password is shown by the best mechanism that is offered and, when that is refused, by the
+    /// next one, last by the LOGIN command: there are servers that offer more than they serve.
+    /// What worked once is used alone from then on.
     ///
     /// # Errors
     /// [`LoginError`]; the connection is gone in any case.
     pub(crate) async fn imap_login(
         &self,
         mut opened: ImapOpened,
-        user: &str,
-        secret: &SecretString,
-        wanted: Option<&str>,
-        memory: &LoginMemory,
+        login: ImapLogin<'_>,
     ) -> Result<ImapLoggedIn, LoginError> {
-        let methods = methods(&opened.capabilities, wanted, opened.channel, memory)
+        let methods = methods(&opened.capabilities, login, opened.channel)
             .map_err(|error| LoginError::Settings { server: self.name.clone(), error })?;
-        let work = async { Ok(opened.log_in(&methods, user, secret, memory).await) };
+        let ImapLogin { user, secret, .. } = login;
+        let claim = Claim { user, secret, host: &self.server.host, port: self.server.port };
+        let work = async { Ok(opened.log_in(&methods, claim, login.memory).await) };
         let told = self.deadlines.bound(Phase::Login, &self.name, work).await?;
-        let told = told.map_err(|error| error.concealing(user, secret))?;
+        let told = told.map_err(|error| error.concealing(claim))?;
         let capabilities = match told {
             Some(told) => told,
             None => {
@@ -143,31 +149,42 @@ impl Connector {
 
 fn methods(
     offered: &Capabilities,
-    wanted: Option<&str>,
+    login: ImapLogin<'_>,
     channel: Channel,
-    memory: &LoginMemory,
 ) -> Result<Vec<Method>, SaslError> {
     if channel == Channel::Clear {
         return Err(SaslError::Cleartext);
     }
+    let wanted = login.wanted;
     let command_allowed = !offered.has("LOGINDISABLED");
     let wants_login = wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case("login"));
     if wants_login && command_allowed {
         return Ok(vec![Method::LoginCommand]);
     }
+    // The command is for passwords.
+    let falls_back = command_allowed && wanted.is_none() && login.kind == SecretKind::Password;
     let mut found: Vec<Method> = Vec::new();
-    let chosen = Mechanism::choose(&offered.mechanisms(), wanted, channel);
-    match chosen {
-        // The command does the same as this mechanism, in fewer steps.
-        Ok(Mechanism::Login) if command_allowed && wanted.is_none() => {}
-        Ok(mechanism) => found.push(Method::Authenticate(mechanism)),
-        Err(error) if wanted.is_some() || !command_allowed => return Err(error),
+    match Mechanism::candidates(&offered.mechanisms(), wanted, channel, login.kind) {
+        Ok(mechanisms) => found.extend(
+            mechanisms
+                .into_iter()
+                // The command does the same as this mechanism, in fewer steps.
+                .filter(|mechanism| !(falls_back && *mechanism == Mechanism::Login))
+                .map(Method::Authenticate),
+        ),
+        Err(error) if !falls_back => return Err(error),
         Err(_) => {}
     }
-    if wanted.is_none() && command_allowed {
+    if login.kind == SecretKind::Token {
+        // Another mechanism would carry the same token.
+        found.truncate(1);
+    }
+    if falls_back {
         found.push(Method::LoginCommand);
     }
-    if let Some(preferred) = found.iter().copied().find(|method| memory.prefers(*method)) {
+    // More refusals in a row would look like an attack.
+    found.truncate(2);
+    if let Some(preferred) = found.iter().copied().find(|method| login.memory.prefers(*method)) {
         return Ok(vec![preferred]);
     }
     Ok(found)
@@ -177,22 +194,22 @@ impl ImapOpened {
     async fn log_in(
         &mut self,
         methods: &[Method],
-        user: &str,
-        secret: &SecretString,
+        claim: Claim<'_>,
         memory: &LoginMemory,
     ) -> Result<Option<Capabilities>, LoginError> {
         let mut refusal: Option<LoginError> = None;
         for method in methods {
             let answered = match method {
-                Method::Authenticate(mechanism) => {
-                    self.authenticate(*mechanism, user, secret).await
+                Method::Authenticate(mechanism) => self.authenticate(*mechanism, claim).await,
+                Method::LoginCommand => {
+                    let reply = self.login_command(claim.user, claim.secret).await;
+                    reply.map(|reply| (reply, None))
                 }
-                Method::LoginCommand => self.login_command(user, secret).await,
             };
-            let reply = match (answered, refusal.take()) {
-                (Ok(reply), earlier) => {
+            let (reply, complaint) = match (answered, refusal.take()) {
+                (Ok(answer), earlier) => {
                     refusal = earlier;
-                    reply
+                    answer
                 }
                 // Hanging up on the second try does not undo the refusal of the first.
                 (Err(_), Some(earlier)) => return Err(earlier),
@@ -206,7 +223,11 @@ impl ImapOpened {
             if let Some(throttle) = reply.throttle() {
                 return Err(LoginError::Throttled { server, words: reply.words(), throttle });
             }
-            refusal.get_or_insert(LoginError::Refused { server, words: reply.words() });
+            let words = match complaint {
+                Some(complaint) => format!("{}: {complaint}", reply.words()),
+                None => reply.words(),
+            };
+            refusal.get_or_insert(LoginError::Refused { server, words });
         }
         Err(refusal.unwrap_or_else(|| LoginError::Settings {
             server: self.lines.server().to_owned(),
@@ -224,52 +245,58 @@ impl ImapOpened {
         }
     }
 
+    /// The reply, and what the server said about a token before it.
     async fn authenticate(
         &mut self,
         mechanism: Mechanism,
-        user: &str,
-        secret: &SecretString,
-    ) -> Result<ImapReply, NetError> {
+        claim: Claim<'_>,
+    ) -> Result<(ImapReply, Option<String>), NetError> {
         if self.capabilities.has("SASL-IR") && mechanism.has_initial_response() {
-            let reply = self.exchange(mechanism, user, secret, Initial::WithCommand).await?;
+            let told = self.exchange(mechanism, claim, Initial::WithCommand).await?;
             // Coremail offers SASL-IR and does not understand it.
-            if reply.status != ReplyStatus::Bad || reply.throttle().is_some() {
-                return Ok(reply);
+            if told.0.status != ReplyStatus::Bad || told.0.throttle().is_some() {
+                return Ok(told);
             }
         }
-        self.exchange(mechanism, user, secret, Initial::WhenAsked).await
+        self.exchange(mechanism, claim, Initial::WhenAsked).await
     }
 
     async fn exchange(
         &mut self,
         mechanism: Mechanism,
-        user: &str,
-        secret: &SecretString,
+        claim: Claim<'_>,
         initial: Initial,
-    ) -> Result<ImapReply, NetError> {
+    ) -> Result<(ImapReply, Option<String>), NetError> {
         let name = mechanism.name();
-        let mut answered = 0;
+        let mut exchange =
+            Exchange::new(mechanism, claim).map_err(|why| self.lines.protocol(why))?;
         let tag = match initial {
             Initial::WhenAsked => self.begin(format!("AUTHENTICATE {name}").as_bytes()).await?,
             Initial::WithCommand => {
-                let response = mechanism.response_base64(0, user, secret);
-                answered = 1;
-                let command = Zeroizing::new(format!("AUTHENTICATE {name} {}", *response));
+                let command =
+                    Zeroizing::new(format!("AUTHENTICATE {name} {}", *exchange.initial()));
                 self.begin(command.as_bytes()).await?
             }
         };
+        let mut challenges = 0;
         loop {
             match self.next(&tag).await? {
-                Said::Done(reply) => return Ok(reply),
+                Said::Done(reply) => {
+                    if reply.status == ReplyStatus::Ok {
+                        exchange.accepted().map_err(|why| self.lines.protocol(why))?;
+                    }
+                    return Ok((reply, exchange.complaint().map(str::to_owned)));
+                }
                 Said::Untagged(_) => {}
-                Said::Continue if answered >= MOST_CHALLENGES => {
+                Said::Continue(_) if challenges >= MOST_CHALLENGES => {
                     return Err(self.lines.protocol("AUTHENTICATE does not end"));
                 }
-                Said::Continue => {
-                    let mut line = mechanism.response_base64(answered, user, secret);
+                Said::Continue(challenge) => {
+                    challenges += 1;
+                    let mut line =
+                        exchange.answer(&challenge).map_err(|why| self.lines.protocol(why))?;
                     line.push_str("\r\n");
                     self.lines.send(line.as_bytes()).await?;
-                    answered += 1;
                 }
             }
         }
@@ -306,7 +333,7 @@ impl ImapOpened {
                 match self.next(tag).await? {
                     Said::Done(reply) => return Ok(reply),
                     Said::Untagged(_) => {}
-                    Said::Continue => break,
+                    Said::Continue(_) => break,
                 }
             }
             tail.extend_from_slice(argument.as_bytes());
@@ -323,7 +350,7 @@ impl ImapOpened {
             match self.next(&tag).await? {
                 Said::Done(reply) => return Ok(reply),
                 Said::Untagged(_) => {}
-                Said::Continue => return Err(self.lines.protocol("LOGIN: an idle question")),
+                Said::Continue(_) => return Err(self.lines.protocol("LOGIN: an idle question")),
             }
         }
     }

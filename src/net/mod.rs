@@ -15,6 +15,7 @@ mod line;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod sasl;
+mod scram;
 mod server;
 mod smtp;
 mod stream;
@@ -27,12 +28,10 @@ pub(crate) use connector::Connector;
 pub(crate) use deadlines::{Deadlines, Phase};
 pub(crate) use error::{Fault, NetError, NetErrorKind, TlsReason};
 pub(crate) use imap::{Capabilities, ImapOpened};
-#[cfg(test)]
-pub(crate) use imap_login::ImapLoggedIn;
-pub(crate) use imap_login::{LoginError, LoginMemory};
+pub(crate) use imap_login::{ImapLoggedIn, ImapLogin, LoginError, LoginMemory};
 pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
 pub(crate) use line::for_people;
 pub use sasl::Cleartext;
-pub(crate) use sasl::{Channel, Mechanism, SaslError, conceal};
+pub(crate) use sasl::{Channel, Claim, Exchange, Mechanism, SaslError, conceal};
 pub use server::{Fingerprint, Server, TlsMode, Trust};
 pub(crate) use stream::Stream;

@@ -1,9 +1,12 @@
-//! Which login to use, and what it says (RFC 4422, RFC 4616, RFC 7628).
+//! Which login to use, and what it says (RFC 4422, RFC 4616, RFC 7628, RFC 7677).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
+
+use super::scram::Scram;
+use crate::spi::SecretKind;
 
 /// Whether the profile allows a password on a connection without TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +34,26 @@ pub(crate) enum Channel {
 /// A SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mechanism {
+    /// RFC 7677.
+    ScramSha256,
     /// RFC 4616.
     Plain,
     /// `LOGIN`, never standardised and the only one of some servers.
     Login,
-    /// Google's and Microsoft's token login.
-    XOauth2,
     /// RFC 7628.
     OauthBearer,
+    /// Google's and Microsoft's token login.
+    XOauth2,
 }
+
+/// All of them, the best of each kind first.
+const ALL: [Mechanism; 5] = [
+    Mechanism::ScramSha256,
+    Mechanism::Plain,
+    Mechanism::Login,
+    Mechanism::OauthBearer,
+    Mechanism::XOauth2,
+];
 
 /// Why no mechanism can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,68 +65,84 @@ pub(crate) enum SaslError {
     )]
     Cleartext,
     /// The profile asks for a mechanism that this program does not know.
-    #[error("auth = {0:?} is not known; known are plain, login, xoauth2 and oauthbearer")]
+    #[error(
+        "auth = {0:?} is not known; known are plain, login, scram-sha-256, oauthbearer and xoauth2"
+    )]
     Unknown(String),
     /// The server does not offer what is needed.
     #[error("the server offers no login this program can use (it offers: {0})")]
     NotOffered(String),
+    /// The account signs in by a token, and the server takes none.
+    #[error("the server takes no token, neither by OAUTHBEARER nor by XOAUTH2 (it offers: {0})")]
+    NoTokenLogin(String),
 }
 
 impl Mechanism {
     /// Its registered name.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
             Mechanism::Plain => "PLAIN",
             Mechanism::Login => "LOGIN",
-            Mechanism::XOauth2 => "XOAUTH2",
             Mechanism::OauthBearer => "OAUTHBEARER",
+            Mechanism::XOauth2 => "XOAUTH2",
+        }
+    }
+
+    /// What it proves that one has.
+    fn kind(self) -> SecretKind {
+        match self {
+            Mechanism::ScramSha256 | Mechanism::Plain | Mechanism::Login => SecretKind::Password,
+            Mechanism::OauthBearer | Mechanism::XOauth2 => SecretKind::Token,
         }
     }
 
     fn from_setting(setting: &str) -> Result<Self, SaslError> {
-        [Mechanism::Plain, Mechanism::Login, Mechanism::XOauth2, Mechanism::OauthBearer]
-            .into_iter()
+        ALL.into_iter()
             .find(|mechanism| mechanism.name().eq_ignore_ascii_case(setting))
             .ok_or_else(|| SaslError::Unknown(setting.to_owned()))
     }
 
-    /// Chooses a mechanism from what the server offers. `wanted` is the profile's `auth`: that
-    /// one and no other. Without it PLAIN comes before LOGIN, and the token logins are not
-    /// chosen: a password is no token.
+    /// The mechanisms to use out of what the server offers, the best first; at least one. `wanted`
+    /// is the profile's `auth`: that one and no other. Without it those that fit the secret:
+    /// SCRAM-SHA-256, PLAIN and LOGIN for a password, OAUTHBEARER and XOAUTH2 for a token.
     ///
     /// # Errors
     /// [`SaslError`]; [`SaslError::Cleartext`] comes first, whatever is offered.
-    pub(crate) fn choose<S: AsRef<str>>(
+    pub(crate) fn candidates<S: AsRef<str>>(
         offered: &[S],
         wanted: Option<&str>,
         channel: Channel,
-    ) -> Result<Self, SaslError> {
+        secret: SecretKind,
+    ) -> Result<Vec<Self>, SaslError> {
         if channel == Channel::Clear {
             return Err(SaslError::Cleartext);
         }
         let has = |mechanism: &Mechanism| {
             offered.iter().any(|name| name.as_ref().eq_ignore_ascii_case(mechanism.name()))
         };
-        let found = match wanted {
-            Some(setting) => Some(Mechanism::from_setting(setting)?).filter(has),
-            None => [Mechanism::Plain, Mechanism::Login].into_iter().find(has),
+        let found: Vec<Mechanism> = match wanted {
+            Some(setting) => vec![Mechanism::from_setting(setting)?],
+            None => ALL.into_iter().filter(|mechanism| mechanism.kind() == secret).collect(),
         };
-        found.ok_or_else(|| {
+        let found: Vec<Mechanism> = found.into_iter().filter(has).collect();
+        if found.is_empty() {
             let names: Vec<&str> = offered.iter().map(AsRef::as_ref).collect();
-            SaslError::NotOffered(names.join(" "))
-        })
+            let names = names.join(" ");
+            return Err(match (wanted, secret) {
+                (None, SecretKind::Token) => SaslError::NoTokenLogin(names),
+                _ => SaslError::NotOffered(names),
+            });
+        }
+        Ok(found)
     }
 
-    /// The answer to the challenge with this number, counted from 0, before base64. For all but
-    /// LOGIN number 0 is also the initial response; later ones are empty, which ends a failed
-    /// token login so that the server states the failure.
-    pub(crate) fn response(
-        self,
-        number: usize,
-        user: &str,
-        secret: &SecretString,
-    ) -> Zeroizing<Vec<u8>> {
-        let secret = secret.expose_secret();
+    /// The answer to the challenge with this number, counted from 0, before base64, of those
+    /// mechanisms whose answers do not depend on the challenge. For all but LOGIN number 0 is also
+    /// the initial response; later ones are empty, which ends a failed token login so that the
+    /// server states the failure.
+    fn response(self, number: usize, claim: Claim<'_>) -> Zeroizing<Vec<u8>> {
+        let (user, secret) = (claim.user, claim.secret.expose_secret());
         let parts: &[&str] = match (self, number) {
             (Mechanism::Plain, 0) => &["\0", user, "\0", secret],
             (Mechanism::Login, 0) => &[user],
@@ -120,7 +150,9 @@ impl Mechanism {
             (Mechanism::XOauth2, 0) => &["user=", user, "\x01auth=Bearer ", secret, "\x01\x01"],
             (Mechanism::OauthBearer, 0) => {
                 let escaped = user.replace('=', "=3D").replace(',', "=2C");
-                return join(&["n,a=", &escaped, ",\x01auth=Bearer ", secret, "\x01\x01"]);
+                let place = format!("\x01host={}\x01port={}", claim.host, claim.port);
+                let bearer = "\x01auth=Bearer ";
+                return join(&["n,a=", &escaped, ",", &place, bearer, secret, "\x01\x01"]);
             }
             // RFC 7628 section 3.2.3: a lone kvsep acknowledges the error.
             (Mechanism::OauthBearer, _) => &["\x01"],
@@ -129,33 +161,128 @@ impl Mechanism {
         join(parts)
     }
 
-    /// [`Mechanism::response`] as it goes over the wire.
-    pub(crate) fn response_base64(
-        self,
-        number: usize,
-        user: &str,
-        secret: &SecretString,
-    ) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(&*self.response(number, user, secret)))
-    }
-
     /// Whether its first response may go with the command itself (RFC 4954, RFC 4959).
     pub(crate) fn has_initial_response(self) -> bool {
         self != Mechanism::Login
     }
 }
 
+/// Who one says one is, what shows it, and to whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    /// User name.
+    pub(crate) user: &'a str,
+    /// Password or token.
+    pub(crate) secret: &'a SecretString,
+    /// Name of the server.
+    pub(crate) host: &'a str,
+    /// Its port.
+    pub(crate) port: u16,
+}
+
+/// One exchange of a mechanism, from its first response to the server's last word.
+pub(crate) struct Exchange<'a> {
+    mechanism: Mechanism,
+    claim: Claim<'a>,
+    answered: usize,
+    scram: Option<Scram>,
+    complaint: Option<String>,
+}
+
+impl<'a> Exchange<'a> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// A sentence when the system lacks random numbers.
+    pub(crate) fn new(mechanism: Mechanism, claim: Claim<'a>) -> Result<Self, &'static str> {
+        let scram = match mechanism {
+            Mechanism::ScramSha256 => Some(Scram::new(claim.user)?),
+            _ => None,
+        };
+        Ok(Exchange { mechanism, claim, answered: 0, scram, complaint: None })
+    }
+
+    /// The initial response in base64, to go with the command.
+    pub(crate) fn initial(&mut self) -> Zeroizing<String> {
+        self.answered = 1;
+        match &self.scram {
+            Some(scram) => Zeroizing::new(STANDARD.encode(scram.first())),
+            None => Zeroizing::new(STANDARD.encode(&*self.mechanism.response(0, self.claim))),
+        }
+    }
+
+    /// The answer to a challenge, both in base64.
+    ///
+    /// # Errors
+    /// A sentence when the challenge cannot be answered; the connection is then to be given up.
+    pub(crate) fn answer(&mut self, challenge: &str) -> Result<Zeroizing<String>, &'static str> {
+        if self.answered == 0 && self.mechanism.has_initial_response() {
+            return Ok(self.initial());
+        }
+        let number = self.answered;
+        self.answered += 1;
+        if let Some(scram) = &mut self.scram {
+            let words = STANDARD.decode(challenge.trim()).ok();
+            let words = words.and_then(|bytes| String::from_utf8(bytes).ok());
+            let words = words.ok_or("SCRAM: the challenge is not base64 of a text")?;
+            return match number {
+                1 => scram
+                    .proof(&words, self.claim.secret)
+                    .map(|proof| Zeroizing::new(STANDARD.encode(proof))),
+                2 => scram.verify(&words).map(|()| Zeroizing::default()),
+                _ => Err("SCRAM does not end"),
+            };
+        }
+        if self.mechanism.kind() == SecretKind::Token {
+            self.complaint = complaint(challenge);
+        }
+        Ok(Zeroizing::new(STANDARD.encode(&*self.mechanism.response(number, self.claim))))
+    }
+
+    /// Takes the server's consent.
+    ///
+    /// # Errors
+    /// A sentence when the server should have proved something and did not.
+    pub(crate) fn accepted(&self) -> Result<(), &'static str> {
+        match &self.scram {
+            Some(scram) if !scram.is_proven() => Err(super::scram::UNPROVEN),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why the server refuses the token, as it said before it refused (RFC 7628 section 3.2.2).
+    pub(crate) fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
+    }
+}
+
+/// What of an error challenge is for people: status and scope, no address.
+fn complaint(challenge: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        status: serde_json::Value,
+        scope: Option<String>,
+    }
+    let bytes = STANDARD.decode(challenge.trim()).ok()?;
+    let told: Told = serde_json::from_slice(&bytes).ok()?;
+    let status = match told.status {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let scope = told.scope.map(|scope| format!(", scope {scope}")).unwrap_or_default();
+    Some(super::for_people(&format!("status {status}{scope}")))
+}
+
 /// A server's words without the secret, where it repeats what it was told; some do that in a
 /// refusal, and a refusal goes into logs, status lines and errors.
-pub(crate) fn conceal(words: &str, user: &str, secret: &SecretString) -> String {
-    let plain = secret.expose_secret();
-    let mechanisms =
-        [Mechanism::Plain, Mechanism::Login, Mechanism::XOauth2, Mechanism::OauthBearer];
-    let encoded = mechanisms
+pub(crate) fn conceal(words: &str, claim: Claim<'_>) -> String {
+    let plain = claim.secret.expose_secret();
+    let encoded = ALL
         .into_iter()
-        .flat_map(|mechanism| [0, 1].map(|number| mechanism.response_base64(number, user, secret)))
+        .flat_map(|mechanism| [0, 1].map(|number| mechanism.response(number, claim)))
+        .map(|response| Zeroizing::new(STANDARD.encode(&*response)))
         // The user's name alone is no secret, and the empty answer is everywhere.
-        .filter(|form| form.len() > 4 && **form != STANDARD.encode(user));
+        .filter(|form| form.len() > 4 && **form != STANDARD.encode(claim.user));
     let mut forms: Vec<Zeroizing<String>> = encoded.collect();
     forms.push(Zeroizing::new(plain.to_owned()));
     let mut words = words.to_owned();
@@ -184,71 +311,127 @@ fn join(parts: &[&str]) -> Zeroizing<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn claim<'a>(user: &'a str, secret: &'a SecretString) -> Claim<'a> {
+        Claim { user, secret, host: "mail.example.org", port: 587 }
+    }
+
     #[test]
-    fn chooses_what_both_sides_know() {
+    fn chooses_what_both_sides_know_and_the_best_first() {
         use Channel::{ClearAllowed, Encrypted, Loopback};
-        let choose = Mechanism::choose::<&str>;
-        assert_eq!(choose(&["LOGIN", "plain"], None, Encrypted), Ok(Mechanism::Plain));
-        assert_eq!(choose(&["LOGIN", "XOAUTH2"], None, Loopback), Ok(Mechanism::Login));
-        assert_eq!(choose(&["PLAIN", "LOGIN"], Some("login"), Encrypted), Ok(Mechanism::Login));
+        use SecretKind::{Password, Token};
+        let choose = Mechanism::candidates::<&str>;
+        let all = ["LOGIN", "plain", "SCRAM-SHA-256", "SCRAM-SHA-1", "XOAUTH2", "OAUTHBEARER"];
         assert_eq!(
-            choose(&["PLAIN", "XOAUTH2"], Some("xoauth2"), ClearAllowed),
-            Ok(Mechanism::XOauth2)
+            choose(&all, None, Encrypted, Password),
+            Ok(vec![Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login])
         );
         assert_eq!(
-            choose(&["XOAUTH2", "GSSAPI"], None, Encrypted),
+            choose(&all, None, Encrypted, Token),
+            Ok(vec![Mechanism::OauthBearer, Mechanism::XOauth2])
+        );
+        let offered = ["LOGIN", "XOAUTH2"];
+        assert_eq!(choose(&offered, None, Loopback, Password), Ok(vec![Mechanism::Login]));
+        assert_eq!(choose(&offered, None, Loopback, Token), Ok(vec![Mechanism::XOauth2]));
+        // What the profile asks for is what is used, whatever else is offered.
+        for (wanted, mechanism) in [
+            ("login", Mechanism::Login),
+            ("scram-sha-256", Mechanism::ScramSha256),
+            ("xoauth2", Mechanism::XOauth2),
+        ] {
+            let found = choose(&all, Some(wanted), ClearAllowed, Password);
+            assert_eq!(found, Ok(vec![mechanism]));
+        }
+        assert_eq!(
+            choose(&["XOAUTH2", "GSSAPI"], None, Encrypted, Password),
             Err(SaslError::NotOffered("XOAUTH2 GSSAPI".into()))
         );
-        assert!(matches!(
-            choose(&["LOGIN"], Some("plain"), Encrypted),
-            Err(SaslError::NotOffered(_))
-        ));
-        assert!(matches!(
-            choose(&["PLAIN"], Some("kerberos"), Encrypted),
-            Err(SaslError::Unknown(_))
-        ));
+        assert_eq!(
+            choose(&["PLAIN"], None, Encrypted, Token),
+            Err(SaslError::NoTokenLogin("PLAIN".into()))
+        );
+        for wanted in ["plain", "scram-sha-256"] {
+            let found = choose(&["LOGIN"], Some(wanted), Encrypted, Password);
+            assert!(matches!(found, Err(SaslError::NotOffered(_))), "{wanted}");
+        }
+        let unknown = choose(&["PLAIN"], Some("kerberos"), Encrypted, Password);
+        assert!(matches!(unknown, Err(SaslError::Unknown(_))));
     }
 
     #[test]
     fn a_repeated_secret_is_concealed_and_the_rest_is_not() {
         let secret = SecretString::from("hunter2");
         let plain = STANDARD.encode("\0ann\0hunter2");
+        let bearer = "n,a=ann,\x01host=mail.example.org\x01port=587\x01auth=Bearer hunter2\x01\x01";
         for (words, shown) in [
             ("5.7.8 ann: wrong password", "5.7.8 ann: wrong password"),
             ("5.7.8 \"hunter2\" is wrong", "5.7.8 \"***\" is wrong"),
             (&format!("bad response {plain}"), "bad response ***"),
             (&format!("bad {}", STANDARD.encode("hunter2")), "bad ***"),
             (&format!("bad {}", STANDARD.encode("hunter2").trim_end_matches('=')), "bad ***"),
+            (&format!("bad {}", STANDARD.encode(bearer)), "bad ***"),
             (&format!("who is {}?", STANDARD.encode("ann")), "who is YW5u?"),
         ] {
-            assert_eq!(conceal(words, "ann", &secret), shown);
+            assert_eq!(conceal(words, claim("ann", &secret)), shown);
         }
         // What stands for the user stays, also where both are the same.
-        assert!(!conceal("hunter2 hunter2", "hunter2", &secret).contains("hunter2"));
+        let same = conceal("hunter2 hunter2", claim("hunter2", &secret));
+        assert!(!same.contains("hunter2"));
     }
 
     #[test]
     fn nothing_is_chosen_in_clear() {
-        let error = Mechanism::choose(&["PLAIN"], None, Channel::Clear).unwrap_err();
-        assert_eq!(error, SaslError::Cleartext);
+        for kind in [SecretKind::Password, SecretKind::Token] {
+            let offered = ["PLAIN", "SCRAM-SHA-256", "OAUTHBEARER"];
+            let error = Mechanism::candidates(&offered, None, Channel::Clear, kind).unwrap_err();
+            assert_eq!(error, SaslError::Cleartext);
+        }
     }
 
     #[test]
     fn responses_are_those_of_the_rfcs() {
         let secret = SecretString::from("tanstaaftanstaaf");
+        let tim = claim("tim", &secret);
         // The example of RFC 4616 section 4.
-        assert_eq!(*Mechanism::Plain.response(0, "tim", &secret), b"\0tim\0tanstaaftanstaaf");
-        assert_eq!(*Mechanism::Login.response(0, "tim", &secret), b"tim");
-        assert_eq!(*Mechanism::Login.response(1, "tim", &secret), b"tanstaaftanstaaf");
+        assert_eq!(*Mechanism::Plain.response(0, tim), b"\0tim\0tanstaaftanstaaf");
+        assert_eq!(*Mechanism::Login.response(0, tim), b"tim");
+        assert_eq!(*Mechanism::Login.response(1, tim), b"tanstaaftanstaaf");
         let token = SecretString::from("ya29.vF9dft4");
+        let mut exchange =
+            Exchange::new(Mechanism::XOauth2, claim("someuser@example.com", &token)).unwrap();
         assert_eq!(
-            *Mechanism::XOauth2.response_base64(0, "someuser@example.com", &token),
-            *STANDARD.encode("user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01")
+            *exchange.initial(),
+            STANDARD.encode("user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01")
         );
         assert_eq!(
-            *Mechanism::OauthBearer.response(0, "a=b,c", &token),
-            b"n,a=a=3Db=2Cc,\x01auth=Bearer ya29.vF9dft4\x01\x01"
+            *Mechanism::OauthBearer.response(0, claim("a=b,c", &token)),
+            b"n,a=a=3Db=2Cc,\x01host=mail.example.org\x01port=587\x01auth=Bearer ya29.vF9dft4\x01\x01"
         );
-        assert!(Mechanism::XOauth2.response(1, "a", &token).is_empty());
+    }
+
+    #[test]
+    fn a_refused_token_is_acknowledged_and_the_reason_kept() {
+        let token = SecretString::from("t0ken");
+        let challenge =
+            STANDARD.encode(r#"{"status":"invalid_token","scope":"mail","schemes":"bearer"}"#);
+        for (mechanism, answer) in
+            [(Mechanism::XOauth2, String::new()), (Mechanism::OauthBearer, STANDARD.encode("\x01"))]
+        {
+            let mut exchange = Exchange::new(mechanism, claim("ann", &token)).unwrap();
+            // Asked with an empty challenge, as by a server without initial responses.
+            assert!(!exchange.answer("").unwrap().is_empty());
+            assert_eq!(*exchange.answer(&challenge).unwrap(), answer);
+            assert_eq!(exchange.complaint(), Some("status invalid_token, scope mail"));
+        }
+    }
+
+    #[test]
+    fn consent_without_proof_is_no_consent() {
+        let secret = SecretString::from("pencil");
+        let mut exchange = Exchange::new(Mechanism::ScramSha256, claim("user", &secret)).unwrap();
+        assert!(exchange.accepted().is_err());
+        exchange.initial();
+        assert!(exchange.answer("!").is_err());
+        let exchange = Exchange::new(Mechanism::Plain, claim("user", &secret)).unwrap();
+        assert!(exchange.accepted().is_ok());
     }
 }

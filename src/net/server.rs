@@ -71,10 +71,71 @@ pub struct Server {
     pub trust: Trust,
 }
 
+impl Server {
+    /// Another host that is to be used by the same rules: `host`, `host:port` or `[address]:port`,
+    /// with this server's port where none is named.
+    ///
+    /// # Errors
+    /// In words, when `place` is none of these.
+    pub fn beside(&self, place: &str) -> Result<Server, String> {
+        let wrong = || "it must be \"host\" or \"host:port\"".to_owned();
+        let (host, port) = match (place.strip_prefix('['), place.rsplit_once(':')) {
+            (Some(rest), _) => match rest.split_once(']').ok_or_else(wrong)? {
+                (host, "") => (host, None),
+                (host, port) => (host, Some(port.strip_prefix(':').ok_or_else(wrong)?)),
+            },
+            // More than one colon: an address of IPv6 alone.
+            (None, Some((host, port))) if !host.contains(':') => (host, Some(port)),
+            (None, _) => (place, None),
+        };
+        let port = match port {
+            None => self.port,
+            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?,
+        };
+        if host.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Server { host: host.to_owned(), port, ..self.clone() })
+    }
+
+    /// `host:port`, with brackets where the host is an address of IPv6.
+    pub fn place(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_hosts_are_used_by_the_same_rules() {
+        let first = Server {
+            host: "smtp.example.org".to_owned(),
+            port: 465,
+            tls: TlsMode::Implicit,
+            trust: Trust::CaFile("ca.pem".into()),
+        };
+        let cases = [
+            ("smtp2.example.org", "smtp2.example.org:465"),
+            ("smtp2.example.org:2465", "smtp2.example.org:2465"),
+            ("[::1]:2465", "[::1]:2465"),
+            ("[::1]", "[::1]:465"),
+            ("::1", "[::1]:465"),
+        ];
+        for (written, place) in cases {
+            let other = first.beside(written).unwrap();
+            assert_eq!(other.place(), place);
+            assert_eq!((other.tls, &other.trust), (first.tls, &first.trust));
+        }
+        for wrong in ["", ":25", "a:", "a:0", "a:70000", "[::1", "[::1]x", "a:b"] {
+            assert!(first.beside(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn fingerprints_are_read_with_and_without_colons() {

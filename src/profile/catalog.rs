@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use toml::de::DeTable;
+use zeroize::Zeroizing;
 
 use super::load::read_profile_file;
 use super::{Dirs, Environment, Profile, ProfileError, ProfileName, make_private_folder};
@@ -15,6 +16,21 @@ use super::{Dirs, Environment, Profile, ProfileError, ProfileName, make_private_
 pub struct Catalog {
     dirs: Dirs,
     environment: Environment,
+}
+
+/// A password that is to lie in a file of its own beside the profiles.
+#[derive(Clone)]
+pub struct KeptSecret {
+    /// Name of the file; it is new.
+    pub file: String,
+    /// The password.
+    pub secret: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for KeptSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeptSecret").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 /// A profile of the catalog, which may be one that cannot be used.
@@ -124,9 +140,7 @@ impl Catalog {
         let file = self.dirs.profile_file(name);
         let failed = |error: std::io::Error| {
             let why = match error.kind() {
-                std::io::ErrorKind::AlreadyExists => {
-                    format!("a profile {name} is there already; choose another name or remove it")
-                }
+                std::io::ErrorKind::AlreadyExists => taken(name),
                 _ => error.to_string(),
             };
             ProfileError::of_file(&file, why)
@@ -134,6 +148,107 @@ impl Catalog {
         Profile::parse(name.as_str(), text, &file, &self.environment)?;
         make_private_parent(&self.dirs.config).map_err(failed)?;
         write_durably(&file, text, 0o600, Existing::Keep).map_err(failed)
+    }
+
+    /// What stops a profile of this name from being added.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn check_free(&self, name: &ProfileName) -> Result<(), ProfileError> {
+        let file = self.dirs.profile_file(name);
+        match fs::symlink_metadata(&file) {
+            Ok(_) => Err(ProfileError::of_file(&file, taken(name))),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Checks a text that is not yet the profile `name`.
+    ///
+    /// # Errors
+    /// As [`Profile::parse`].
+    pub fn parse(&self, name: &ProfileName, text: &str) -> Result<Profile, ProfileError> {
+        Profile::parse(name.as_str(), text, &self.dirs.profile_file(name), &self.environment)
+    }
+
+    /// The name of a file for a password that is not there yet: `STEM.password`, or with a number.
+    pub fn free_secret_file(&self, stem: &str) -> String {
+        let fits = |c: char| c.is_alphanumeric() || "-_.@+".contains(c);
+        let stem: String = stem.chars().map(|c| if fits(c) { c } else { '_' }).collect();
+        let stem = stem.trim_start_matches(['.', '-']);
+        let free = |name: &String| !self.dirs.config.join(name).exists();
+        let first = format!("{stem}.password");
+        let numbered = (2..1000).map(|number| format!("{stem}-{number}.password"));
+        std::iter::once(first.clone()).chain(numbered).find(free).unwrap_or(first)
+    }
+
+    /// Adds a profile as [`Catalog::add`] does, and the passwords it names, each in a file that
+    /// only its owner can read. All are written, or none.
+    ///
+    /// # Errors
+    /// As [`Catalog::add`]; also when a file for a password is there already.
+    pub fn add_with_secrets(
+        &self,
+        name: &ProfileName,
+        text: &str,
+        secrets: &[KeptSecret],
+    ) -> Result<(), ProfileError> {
+        self.parse(name, text)?;
+        self.check_free(name)?;
+        self.with_secrets(secrets, || self.add(name, text))
+    }
+
+    /// Adds text behind a profile that is there, and the passwords the text names.
+    ///
+    /// # Errors
+    /// When there is no such profile, the whole would be none, or a file cannot be written; then
+    /// it is as before.
+    pub fn append(
+        &self,
+        name: &ProfileName,
+        more: &str,
+        secrets: &[KeptSecret],
+    ) -> Result<(), ProfileError> {
+        let file = self.dirs.profile_file(name);
+        let (text, mode) = read_profile_file(&file)?;
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        let whole = Zeroizing::new(format!("{}{end}{more}", *text));
+        self.parse(name, &whole)?;
+        let failed = |error: std::io::Error| ProfileError::of_file(&file, error.to_string());
+        let target = fs::canonicalize(&file).map_err(failed)?;
+        self.with_secrets(secrets, || {
+            write_durably(&target, &whole, mode & 0o777, Existing::Replace).map_err(failed)
+        })
+    }
+
+    fn with_secrets(
+        &self,
+        secrets: &[KeptSecret],
+        work: impl FnOnce() -> Result<(), ProfileError>,
+    ) -> Result<(), ProfileError> {
+        let folder = &self.dirs.config;
+        if !secrets.is_empty() {
+            make_private_parent(folder)
+                .map_err(|error| ProfileError::of_file(folder, error.to_string()))?;
+        }
+        let mut written = Vec::new();
+        let write = || {
+            for kept in secrets {
+                let file = folder.join(&kept.file);
+                let line = Zeroizing::new(format!("{}\n", *kept.secret));
+                let done = write_durably(&file, &line, 0o600, Existing::Keep);
+                done.map_err(|error| ProfileError::of_file(&file, error.to_string()))?;
+                written.push(file);
+            }
+            work()
+        };
+        let answer = write();
+        if answer.is_err() {
+            written.iter().for_each(|file| {
+                // What is left is a password without a profile: harmless, and told by its name.
+                let _gone = fs::remove_file(file);
+            });
+        }
+        answer
     }
 
     /// Makes a profile the default, and no other.
@@ -177,8 +292,12 @@ impl Catalog {
     }
 }
 
+fn taken(name: &ProfileName) -> String {
+    format!("a profile {name} is there already; choose another name or remove it")
+}
+
 /// The text of a profile with its `default` key set; everything else stays letter by letter.
-fn with_default(text: &str, value: bool) -> Result<zeroize::Zeroizing<String>, String> {
+fn with_default(text: &str, value: bool) -> Result<Zeroizing<String>, String> {
     let table = DeTable::parse(text).map_err(|error| error.message().to_owned())?;
     let changed = match table.get_ref().get("default").map(toml::Spanned::span) {
         None => format!("default = {value}\n{text}"),

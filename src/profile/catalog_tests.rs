@@ -29,6 +29,47 @@ tls = "none"
 maildir = "~/Mail"
 "#;
 
+fn kept(file: &str) -> KeptSecret {
+    KeptSecret { file: file.to_owned(), secret: Zeroizing::new("hunter2".to_owned()) }
+}
+
+#[test]
+fn passwords_are_written_with_their_profile_or_not_at_all() {
+    let Fixture { catalog, _temp } = &fixture();
+    let folder = catalog.dirs().config.clone();
+    catalog.add_with_secrets(&name("work"), PROFILE, &[kept("work.password")]).unwrap();
+    let file = folder.join("work.password");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hunter2\n");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(catalog.free_secret_file("work"), "work-2.password");
+    assert_eq!(catalog.free_secret_file("../x y"), "_x_y.password");
+    // A name that is taken, a text that is no profile, a password that is there already.
+    let taken = catalog.add_with_secrets(&name("work"), PROFILE, &[kept("other.password")]);
+    assert!(taken.unwrap_err().why.contains("already"));
+    assert!(catalog.add_with_secrets(&name("x"), "nonsense", &[kept("x.password")]).is_err());
+    let both = [kept("x.password"), kept("work.password")];
+    assert!(catalog.add_with_secrets(&name("x"), PROFILE, &both).is_err());
+    let files: Vec<_> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert!(!format!("{:?}", kept("x")).contains("hunter2"));
+}
+
+#[test]
+fn text_is_added_behind_a_profile_only_when_the_whole_is_one() {
+    let Fixture { catalog, _temp } = &fixture();
+    catalog.add(&name("work"), PROFILE).unwrap();
+    let more = PROFILE.split("[store]").next().unwrap().replace("\"work\"", "\"more\"");
+    catalog.append(&name("work"), &more, &[kept("more.password")]).unwrap();
+    assert_eq!(catalog.load(&name("work")).unwrap().transports.len(), 2);
+    let before = fs::read(catalog.dirs().profile_file(&name("work"))).unwrap();
+    // The same name a second time.
+    assert!(catalog.append(&name("work"), &more, &[kept("again.password")]).is_err());
+    assert_eq!(fs::read(catalog.dirs().profile_file(&name("work"))).unwrap(), before);
+    assert!(!catalog.dirs().config.join("again.password").exists());
+    assert!(catalog.append(&name("nope"), &more, &[]).is_err());
+}
+
 #[test]
 fn a_new_profile_is_private_and_never_replaces_one() {
     let Fixture { catalog, _temp } = &fixture();

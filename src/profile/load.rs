@@ -3,18 +3,21 @@
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::de::DeTable;
 use zeroize::Zeroizing;
 
+use super::hooks_table::{read_hooks, read_metrics};
 use super::listen_table::read_listen;
+use super::local_table::read_local;
 use super::private::{check_above, is_own};
 use super::reader::{Found, Problem, TableReader};
+use super::store_table::read_store;
 use super::transport_table::read_transport;
 use super::{
-    Dirs, Environment, InDoubtProfile, ListenProfile, Profile, ProfileError, ProfileName,
-    QueueProfile, StoreProfile,
+    Dirs, Environment, HooksProfile, InDoubtProfile, ListenProfile, LocalProfile, MetricsProfile,
+    Profile, ProfileError, ProfileName, QueueProfile, StoreProfile,
 };
 
 /// The largest profile that is read, in bytes.
@@ -42,7 +45,8 @@ impl Profile {
         let file = dirs.profile_file(name);
         let (text, mode) = read_profile_file(&file)?;
         check_above(&file).map_err(|error| ProfileError::of_file(&file, error.to_string()))?;
-        let profile = Self::parse(name.as_str(), &text, &file, environment)?;
+        let mut profile = Self::parse(name.as_str(), &text, &file, environment)?;
+        profile.state_folder = Some(dirs.state_folder(name));
         if mode & 0o044 != 0 && profile.has_text_password() {
             return Err(ProfileError::of_file(
                 &file,
@@ -75,6 +79,10 @@ impl Profile {
                 store: read.store,
                 queue: read.queue,
                 listen: read.listen,
+                local: read.local,
+                state_folder: None,
+                metrics: read.metrics,
+                hooks: read.hooks,
             })
             .map_err(|problem| ProfileError {
                 file: file.to_owned(),
@@ -134,6 +142,9 @@ struct ReadProfile {
     store: StoreProfile,
     queue: QueueProfile,
     listen: Option<ListenProfile>,
+    local: LocalProfile,
+    metrics: Option<MetricsProfile>,
+    hooks: HooksProfile,
 }
 
 fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> {
@@ -147,14 +158,23 @@ fn read_text(text: &str, surroundings: &Surroundings<'_>) -> Found<ReadProfile> 
     let default = root.switch("default")?.unwrap_or(false);
     let transports = read_transports(&mut root, surroundings)?;
     let store = match root.table("store")? {
-        Some(store) => read_store(store, surroundings)?,
+        Some(store) => {
+            let first = transports.first().map(|first| first.identity.address.as_str());
+            let has_imap = transports.iter().any(|transport| transport.imap.is_some());
+            read_store(store, first.unwrap_or_default(), has_imap, surroundings)?
+        }
         None => return Err(root.missing("store", "write [store] and in it maildir = \"~/Mail\"")),
     };
     let queue = root.table("queue")?.map(read_queue).transpose()?.unwrap_or_default();
     let listen = root.table("listen")?.map(|listen| read_listen(listen, surroundings));
     let listen = listen.transpose()?;
+    let local = root.table("local")?.map(|local| read_local(local, surroundings.environment));
+    let local = local.transpose()?.unwrap_or_default();
+    let metrics = root.table("metrics")?.map(read_metrics).transpose()?;
+    let hooks = root.table("hooks")?.map(|hooks| read_hooks(hooks, surroundings));
+    let hooks = hooks.transpose()?.unwrap_or_default();
     root.finish()?;
-    Ok(ReadProfile { default, transports, store, queue, listen })
+    Ok(ReadProfile { default, transports, store, queue, listen, local, metrics, hooks })
 }
 
 fn read_transports(
@@ -175,21 +195,6 @@ fn read_transports(
     Ok(transports)
 }
 
-fn read_store(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Found<StoreProfile> {
-    let Some(maildir) = table.text("maildir")? else {
-        return Err(table.missing("maildir", "write maildir = \"~/Mail\""));
-    };
-    let maildir = maildir.read(|text| absolute(text, surroundings.environment))?.value;
-    let sent = table.switch("sent")?.unwrap_or(true);
-    table.finish()?;
-    Ok(StoreProfile { maildir, sent })
-}
-
-fn absolute(text: &str, environment: &Environment) -> Result<PathBuf, String> {
-    let path = environment.expand(text)?;
-    if path.is_absolute() { Ok(path) } else { Err("it must begin with / or ~".into()) }
-}
-
 fn read_queue(mut table: TableReader<'_>) -> Found<QueueProfile> {
     let mut queue = QueueProfile::default();
     if let Some(lifetime) = table.text("lifetime")? {
@@ -201,6 +206,16 @@ fn read_queue(mut table: TableReader<'_>) -> Found<QueueProfile> {
                 "resend" => Ok(InDoubtProfile::Resend),
                 "hold" => Ok(InDoubtProfile::Hold),
                 _ => Err("it must be \"resend\" or \"hold\""),
+            })?
+            .value;
+    }
+    if let Some(warning) = table.text("delay_warning")? {
+        queue.delay_warning = warning
+            .read(|text| match text {
+                "never" => Ok(None),
+                text => parse_duration(text).map(Some).map_err(
+                    |_| "it must be a time such as \"30m\", \"4h\" or \"1d\", or \"never\"",
+                ),
             })?
             .value;
     }

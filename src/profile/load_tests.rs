@@ -74,8 +74,8 @@ fn parse(text: &str) -> Result<Profile, ProfileError> {
 fn reads_every_key() {
     let profile = load(FULL, 0o600).unwrap();
     assert!(profile.default);
-    assert_eq!(profile.store.maildir, Path::new("/home/ann/Mail"));
-    assert!(!profile.store.sent);
+    assert_eq!(profile.store.maildir.as_deref(), Some(Path::new("/home/ann/Mail")));
+    assert_eq!(profile.store.sent, crate::profile::SentProfile::Nowhere);
     assert_eq!(profile.queue.retry_factor, 3.0);
     let [work, home] = profile.transports.as_slice() else { panic!("two transports") };
     assert_eq!(work.aliases, ["ann@example.net"]);

@@ -7,9 +7,13 @@ mod address;
 mod catalog;
 mod environment;
 mod error;
+mod hooks_table;
+pub mod import;
 mod listen_table;
 mod load;
+mod local_table;
 mod model;
+mod oauth2_table;
 mod paths;
 mod private;
 #[cfg(any(test, fuzzing))]
@@ -19,20 +23,26 @@ mod secret;
 mod sections;
 mod server_table;
 mod server_url;
+mod store_table;
 mod template;
 mod transport_table;
 
+pub use crate::oauth2::Provider;
 pub use address::{parse_address, parse_mailbox, parse_mailboxes};
-pub use catalog::{Catalog, CatalogEntry};
+pub use catalog::{Catalog, CatalogEntry, KeptSecret};
 pub use environment::Environment;
 pub use error::ProfileError;
 pub use model::{
-    AfterProfile, IdentityProfile, ImapProfile, InDoubtProfile, ListenProfile, Login, Profile,
-    QueueProfile, SmtpProfile, StoreProfile, TransportProfile,
+    AfterProfile, HandProfile, HooksProfile, IdentityProfile, ImapProfile, InDoubtProfile,
+    ListenPlace, ListenProfile, LocalProfile, Login, MetricsProfile, OAuth2Profile, Profile,
+    QueueProfile, ReceiverProfile, RewriteProfile, SentProfile, SmtpProfile, StoreProfile,
+    TransportProfile,
 };
 pub use paths::{Dirs, ProfileName};
 pub(crate) use private::make_private_folder;
 pub use secret::Password;
 pub use sections::sections;
+pub(crate) use sections::{sections_in, sign_in_command, token_store};
+pub(crate) use server_table::{host_name, is_loopback};
 pub use server_url::{Protocol, ServerUrl};
-pub use template::{NewPassword, NewProfile};
+pub use template::{NewPassword, NewProfile, NewReceiving, NewServer, NewTransport};

@@ -1,5 +1,6 @@
 //! What a profile says, once it is read and found to make sense.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::Password;
-use crate::net::Server;
+use crate::net::{Server, Trust};
+use crate::oauth2::{Endpoint, Provider, RedirectUri};
 
 /// A profile: `<config>/NAME.toml`.
 #[derive(Clone, Debug)]
@@ -26,6 +28,52 @@ pub struct Profile {
     pub queue: QueueProfile,
     /// Where mail may be handed over by SMTP; `None` for nowhere.
     pub listen: Option<ListenProfile>,
+    /// Where mail for names of this machine goes.
+    pub local: LocalProfile,
+    /// The folder with its spool and its tokens; `None` for a profile that was read from a text.
+    pub state_folder: Option<PathBuf>,
+    /// Where metrics can be read beside the control socket; `None` for nowhere.
+    pub metrics: Option<MetricsProfile>,
+    /// Commands that are told what happens.
+    pub hooks: HooksProfile,
+}
+
+/// Where metrics can be read beside the control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsProfile {
+    /// The port; on a loopback address unless the profile insists.
+    pub listen: SocketAddr,
+}
+
+/// Commands that are told what happens: program and arguments, started without a shell. Each gets a
+/// JSON document on standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HooksProfile {
+    /// A message left the queue and somebody got it.
+    pub on_delivered: Option<Vec<String>>,
+    /// Recipients were refused for good or given up.
+    pub on_failed: Option<Vec<String>>,
+    /// A message is late.
+    pub on_delayed: Option<Vec<String>>,
+    /// Mail came.
+    pub on_new_mail: Option<Vec<String>>,
+    /// A login needs its user.
+    pub on_needs_sign_in: Option<Vec<String>>,
+    /// How long one may take before it is ended.
+    pub timeout: Duration,
+}
+
+impl Default for HooksProfile {
+    fn default() -> Self {
+        HooksProfile {
+            on_delivered: None,
+            on_failed: None,
+            on_delayed: None,
+            on_new_mail: None,
+            on_needs_sign_in: None,
+            timeout: Duration::from_secs(30),
+        }
+    }
 }
 
 /// One transport of a profile.
@@ -37,10 +85,57 @@ pub struct TransportProfile {
     pub identity: IdentityProfile,
     /// Addresses of further senders that choose this transport.
     pub aliases: Vec<String>,
+    /// Which senders its identity replaces.
+    pub rewrite: RewriteProfile,
     /// Sending; `None` for a transport that only receives.
     pub smtp: Option<SmtpProfile>,
     /// Receiving; `None` for a transport that only sends.
     pub imap: Option<ImapProfile>,
+    /// Signing in by OAuth 2.0; `None` for passwords.
+    pub oauth2: Option<OAuth2Profile>,
+}
+
+/// How an account signs in by OAuth 2.0 (`[transport.oauth2]`).
+#[derive(Clone, Debug)]
+pub struct OAuth2Profile {
+    /// The provider, where its ways are known.
+    pub provider: Option<Provider>,
+    /// The client as the provider registered it.
+    pub client_id: String,
+    /// Its secret, where the provider gave one.
+    pub client_secret: Option<Password>,
+    pub(crate) token_url: Endpoint,
+    pub(crate) auth_url: Option<Endpoint>,
+    pub(crate) device_url: Option<Endpoint>,
+    pub(crate) revoke_url: Option<Endpoint>,
+    /// Scopes that are asked for.
+    pub scopes: Vec<String>,
+    pub(crate) redirect: RedirectUri,
+    pub(crate) extra: &'static [(&'static str, &'static str)],
+    pub(crate) trust: Trust,
+}
+
+/// Which senders of a message are replaced by the identity of the transport that sends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RewriteProfile {
+    /// Those that mean something on this machine only.
+    #[default]
+    Local,
+    /// All that are no identity or alias of the profile.
+    All,
+    /// None.
+    Never,
+}
+
+/// Where mail for names of this machine goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalProfile {
+    /// By name, in lower case: addresses, or further names.
+    pub aliases: std::collections::BTreeMap<String, Vec<String>>,
+    /// Where mail for all other names goes; `None` for the first identity that sends.
+    pub default: Option<String>,
+    /// Socket at which every user of this machine may hand over mail; `None` for none.
+    pub socket: Option<PathBuf>,
 }
 
 /// Name and address of a sender.
@@ -72,6 +167,12 @@ pub struct SmtpProfile {
     pub auth: Option<String>,
     /// Most connections at the same time; `None` for the transport's default.
     pub connections: Option<u64>,
+    /// Hosts for when the server is out of reach, in order, with the same TLS, trust and login.
+    pub fallback: Vec<Server>,
+    /// Most messages begun in any minute; `None` for as many as go.
+    pub messages_per_minute: Option<u64>,
+    /// Most recipients of one transaction; `None` for the transport's default.
+    pub recipients_per_message: Option<u64>,
 }
 
 /// How to receive.
@@ -93,6 +194,10 @@ pub struct ImapProfile {
     pub after: AfterProfile,
     /// Most connections at the same time; `None` for the transport's default.
     pub connections: Option<u64>,
+    /// The mailbox of sent mail; `None` for the one that the server marks.
+    pub sent_mailbox: Option<String>,
+    /// Whether the provider keeps what is sent by itself; `None` for what is known of it.
+    pub saves_sent: Option<bool>,
 }
 
 /// What happens on the server to a message that is safely fetched (IB-6).
@@ -111,17 +216,72 @@ pub enum AfterProfile {
 /// Where mail is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreProfile {
-    /// The Maildir, an absolute path.
-    pub maildir: PathBuf,
-    /// Whether a copy of what was sent is kept in `.Sent`.
-    pub sent: bool,
+    /// The Maildir, an absolute path; `None` only where received mail is handed over and sent copies
+    /// are not kept.
+    pub maildir: Option<PathBuf>,
+    /// Where copies of what was sent are kept.
+    pub sent: SentProfile,
+    /// Who gets received mail and reports instead of the Maildir.
+    pub hand: Option<HandProfile>,
+}
+
+/// Where copies of what was sent are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentProfile {
+    /// Nowhere.
+    Nowhere,
+    /// In `.Sent` of the Maildir.
+    Maildir,
+    /// In the mailbox of sent mail on the account's server; those of an account without IMAP in the
+    /// Maildir, if there is one.
+    Server,
+}
+
+/// How received mail is handed over instead of being kept in a Maildir.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandProfile {
+    /// To whom.
+    pub receiver: ReceiverProfile,
+    /// Whose mail it is.
+    pub recipient: String,
+    /// How long one message may take.
+    pub timeout: Duration,
+    /// Most messages at the same time.
+    pub connections: u64,
+}
+
+/// Who gets received mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverProfile {
+    /// A program with its arguments, one message on its standard input.
+    Program(Vec<String>),
+    /// An LMTP server, `unix:/path` or `host:port`.
+    Lmtp(String),
+}
+
+/// Where programs reach the listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenPlace {
+    /// A TCP port; on a loopback address unless the profile insists.
+    Tcp(SocketAddr),
+    /// A socket in the file system, an absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenPlace::Tcp(address) => write!(f, "{address}"),
+            ListenPlace::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Where programs may hand over mail by SMTP.
 #[derive(Clone, Debug)]
 pub struct ListenProfile {
-    /// The port; on a loopback address unless the profile insists.
-    pub smtp: SocketAddr,
+    /// Where it listens.
+    pub smtp: ListenPlace,
     /// The login that is asked for; `None` lets everybody submit who reaches the port.
     pub login: Option<Login>,
 }
@@ -139,6 +299,8 @@ pub struct QueueProfile {
     pub retry_max: Duration,
     /// What to do when the reply to the final dot was lost.
     pub in_doubt: InDoubtProfile,
+    /// How long after submission the sender is told that a message is late; `None` for never.
+    pub delay_warning: Option<Duration>,
 }
 
 impl Default for QueueProfile {
@@ -149,6 +311,7 @@ impl Default for QueueProfile {
             retry_factor: 2.0,
             retry_max: Duration::from_secs(60 * 60),
             in_doubt: InDoubtProfile::Resend,
+            delay_warning: Some(Duration::from_secs(4 * 60 * 60)),
         }
     }
 }
@@ -176,7 +339,7 @@ impl Profile {
     }
 
     /// The environment variables that hold passwords, which no command needs to see.
-    pub(super) fn password_variables(&self) -> Vec<String> {
+    pub(crate) fn password_variables(&self) -> Vec<String> {
         let variable = |password: &Password| match password {
             Password::Env(name) => Some(name.clone()),
             _ => None,
@@ -188,6 +351,8 @@ impl Profile {
         let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
         let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
         let listen = self.listen.iter().filter_map(|listen| listen.login.as_ref());
-        smtp.chain(imap).chain(listen).map(|login| &login.password)
+        let logins = smtp.chain(imap).chain(listen).map(|login| &login.password);
+        let clients = self.transports.iter().filter_map(|t| t.oauth2.as_ref());
+        logins.chain(clients.filter_map(|oauth2| oauth2.client_secret.as_ref()))
     }
 }

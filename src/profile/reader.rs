@@ -124,6 +124,29 @@ impl<'a> TableReader<'a> {
         Ok(Some(Self::within(item.value, &place)))
     }
 
+    /// Every entry of a table whose keys are free, each a text or a list of texts.
+    pub(super) fn entries(self) -> Found<Vec<Entry<'a>>> {
+        let wrong = "it must be a text or a list of texts";
+        let read = |(key, value): (
+            &toml::Spanned<std::borrow::Cow<'a, str>>,
+            &'a Spanned<DeValue<'a>>,
+        )| {
+            let name = key.get_ref().to_string();
+            let item = Item { key: self.name(&name), at: value.span(), value: value.get_ref() };
+            let texts = match item.value {
+                DeValue::Array(list) => {
+                    let list = Item { key: item.key.clone(), at: item.at.clone(), value: list };
+                    let texts = elements(&list)
+                        .map(|entry| entry.read(|value| value.as_str().ok_or(wrong)));
+                    texts.collect::<Found<Vec<_>>>()?
+                }
+                _ => vec![item.read(|value| value.as_str().ok_or(wrong))?],
+            };
+            Ok((name, texts))
+        };
+        self.table.iter().map(read).collect()
+    }
+
     /// The tables of an array of tables (`[[key]]`); none when it is not there.
     pub(super) fn tables(&mut self, key: &'static str) -> Found<Vec<TableReader<'a>>> {
         let Some(item) = self.item(key) else { return Ok(Vec::new()) };
@@ -136,6 +159,21 @@ impl<'a> TableReader<'a> {
                 Ok(Self::within(entry.value, &place))
             })
             .collect()
+    }
+
+    /// A value that is either true or false, or a text.
+    pub(super) fn switch_or_text(
+        &mut self,
+        key: &'static str,
+        wrong: &str,
+    ) -> Found<Option<Item<SwitchOrText<'a>>>> {
+        let Some(item) = self.item(key) else { return Ok(None) };
+        let read = |value: &'a DeValue<'a>| match (value.as_bool(), value.as_str()) {
+            (Some(switch), _) => Ok(SwitchOrText::Switch(switch)),
+            (None, Some(text)) => Ok(SwitchOrText::Text(text)),
+            (None, None) => Err(wrong),
+        };
+        item.read(read).map(Some)
     }
 
     /// A value that is either a text or a table.
@@ -202,6 +240,15 @@ impl<'a> TableReader<'a> {
         };
         Err(Problem { at: Some(key.span().start), key: self.name(key.get_ref()), why })
     }
+}
+
+/// An entry of a table with free keys: its key and its texts.
+pub(super) type Entry<'a> = (String, Vec<Item<&'a str>>);
+
+/// What [`TableReader::switch_or_text`] finds.
+pub(super) enum SwitchOrText<'a> {
+    Switch(bool),
+    Text(&'a str),
 }
 
 /// What [`TableReader::text_or_table`] finds.

@@ -17,6 +17,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use zeroize::Zeroizing;
 
 use super::load::no_wait;
+use crate::oauth2::NoStore;
 use crate::spi::{SecretError, SecretSource};
 
 /// The longest secret that is taken, in bytes; OAuth2 tokens reach a few thousand.
@@ -38,6 +39,12 @@ pub enum Password {
     Shell(String),
     /// The first line a program prints: its name and arguments.
     Program(Vec<String>),
+    /// The first line of a credential of the service manager (systemd.exec(5)):
+    /// `$CREDENTIALS_DIRECTORY/NAME`.
+    Credential(String),
+    /// A token: the account signs in by what `[transport.oauth2]` says. Its source is made for the
+    /// whole transport, by [`sections`](super::sections).
+    SignIn,
 }
 
 impl Password {
@@ -62,6 +69,8 @@ impl Password {
             Password::Program(words) => {
                 Arc::new(CommandSource::new(words.clone(), words.join(" "), hidden))
             }
+            Password::Credential(name) => Arc::new(CredentialSource(name.clone())),
+            Password::SignIn => Arc::new(NoStore),
         }
     }
 }
@@ -75,6 +84,8 @@ impl fmt::Display for Password {
             Password::File(path) => write!(f, "file {}", path.display()),
             Password::Shell(line) => write!(f, "command {line}"),
             Password::Program(words) => write!(f, "command {}", words.join(" ")),
+            Password::Credential(name) => write!(f, "credential {name}"),
+            Password::SignIn => f.write_str("the sign-in of [transport.oauth2]"),
         }
     }
 }
@@ -100,7 +111,7 @@ struct EnvSource(String);
 impl SecretSource for EnvSource {
     async fn secret(&self) -> Result<SecretString, SecretError> {
         let name = &self.0;
-        let unusable = |why| SecretError(format!("the environment variable {name} {why}"));
+        let unusable = |why| SecretError::new(format!("the environment variable {name} {why}"));
         let value = std::env::var_os(name).ok_or_else(|| unusable("is not set"))?;
         let value = value.into_string().map_err(|_| unusable("is not UTF-8"))?;
         if value.is_empty() {
@@ -117,12 +128,30 @@ impl SecretSource for FileSource {
     async fn secret(&self) -> Result<SecretString, SecretError> {
         let path = self.0.clone();
         let read = tokio::task::spawn_blocking(move || read_password_file(&path));
-        read.await.map_err(|_| SecretError("reading the password file was given up".into()))?
+        read.await.map_err(|_| SecretError::new("reading the password file was given up"))?
+    }
+}
+
+struct CredentialSource(String);
+
+#[async_trait]
+impl SecretSource for CredentialSource {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        let name = &self.0;
+        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+            SecretError::new(format!(
+                "the credential {name}: CREDENTIALS_DIRECTORY is not set; LoadCredential={name}:.. \
+                 in the unit sets it"
+            ))
+        })?;
+        // The service manager owns the file and lets nobody else read it.
+        FileSource(PathBuf::from(folder).join(name)).secret().await
     }
 }
 
 fn read_password_file(path: &Path) -> Result<SecretString, SecretError> {
-    let fault = |why: String| SecretError(format!("the password file {}: {why}", path.display()));
+    let fault =
+        |why: String| SecretError::new(format!("the password file {}: {why}", path.display()));
     let failed = |error: std::io::Error| fault(error.to_string());
     // A pipe in its place must not keep us waiting.
     let flags = no_wait();
@@ -168,7 +197,7 @@ impl CommandSource {
     }
 
     fn fault(&self, why: impl fmt::Display) -> SecretError {
-        SecretError(format!("the password command `{}` {why}", self.shown))
+        SecretError::new(format!("the password command `{}` {why}", self.shown))
     }
 
     fn start(&self) -> Result<Child, SecretError> {

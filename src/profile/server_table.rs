@@ -35,7 +35,7 @@ pub(super) fn read_server(
 }
 
 /// A host name or address, as it can be resolved and shown in one line.
-pub(super) fn host_name(host: &str) -> Result<&str, &'static str> {
+pub(crate) fn host_name(host: &str) -> Result<&str, &'static str> {
     let is_address = host.parse::<IpAddr>().is_ok();
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     let is_name = (1..=253).contains(&host.len()) && host.chars().all(fits);
@@ -107,14 +107,23 @@ fn user_name(user: &str) -> Result<String, &'static str> {
     if sensible { Ok(user.to_owned()) } else { Err("it must not be empty or hold line ends") }
 }
 
-const PASSWORD_FORMS: &str =
-    "it must be { command = \"..\" }, { env = \"..\" }, { file = \"..\" } or a text";
+const PASSWORD_FORMS: &str = "it must be { command = \"..\" }, { env = \"..\" }, { file = \"..\" }, \
+                              { credential = \"..\" } or a text";
 
 fn read_password(
     table: &mut TableReader<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Found<Option<Item<Password>>> {
-    match table.text_or_table("password", PASSWORD_FORMS)? {
+    read_named_password(table, "password", surroundings)
+}
+
+/// A password, or another secret, at `key`.
+pub(super) fn read_named_password(
+    table: &mut TableReader<'_>,
+    key: &'static str,
+    surroundings: &Surroundings<'_>,
+) -> Found<Option<Item<Password>>> {
+    match table.text_or_table(key, PASSWORD_FORMS)? {
         None => Ok(None),
         Some(TextOrTable::Text(text)) => Ok(Some(text.read(text_password)?)),
         Some(TextOrTable::Table(place, mut inner)) => {
@@ -129,6 +138,9 @@ fn read_password(
                 let path = path.read(|text| profile_path(text, surroundings))?;
                 found.push(Password::File(path.value));
             }
+            if let Some(name) = inner.text("credential")? {
+                found.push(name.read(credential_password)?.value);
+            }
             if let Some(keyring) = inner.text("keyring")? {
                 return Err(keyring.problem(
                     "this version cannot ask a keyring; use { command = \"secret-tool lookup ..\" }",
@@ -139,7 +151,10 @@ fn read_password(
                 (Some(password), true) => {
                     Ok(Some(Item { key: place.key, at: place.at, value: password }))
                 }
-                _ => Err(place.problem("it must name exactly one of command, env and file")),
+                _ => {
+                    Err(place
+                        .problem("it must name exactly one of command, env, file and credential"))
+                }
             }
         }
     }
@@ -178,6 +193,16 @@ fn env_password(name: &str) -> Result<Password, &'static str> {
     Ok(Password::Env(name.to_owned()))
 }
 
+fn credential_password(name: &str) -> Result<Password, &'static str> {
+    // systemd.exec(5): a credential is a file of this name in one folder.
+    let fits = |c: char| c.is_ascii_graphic() && c != '/';
+    let sensible = (1..=255).contains(&name.len()) && name.chars().all(fits);
+    if !sensible || matches!(name, "." | "..") {
+        return Err("it must be the name of a credential, without a folder");
+    }
+    Ok(Password::Credential(name.to_owned()))
+}
+
 /// Refuses to send a password unprotected over a network, unless that is asked for in words.
 pub(super) fn check_cleartext(
     table: &mut TableReader<'_>,
@@ -195,7 +220,7 @@ pub(super) fn check_cleartext(
     ))
 }
 
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let by_address = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     by_address || host.trim_end_matches('.').eq_ignore_ascii_case("localhost")
 }

@@ -1,8 +1,10 @@
 //! Servers as the command line names them: `smtps://ann@smtp.example.org:465`.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::server_table::host_name;
+use super::transport_table::{imap_port, smtp_port};
 use crate::net::TlsMode;
 
 /// What a server speaks.
@@ -55,7 +57,44 @@ impl FromStr for ServerUrl {
     }
 }
 
+impl fmt::Display for ServerUrl {
+    /// The form that is read, so that it can be copied into a command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match (self.protocol, self.tls) {
+            (Protocol::Smtp, TlsMode::Implicit) => "smtps",
+            (Protocol::Smtp, TlsMode::StartTls) => "smtp+starttls",
+            (Protocol::Smtp, TlsMode::Plain) => "smtp",
+            (Protocol::Imap, TlsMode::Implicit) => "imaps",
+            (Protocol::Imap, TlsMode::StartTls) => "imap+starttls",
+            (Protocol::Imap, TlsMode::Plain) => "imap",
+        };
+        write!(f, "{scheme}://")?;
+        if let Some(user) = &self.user {
+            for c in user.chars() {
+                match c {
+                    '%' | '/' | '?' | '#' | ':' | ' ' => write!(f, "%{:02X}", u32::from(c))?,
+                    _ => write!(f, "{c}")?,
+                }
+            }
+            write!(f, "@")?;
+        }
+        match self.host.contains(':') {
+            true => write!(f, "[{}]", self.host)?,
+            false => write!(f, "{}", self.host)?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
 impl ServerUrl {
+    /// The port: the one that is named, else the usual one.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(match self.protocol {
+            Protocol::Smtp => smtp_port(self.tls),
+            Protocol::Imap => imap_port(self.tls),
+        })
+    }
+
     /// The name of the protection in a profile.
     pub fn tls_name(&self) -> &'static str {
         match self.tls {
@@ -181,6 +220,7 @@ mod tests {
                 port,
             };
             assert_eq!(url, expected, "{text}");
+            assert_eq!(url.to_string().parse(), Ok(expected), "{text}");
         }
     }
 

@@ -1,12 +1,14 @@
 //! The text of a new profile.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
-use super::{IdentityProfile, ServerUrl};
+use zeroize::Zeroizing;
+
+use super::{AfterProfile, IdentityProfile, ServerUrl, is_loopback};
 use crate::net::TlsMode;
 
 /// Where the password of a new profile comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum NewPassword {
     /// A shell command prints it.
     Command(String),
@@ -14,60 +16,116 @@ pub enum NewPassword {
     Env(String),
     /// A file's first line holds it.
     File(String),
+    /// It stands in the profile itself.
+    Text(Zeroizing<String>),
+}
+
+impl fmt::Debug for NewPassword {
+    /// Where it comes from; never the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NewPassword::Command(line) => f.debug_tuple("Command").field(line).finish(),
+            NewPassword::Env(name) => f.debug_tuple("Env").field(name).finish(),
+            NewPassword::File(path) => f.debug_tuple("File").field(path).finish(),
+            NewPassword::Text(_) => f.write_str("Text(not shown)"),
+        }
+    }
 }
 
 /// What a new profile is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewProfile {
-    /// Name of its transport.
-    pub transport: String,
-    /// Who sends.
-    pub identity: IdentityProfile,
-    /// Sending.
-    pub smtp: Option<ServerUrl>,
-    /// Receiving.
-    pub imap: Option<ServerUrl>,
-    /// The password of both.
-    pub password: Option<NewPassword>,
+    /// Its accounts, in transport order.
+    pub transports: Vec<NewTransport>,
     /// Where mail is kept, as people write it (`~/Mail`).
     pub maildir: String,
     /// Whether it is used when no profile is named.
     pub default: bool,
 }
 
+/// One account of a new profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTransport {
+    /// Its name.
+    pub name: String,
+    /// Who sends.
+    pub identity: IdentityProfile,
+    /// Further senders.
+    pub aliases: Vec<String>,
+    /// What a reader of the file should know, in lines.
+    pub remarks: Vec<String>,
+    /// The password of both servers, where they have none of their own.
+    pub password: Option<NewPassword>,
+    /// Sending.
+    pub smtp: Option<NewServer>,
+    /// Receiving.
+    pub imap: Option<NewReceiving>,
+}
+
+/// A server of a new profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewServer {
+    /// Where it is and who logs in.
+    pub url: ServerUrl,
+    /// A password of its own.
+    pub password: Option<NewPassword>,
+    /// File with the authorities to trust instead of the system's.
+    pub ca_file: Option<String>,
+    /// The certificate to trust and no other (`sha256:..`).
+    pub fingerprint: Option<String>,
+    /// SASL mechanism to use and no other.
+    pub auth: Option<String>,
+    /// Most connections.
+    pub connections: Option<u64>,
+}
+
+/// How a new profile receives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewReceiving {
+    /// The server.
+    pub server: NewServer,
+    /// Mailboxes; empty for INBOX alone.
+    pub mailboxes: Vec<String>,
+    /// Time between two looks (`60s`).
+    pub poll_interval: Option<String>,
+    /// What happens on the server to what is fetched.
+    pub after: AfterProfile,
+}
+
+impl From<ServerUrl> for NewServer {
+    fn from(url: ServerUrl) -> Self {
+        let (password, ca_file, fingerprint) = (None, None, None);
+        NewServer { url, password, ca_file, fingerprint, auth: None, connections: None }
+    }
+}
+
+impl From<NewServer> for NewReceiving {
+    fn from(server: NewServer) -> Self {
+        let (mailboxes, poll_interval) = (Vec::new(), None);
+        NewReceiving { server, mailboxes, poll_interval, after: AfterProfile::Keep }
+    }
+}
+
+impl From<ServerUrl> for NewReceiving {
+    fn from(url: ServerUrl) -> Self {
+        NewServer::from(url).into()
+    }
+}
+
 impl NewProfile {
     /// The profile as TOML with comments.
-    pub fn to_toml(&self) -> String {
-        let mut text = String::new();
+    pub fn to_toml(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::new());
         // Writing to a String does not fail.
         let _written = self.write(&mut text);
         text
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "# A profile of postrider. `postrider profile check` tries it out.")?;
-        writeln!(out, "default = {}\n", self.default)?;
-        writeln!(out, "[[transport]]")?;
-        writeln!(out, "name = {}", quoted(&self.transport))?;
-        writeln!(out, "identity = {}", quoted(&identity_text(&self.identity)))?;
-        writeln!(out, "# Further senders that choose this transport:")?;
-        writeln!(out, "# aliases = [\"other@example.org\"]")?;
-        let password = self.password.as_ref();
-        let smtp_user = self.smtp_user();
-        if let Some(smtp) = &self.smtp {
-            writeln!(out, "\n  [transport.smtp]")?;
-            write_server(out, smtp, smtp_user, password.filter(|_| smtp_user.is_some()))?;
-        }
-        if let Some(imap) = &self.imap {
-            writeln!(out, "\n  [transport.imap]")?;
-            // User and password are those of smtp where nothing else is said.
-            let user = self.imap_user(imap).filter(|user| Some(*user) != smtp_user);
-            write_server(out, imap, user, password.filter(|_| smtp_user.is_none()))?;
-            writeln!(out, "  mailboxes = [\"INBOX\"]")?;
-            writeln!(out, "  push = true               # false: look every poll_interval")?;
-            writeln!(out, "  poll_interval = \"60s\"")?;
-            let choice = "keep, seen, delete or { move = \\\"Archive\\\" }".replace('\\', "");
-            writeln!(out, "  after = \"keep\"            # what happens on the server: {choice}")?;
+        writeln!(out, "default = {}", self.default)?;
+        for transport in &self.transports {
+            transport.write(out)?;
         }
         writeln!(out, "\n[store]")?;
         writeln!(out, "maildir = {}", quoted(&self.maildir))?;
@@ -76,48 +134,134 @@ impl NewProfile {
         writeln!(out, "lifetime = \"5d\"             # after this a message is given up")?;
         writeln!(out, "retry = {{ first = \"30s\", factor = 2.0, max = \"1h\" }}")
     }
+}
+
+impl NewTransport {
+    /// The account as TOML, to be added behind a profile that is there.
+    pub fn to_toml(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::new());
+        let _written = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "\n[[transport]]")?;
+        for remark in &self.remarks {
+            writeln!(out, "# {}", remark.replace(char::is_control, " "))?;
+        }
+        writeln!(out, "name = {}", quoted(&self.name))?;
+        writeln!(out, "identity = {}", quoted(&identity_text(&self.identity)))?;
+        if self.aliases.is_empty() {
+            writeln!(out, "# Further senders that choose this transport:")?;
+            writeln!(out, "# aliases = [\"other@example.org\"]")?;
+        } else {
+            writeln!(out, "aliases = {}", list(&self.aliases))?;
+        }
+        let sending = self.smtp_login();
+        if let Some(smtp) = &self.smtp {
+            writeln!(out, "\n  [transport.smtp]")?;
+            let (user, password) = sending.unzip();
+            write_server(out, smtp, user, password)?;
+        }
+        if let Some(imap) = &self.imap {
+            writeln!(out, "\n  [transport.imap]")?;
+            let receiving = self.imap_login(&imap.server);
+            // User and password are those of smtp where nothing else is said.
+            let (user, password) = receiving.unzip();
+            let user = user.filter(|user| Some(*user) != sending.map(|login| login.0));
+            let password = password.filter(|own| Some(*own) != sending.map(|login| login.1));
+            write_server(out, &imap.server, user, password)?;
+            write_receiving(out, imap)?;
+        }
+        Ok(())
+    }
 
     /// Whom to send as: the user of the URL, else, where TLS protects the login, that of the
     /// other URL or the address. A server without TLS is sent to without a login unless its URL
     /// names a user.
-    fn smtp_user(&self) -> Option<&str> {
+    fn smtp_login(&self) -> Option<(&str, &NewPassword)> {
         let smtp = self.smtp.as_ref()?;
-        let others = self.imap.as_ref().and_then(|imap| imap.user.as_deref());
+        let others = self.imap.as_ref().and_then(|imap| imap.server.url.user.as_deref());
         let guess = others.unwrap_or(&self.identity.address);
-        let guess = (smtp.tls != TlsMode::Plain).then_some(guess);
-        self.password.as_ref().and(smtp.user.as_deref().or(guess))
+        let guess = (smtp.url.tls != TlsMode::Plain).then_some(guess);
+        let password = smtp.password.as_ref().or(self.password.as_ref())?;
+        Some((smtp.url.user.as_deref().or(guess)?, password))
     }
 
-    fn imap_user<'a>(&'a self, imap: &'a ServerUrl) -> Option<&'a str> {
-        let guess = self.smtp_user().unwrap_or(&self.identity.address);
-        self.password.as_ref().and(imap.user.as_deref().or(Some(guess)))
+    fn imap_login<'a>(&'a self, imap: &'a NewServer) -> Option<(&'a str, &'a NewPassword)> {
+        let senders = self.smtp_login();
+        let guess = senders.map_or(self.identity.address.as_str(), |(user, _)| user);
+        let others = self.password.as_ref().or(senders.map(|(_, password)| password));
+        let password = imap.password.as_ref().or(others)?;
+        Some((imap.url.user.as_deref().unwrap_or(guess), password))
     }
 }
 
 fn write_server(
     out: &mut String,
-    server: &ServerUrl,
+    server: &NewServer,
     user: Option<&str>,
     password: Option<&NewPassword>,
-) -> std::fmt::Result {
-    writeln!(out, "  host = {}", quoted(&server.host))?;
-    if let Some(port) = server.port {
+) -> fmt::Result {
+    let url = &server.url;
+    writeln!(out, "  host = {}", quoted(&url.host))?;
+    if let Some(port) = url.port {
         writeln!(out, "  port = {port}")?;
     }
-    writeln!(out, "  tls = {}", quoted(server.tls_name()))?;
+    writeln!(out, "  tls = {}", quoted(url.tls_name()))?;
+    if let Some(file) = &server.ca_file {
+        writeln!(out, "  ca_file = {}", quoted(file))?;
+    }
+    if let Some(digest) = &server.fingerprint {
+        writeln!(out, "  fingerprint = {}", quoted(digest))?;
+    }
     if let Some(user) = user {
         writeln!(out, "  user = {}", quoted(user))?;
     }
     match password {
-        None => Ok(()),
+        None => {}
         Some(NewPassword::Command(line)) => {
-            writeln!(out, "  password = {{ command = {} }}", quoted(line))
+            writeln!(out, "  password = {{ command = {} }}", quoted(line))?;
         }
-        Some(NewPassword::Env(name)) => writeln!(out, "  password = {{ env = {} }}", quoted(name)),
+        Some(NewPassword::Env(name)) => {
+            writeln!(out, "  password = {{ env = {} }}", quoted(name))?;
+        }
         Some(NewPassword::File(path)) => {
-            writeln!(out, "  password = {{ file = {} }}", quoted(path))
+            writeln!(out, "  password = {{ file = {} }}", quoted(path))?;
         }
+        Some(NewPassword::Text(text)) => writeln!(out, "  password = {}", quoted(text))?,
     }
+    if let Some(mechanism) = &server.auth {
+        writeln!(out, "  auth = {}", quoted(mechanism))?;
+    }
+    match server.connections {
+        Some(connections) => writeln!(out, "  connections = {connections}"),
+        None => Ok(()),
+    }
+}
+
+fn write_receiving(out: &mut String, imap: &NewReceiving) -> fmt::Result {
+    let mailboxes = match imap.mailboxes.as_slice() {
+        [] => "[\"INBOX\"]".to_owned(),
+        named => list(named),
+    };
+    writeln!(out, "  mailboxes = {mailboxes}")?;
+    writeln!(out, "  push = true               # false: look every poll_interval")?;
+    let interval = imap.poll_interval.as_deref().unwrap_or("60s");
+    writeln!(out, "  poll_interval = {}", quoted(interval))?;
+    let after = match &imap.after {
+        AfterProfile::Keep => "\"keep\"".to_owned(),
+        AfterProfile::Seen => "\"seen\"".to_owned(),
+        AfterProfile::Delete => "\"delete\"".to_owned(),
+        AfterProfile::Move(mailbox) => format!("{{ move = {} }}", quoted(mailbox)),
+    };
+    let choice = "keep, seen, delete or { move = \"Archive\" }";
+    writeln!(out, "  after = {after:<17} # what happens on the server: {choice}")
+}
+
+/// Whether a login over this server would be refused because everybody could read it.
+pub(super) fn travels_in_clear(url: &ServerUrl) -> bool {
+    url.tls == TlsMode::Plain && !is_loopback(&url.host)
 }
 
 fn identity_text(identity: &IdentityProfile) -> String {
@@ -137,90 +281,12 @@ fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::profile::{Environment, Profile, parse_mailbox};
-
-    fn new_profile() -> NewProfile {
-        NewProfile {
-            transport: "work \"1\"".into(),
-            identity: parse_mailbox("\"Example, Ann\" <ann@example.org>").unwrap(),
-            smtp: Some("smtps://smtp.example.org".parse().unwrap()),
-            imap: Some("imap+starttls://imap.example.org:1143".parse().unwrap()),
-            password: Some(NewPassword::Command("pass show \"mail/ann\" | head -1".into())),
-            maildir: "~/Mail".into(),
-            default: true,
-        }
-    }
-
-    fn read_back(new: &NewProfile) -> Profile {
-        let env = Environment::empty().with("HOME", "/home/ann");
-        Profile::parse("work", &new.to_toml(), Path::new("/c/work.toml"), &env).unwrap()
-    }
-
-    #[test]
-    fn what_is_written_can_be_read() {
-        let profile = read_back(&new_profile());
-        let transport = &profile.transports[0];
-        assert!(profile.default);
-        assert_eq!(transport.name, "work \"1\"");
-        assert_eq!(transport.identity, new_profile().identity);
-        let smtp = transport.smtp.as_ref().unwrap();
-        assert_eq!((smtp.server.host.as_str(), smtp.server.port), ("smtp.example.org", 465));
-        let login = smtp.login.as_ref().unwrap();
-        assert_eq!(login.user, "ann@example.org");
-        assert_eq!(login.password.to_string(), "command pass show \"mail/ann\" | head -1");
-        let imap = transport.imap.as_ref().unwrap();
-        assert_eq!((imap.server.port, imap.login.user.as_str()), (1143, "ann@example.org"));
-        assert_eq!(profile.store.maildir, Path::new("/home/ann/Mail"));
-    }
-
-    #[test]
-    fn parts_may_be_left_out() {
-        let smtp = Some("smtp://localhost:2525".parse().unwrap());
-        let new = NewProfile { smtp, imap: None, password: None, ..new_profile() };
-        let profile = read_back(&new);
-        assert!(profile.transports[0].smtp.as_ref().unwrap().login.is_none());
-        let imap = Some("imaps://ann@imap.example.org".parse().unwrap());
-        let password = Some(NewPassword::Env("PW".into()));
-        let new = NewProfile { smtp: None, imap, password, ..new_profile() };
-        let profile = read_back(&new);
-        assert_eq!(profile.transports[0].imap.as_ref().unwrap().login.user, "ann");
-        let new = NewProfile {
-            smtp: Some("smtp://localhost".parse().unwrap()),
-            imap: Some("imap://ann@localhost".parse().unwrap()),
-            password: Some(NewPassword::File("/run/pw".into())),
-            ..new_profile()
-        };
-        assert_eq!(read_back(&new).transports[0].imap.as_ref().unwrap().login.user, "ann");
-    }
-
-    #[test]
-    fn each_server_gets_the_user_that_was_meant() {
-        let users = |smtp: &str, imap: &str| {
-            let smtp = Some(smtp.parse().unwrap());
-            let new = NewProfile { smtp, imap: Some(imap.parse().unwrap()), ..new_profile() };
-            let profile = read_back(&new);
-            let [transport] = profile.transports.as_slice() else { unreachable!() };
-            let smtp = transport.smtp.as_ref().unwrap();
-            let smtp = smtp.login.as_ref().map(|login| login.user.clone());
-            (smtp, transport.imap.as_ref().unwrap().login.user.clone())
-        };
-        let some = |user: &str| Some(user.to_owned());
-        for (smtp, imap, sender, receiver) in [
-            ("smtps://h", "imaps://h", some("ann@example.org"), "ann@example.org"),
-            ("smtps://ann@h", "imaps://h", some("ann"), "ann"),
-            ("smtps://h", "imaps://ann@h", some("ann"), "ann"),
-            ("smtps://ann@h", "imaps://bob@h", some("ann"), "bob"),
-            ("smtp://localhost", "imaps://ann@h", None, "ann"),
-            ("smtp://localhost", "imaps://h", None, "ann@example.org"),
-            ("smtp://ann@localhost", "imaps://h", some("ann"), "ann"),
-        ] {
-            assert_eq!(users(smtp, imap), (sender, receiver.to_owned()), "{smtp} {imap}");
-        }
-    }
+/// A TOML list of strings.
+fn list(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| self::quoted(text)).collect();
+    format!("[{}]", quoted.join(", "))
 }
+
+#[cfg(test)]
+#[path = "template_tests.rs"]
+mod tests;

@@ -5,12 +5,22 @@ use std::time::Duration;
 
 use super::address::{parse_address, parse_mailbox};
 use super::load::{Surroundings, parse_duration};
+use super::oauth2_table::read_oauth2;
 use super::reader::{Found, Item, TableReader, TextOrTable};
-use super::server_table::{check_cleartext, read_login_parts, read_server};
-use super::{AfterProfile, ImapProfile, Login, SmtpProfile, TransportProfile};
+use super::server_table::{check_cleartext, host_name, read_login_parts, read_server};
+use super::{
+    AfterProfile, ImapProfile, Login, Password, RewriteProfile, SmtpProfile, TransportProfile,
+};
+use crate::net::Server;
 
 /// The mechanisms a login can be asked to use.
-const MECHANISMS: [&str; 2] = ["plain", "login"];
+const PASSWORD_MECHANISMS: [&str; 3] = ["plain", "login", "scram-sha-256"];
+
+/// The mechanisms that show a token.
+const TOKEN_MECHANISMS: [&str; 2] = ["oauthbearer", "xoauth2"];
+
+/// Most hosts that can stand in for the first one.
+const MOST_FALLBACKS: usize = 8;
 
 const DEFAULT_POLL: Duration = Duration::from_secs(60);
 
@@ -30,9 +40,15 @@ pub(super) fn read_transport<'a>(
     let aliases = table.texts("aliases")?.map(|list| list.value).unwrap_or_default();
     let aliases = aliases.into_iter().map(|alias| Ok(alias.read(parse_address)?.value));
     let aliases = aliases.collect::<Found<Vec<_>>>()?;
-    let smtp = table.table("smtp")?.map(|smtp| read_smtp(smtp, surroundings)).transpose()?;
+    let rewrite = read_rewrite(&mut table)?;
+    let oauth2 = table.table("oauth2")?.map(|oauth2| read_oauth2(oauth2, surroundings));
+    let oauth2 = oauth2.transpose()?;
+    // Who signs in by OAuth 2.0 is known by the address.
+    let signs_in = oauth2.is_some().then_some(identity.address.as_str());
+    let smtp = table.table("smtp")?.map(|smtp| read_smtp(smtp, signs_in, surroundings));
+    let smtp = smtp.transpose()?;
     let smtp_login = smtp.as_ref().and_then(|smtp| smtp.login.as_ref());
-    let imap = table.table("imap")?.map(|imap| read_imap(imap, smtp_login, surroundings));
+    let imap = table.table("imap")?.map(|imap| read_imap(imap, smtp_login, signs_in, surroundings));
     let imap = imap.transpose()?;
     if smtp.is_none() && imap.is_none() {
         return Err(table.problem(
@@ -41,8 +57,21 @@ pub(super) fn read_transport<'a>(
         ));
     }
     table.finish()?;
-    let transport = TransportProfile { name: name.value.to_owned(), identity, aliases, smtp, imap };
+    let name_of = name.value.to_owned();
+    let transport =
+        TransportProfile { name: name_of, identity, aliases, rewrite, smtp, imap, oauth2 };
     Ok((name, transport))
+}
+
+fn read_rewrite(table: &mut TableReader<'_>) -> Found<RewriteProfile> {
+    let Some(rewrite) = table.text("rewrite")? else { return Ok(RewriteProfile::default()) };
+    let rewrite = rewrite.read(|text| match text {
+        "local" => Ok(RewriteProfile::Local),
+        "all" => Ok(RewriteProfile::All),
+        "never" => Ok(RewriteProfile::Never),
+        _ => Err("it must be \"local\", \"all\" or \"never\""),
+    })?;
+    Ok(rewrite.value)
 }
 
 fn transport_name(name: &str) -> Result<&str, &'static str> {
@@ -50,11 +79,19 @@ fn transport_name(name: &str) -> Result<&str, &'static str> {
     if sensible { Ok(name) } else { Err("it must have 1 to 64 bytes and no control characters") }
 }
 
-fn read_smtp(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Found<SmtpProfile> {
+fn read_smtp(
+    mut table: TableReader<'_>,
+    signs_in: Option<&str>,
+    surroundings: &Surroundings<'_>,
+) -> Found<SmtpProfile> {
     let server = read_server(&mut table, surroundings, smtp_port)?;
     let parts = read_login_parts(&mut table, surroundings)?;
     let login = match (parts.user, parts.password) {
         (Some(user), Some(password)) => Some(Login { user: user.value, password: password.value }),
+        (user, None) if signs_in.is_some() => {
+            let user = user.map(|user| user.value).or_else(|| signs_in.map(str::to_owned));
+            user.map(|user| Login { user, password: Password::SignIn })
+        }
         (None, None) => None,
         (Some(_), None) => {
             let example = "write password = { command = \"...\" } or leave out user";
@@ -63,17 +100,59 @@ fn read_smtp(mut table: TableReader<'_>, surroundings: &Surroundings<'_>) -> Fou
         (None, Some(_)) => return Err(table.missing("user", "a password needs a user")),
     };
     check_cleartext(&mut table, &server, login.is_some())?;
+    let auth = read_auth(&mut table, login.as_ref())?;
+    let fallback = read_fallback(&mut table, &server.value, login.is_some())?;
     let profile = SmtpProfile {
         server: server.value,
         login,
-        auth: read_auth(&mut table)?,
+        auth,
         connections: read_connections(&mut table)?,
+        fallback,
+        messages_per_minute: read_limit(&mut table, "messages_per_minute", 10_000)?,
+        recipients_per_message: read_limit(&mut table, "recipients_per_message", 100)?,
     };
     table.finish()?;
     Ok(profile)
 }
 
-fn smtp_port(tls: crate::net::TlsMode) -> u16 {
+/// The hosts for when the first one is out of reach. What is demanded of the first one is demanded
+/// of each: in particular, no password goes to one of them unprotected.
+fn read_fallback(
+    table: &mut TableReader<'_>,
+    first: &Server,
+    has_login: bool,
+) -> Found<Vec<Server>> {
+    let Some(list) = table.texts("fallback")? else { return Ok(Vec::new()) };
+    if list.value.len() > MOST_FALLBACKS {
+        return Err(list.problem(format!("it must name at most {MOST_FALLBACKS} hosts")));
+    }
+    let mut servers = vec![first.clone()];
+    for item in list.value {
+        let server = item.read(|text| {
+            let server = first.beside(text)?;
+            host_name(&server.host)?;
+            Ok::<_, String>(server)
+        })?;
+        if servers.contains(&server.value) {
+            return Err(server.problem(format!("{} is there twice", server.value.place())));
+        }
+        check_cleartext(table, &server, has_login)?;
+        servers.push(server.value);
+    }
+    servers.remove(0);
+    Ok(servers)
+}
+
+fn read_limit(table: &mut TableReader<'_>, key: &'static str, most: u64) -> Found<Option<u64>> {
+    let Some(number) = table.number(key)? else { return Ok(None) };
+    let allowed = |number: u64| match (1..=most).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("it must be between 1 and {most}")),
+    };
+    Ok(Some(number.read(allowed)?.value))
+}
+
+pub(super) fn smtp_port(tls: crate::net::TlsMode) -> u16 {
     match tls {
         crate::net::TlsMode::Implicit => 465,
         crate::net::TlsMode::StartTls => 587,
@@ -81,7 +160,7 @@ fn smtp_port(tls: crate::net::TlsMode) -> u16 {
     }
 }
 
-fn imap_port(tls: crate::net::TlsMode) -> u16 {
+pub(super) fn imap_port(tls: crate::net::TlsMode) -> u16 {
     match tls {
         crate::net::TlsMode::Implicit => 993,
         crate::net::TlsMode::StartTls | crate::net::TlsMode::Plain => 143,
@@ -91,35 +170,47 @@ fn imap_port(tls: crate::net::TlsMode) -> u16 {
 fn read_imap(
     mut table: TableReader<'_>,
     smtp_login: Option<&Login>,
+    signs_in: Option<&str>,
     surroundings: &Surroundings<'_>,
 ) -> Found<ImapProfile> {
     let server = read_server(&mut table, surroundings, imap_port)?;
     let parts = read_login_parts(&mut table, surroundings)?;
     let user = parts.user.map(|user| user.value);
     let password = parts.password.map(|password| password.value);
-    let Some(user) = user.or_else(|| smtp_login.map(|login| login.user.clone())) else {
+    let password = password.or_else(|| signs_in.map(|_| Password::SignIn));
+    let user = user.or_else(|| smtp_login.map(|login| login.user.clone()));
+    let Some(user) = user.or_else(|| signs_in.map(str::to_owned)) else {
         return Err(table.missing("user", "receiving needs a user and a password"));
     };
     let Some(password) = password.or_else(|| smtp_login.map(|login| login.password.clone())) else {
         return Err(table.missing("password", "write password = { command = \"...\" }"));
     };
     check_cleartext(&mut table, &server, true)?;
+    let login = Login { user, password };
+    let auth = read_auth(&mut table, Some(&login))?;
     let poll_interval = match table.text("poll_interval")? {
         Some(text) => text.read(poll_interval)?.value,
         None => DEFAULT_POLL,
     };
     let profile = ImapProfile {
         server: server.value,
-        login: Login { user, password },
-        auth: read_auth(&mut table)?,
+        login,
+        auth,
         mailboxes: read_mailboxes(&mut table)?,
         push: table.switch("push")?.unwrap_or(true),
         poll_interval,
         after: read_after(&mut table)?,
         connections: read_connections(&mut table)?,
+        sent_mailbox: read_sent_mailbox(&mut table)?,
+        saves_sent: table.switch("saves_sent")?,
     };
     table.finish()?;
     Ok(profile)
+}
+
+fn read_sent_mailbox(table: &mut TableReader<'_>) -> Found<Option<String>> {
+    let Some(name) = table.text("sent_mailbox")? else { return Ok(None) };
+    Ok(Some(name.read(mailbox_name)?.value.to_owned()))
 }
 
 fn poll_interval(text: &str) -> Result<Duration, &'static str> {
@@ -172,12 +263,25 @@ fn read_after(table: &mut TableReader<'_>) -> Found<AfterProfile> {
     }
 }
 
-fn read_auth(table: &mut TableReader<'_>) -> Found<Option<String>> {
+/// The mechanism to use. A token may also be what a password command prints.
+fn read_auth(table: &mut TableReader<'_>, login: Option<&Login>) -> Found<Option<String>> {
     let Some(auth) = table.text("auth")? else { return Ok(None) };
+    let signs_in = login.is_some_and(|login| matches!(login.password, Password::SignIn));
     let auth = auth.read(|text| {
         let lower = text.to_ascii_lowercase();
-        let known = MECHANISMS.contains(&lower.as_str());
-        if known { Ok(lower) } else { Err(format!("possible are {}", MECHANISMS.join(" and "))) }
+        let known = |all: &[&str]| all.contains(&lower.as_str());
+        match (known(&TOKEN_MECHANISMS), known(&PASSWORD_MECHANISMS)) {
+            (true, _) => Ok(lower),
+            (_, true) if !signs_in => Ok(lower),
+            (_, true) => Err("the account signs in by [transport.oauth2]; possible are \
+                              oauthbearer and xoauth2"
+                .to_owned()),
+            _ => Err(format!(
+                "possible are {} and {}",
+                PASSWORD_MECHANISMS.join(", "),
+                TOKEN_MECHANISMS.join(" and "),
+            )),
+        }
     })?;
     Ok(Some(auth.value))
 }

@@ -20,20 +20,22 @@ use crate::spool::{
 use crate::store::LocalStore;
 
 /// What is asked of a check.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FsckRequest {
     /// Whether what is found is mended.
     pub mode: CheckMode,
     /// A folder into which every message is exported as far as it can be read, and every record
     /// in quarantine as it is; made when it is missing. An absolute path.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub export: Option<PathBuf>,
 }
 
 /// What was exported.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Exported {
     /// Where to.
+    #[schema(value_type = String)]
     pub folder: PathBuf,
     /// Messages, those included of which only a part was left.
     pub messages: u64,
@@ -44,7 +46,7 @@ pub struct Exported {
 }
 
 /// What a check and an export came to (`fsck --json`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FsckReport {
     /// What was found.
     #[serde(flatten)]
@@ -56,6 +58,7 @@ pub struct FsckReport {
 /// Words on the way to the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub enum FsckEvent {
     /// How far it is.
     Progress(CheckProgress),

@@ -5,15 +5,22 @@
 //! of a session is the trait [`Service`], which the control socket's client implements as well.
 
 mod check;
+mod delays;
 mod fsck;
+mod hook_command;
+mod hooks;
+mod metrics_view;
 mod options;
 mod queue_view;
+mod sent_courier;
 mod service;
 mod status_view;
+mod store_options;
 mod submit;
 mod trace_lookup;
 mod trace_view;
 mod upkeep;
+mod user;
 
 pub use check::check_profile;
 pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_unreadable};
@@ -23,8 +30,10 @@ pub use service::{
     QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
     Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
+pub(crate) use submit::rules as address_rules;
+pub(crate) use user::{login_name, login_name_of};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,15 +46,19 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 use crate::mapi::{
-    EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, TransportNotify,
+    EntryId, FlushFlags, MapiCode, MapiError, MapiResult, MessageRef, SysTime, TransportNotify,
 };
-use crate::profile::{Profile, make_private_folder, sections};
+use crate::observe::Observer;
+use crate::profile::{Profile, make_private_folder, sections_in};
 use crate::spi::{MessageStore, NotifyData, OutgoingState, ProfileSection, ServiceEntry};
 use crate::spool::{SledSpool, Spool, SpoolOptions};
 use crate::spooler::{Spooler, SpoolerOptions, StatusTable, TransportService};
 use crate::store::{LocalStore, StoreOptions};
-use crate::transport::SmtpImapProvider;
+use crate::transport::{SmtpImapProvider, sent_folder};
+use delays::Watch;
+use hooks::Hooks;
 use queue_view::Traffic;
+use sent_courier::Courier;
 
 /// Rows read from the spool at a time.
 const PAGE: usize = 256;
@@ -58,6 +71,8 @@ const PAGE: usize = 256;
 pub struct Session {
     profile: Profile,
     sections: Vec<ProfileSection>,
+    /// Where spool and tokens lie.
+    state_folder: PathBuf,
     logon: Logon,
     clock: Arc<dyn Clock>,
     /// Transports of other providers.
@@ -69,6 +84,10 @@ pub struct Session {
     sled: Arc<SledSpool>,
     store: Arc<LocalStore>,
     running: Option<Running>,
+    observer: Observer,
+    hooks: Option<Hooks>,
+    /// When it was opened.
+    opened: SysTime,
     /// Cancelled when the session ends or is dropped.
     ending: CancellationToken,
     _ends_with_us: DropGuard,
@@ -106,9 +125,12 @@ impl Session {
         );
         let spool = Arc::clone(&sled) as Arc<dyn Spool>;
         let store_options = StoreOptions {
-            maildir: profile.store.maildir.clone(),
-            sent: profile.store.sent,
-            ..StoreOptions::default()
+            observer: options.observer.clone(),
+            ..store_options::of(
+                profile,
+                &sections_in(profile, &options.state_folder),
+                &options.state_folder,
+            )?
         };
         let store = LocalStore::open(
             store_options,
@@ -121,9 +143,23 @@ impl Session {
         let ending = CancellationToken::new();
         let forget = upkeep::forget(Arc::clone(&spool), Arc::clone(&options.clock), ending.clone());
         drop(runtime.spawn(forget));
+        let opened = options.clock.now();
+        let hooks = match options.logon {
+            Logon::Full | Logon::Closed => {
+                let (spool, clock) = (Arc::clone(&spool), Arc::clone(&options.clock));
+                Hooks::start(profile, spool, clock, options.observer.clone())
+            }
+            Logon::None | Logon::Offline => None,
+        };
+        if let (Logon::Full, Some(after)) = (options.logon, profile.queue.delay_warning) {
+            let watch = Watch::new(Arc::clone(&store), Arc::clone(&spool), after);
+            let watched = delays::run(watch, Arc::clone(&options.clock), ending.clone());
+            drop(runtime.spawn(watched));
+        }
         let mut session = Session {
             profile: profile.clone(),
-            sections: sections(profile),
+            sections: sections_in(profile, &options.state_folder),
+            state_folder: options.state_folder,
             logon: options.logon,
             clock: options.clock,
             transports: options.transports,
@@ -132,18 +168,24 @@ impl Session {
             sled,
             store,
             running: None,
+            observer: options.observer,
+            hooks,
+            opened,
             _ends_with_us: ending.clone().drop_guard(),
             ending,
         };
         if options.logon != Logon::None {
-            session.running = Some(session.log_on(runtime).await?);
+            session.running = Some(session.log_on(runtime.clone()).await?);
+        }
+        if session.traffic() == Traffic::Running {
+            session.send_couriers(&runtime);
         }
         Ok(session)
     }
 
     async fn log_on(&self, runtime: tokio::runtime::Handle) -> MapiResult<Running> {
-        let provider =
-            SmtpImapProvider::new(Arc::clone(&self.spool), Arc::clone(&self.clock), runtime);
+        let (spool, clock) = (Arc::clone(&self.spool), Arc::clone(&self.clock));
+        let provider = SmtpImapProvider::observed(spool, clock, runtime, self.observer.clone());
         let services = self
             .profile
             .transports
@@ -174,6 +216,23 @@ impl Session {
         Ok(Running { provider, spooler })
     }
 
+    /// Starts to bring sent copies to the servers that are to get them.
+    fn send_couriers(&self, runtime: &tokio::runtime::Handle) {
+        for (transport, section) in self.profile.transports.iter().zip(&self.sections) {
+            if !self.store.owes_copies_of(&transport.name) {
+                continue;
+            }
+            let Ok(Some(folder)) = sent_folder(section) else { continue };
+            let courier = Courier {
+                transport: transport.name.clone(),
+                store: Arc::clone(&self.store),
+                folder,
+                clock: Arc::clone(&self.clock),
+            };
+            drop(runtime.spawn(courier.run(self.ending.clone())));
+        }
+    }
+
     /// The status table while transports are logged on; subscribe to see every change (ST-5).
     pub fn status_table(&self) -> Option<&Arc<StatusTable>> {
         self.running.as_ref().map(|running| running.spooler.status_table())
@@ -193,6 +252,9 @@ impl Session {
             }
             Some(running) => running.spooler.logoff(grace).await,
         };
+        if let Some(hooks) = &self.hooks {
+            hooks.finish().await;
+        }
         self.ending.cancel();
         self.spool.close().await;
         answer
@@ -351,6 +413,10 @@ impl Service for Session {
 
     async fn watch_status(&self) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>> {
         status_view::watch(self).await
+    }
+
+    async fn metrics(&self) -> MapiResult<String> {
+        metrics_view::render(self).await
     }
 
     async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>> {

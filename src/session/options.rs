@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::mapi::{LogonFlags, TransportNotify};
+use crate::observe::Observer;
 use crate::spi::ServiceEntry;
 use crate::spool::SpoolOptions;
 use crate::spooler::TransportService;
@@ -65,6 +66,8 @@ pub struct SessionOptions {
     /// it may supply what is missing, and the logon is tried once more (LG-8). Default: none, the
     /// error shows in the status row.
     pub configuration: Option<Arc<dyn ServiceEntry>>,
+    /// Who sees what happens: its counters go on from one session to the next. Default: a new one.
+    pub observer: Observer,
 }
 
 impl SessionOptions {
@@ -78,6 +81,7 @@ impl SessionOptions {
             transports: Vec::new(),
             spool: SpoolOptions::default(),
             configuration: None,
+            observer: Observer::default(),
         }
     }
 

@@ -132,7 +132,11 @@ fn recipient_row(recipient: &QueueRecipient) -> RecipientRow {
         RecipientState::Deferred { reply } => (RecipientRowState::Deferred, reply),
         RecipientState::Failed { reply, .. } => (RecipientRowState::Failed, reply),
     };
-    RecipientRow { address: recipient.address.clone(), state, reply: reply.to_string() }
+    let queue_id = match state {
+        RecipientRowState::Delivered => reply.queue_id().map(str::to_owned),
+        _ => None,
+    };
+    RecipientRow { address: recipient.address.clone(), state, reply: reply.to_string(), queue_id }
 }
 
 /// The counts as scripts see them: what is parked waits like anything else, and what only waits
@@ -156,7 +160,7 @@ pub(crate) fn counts(counts: QueueCounts, traffic: Traffic) -> QueueCountsView {
 mod tests {
     use super::*;
     use crate::mapi::{Priority, PropList, Recipient, RecipientType};
-    use crate::spool::{BodyId, Envelope, FinalDot, Lease, Trace};
+    use crate::spool::{BodyId, Envelope, Expiry, FinalDot, Lease, Trace};
 
     fn outbox(state: OutboxState) -> OutboxRecord {
         OutboxRecord {
@@ -183,6 +187,7 @@ mod tests {
             priority: Priority::Normal,
             submitted: SysTime::from_millis(1_700_000_000_000),
             expires: SysTime::MAX,
+            expiry: Expiry::Lifetime,
             due: SysTime::from_millis(1_700_000_060_000),
             attempts,
             envelope: Envelope {
@@ -199,6 +204,7 @@ mod tests {
                         },
                     },
                     notify: None,
+                    original: None,
                 }],
                 ..Envelope::default()
             },

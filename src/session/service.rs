@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
 
 use super::{FsckEvents, FsckRequest};
-use crate::mapi::{EntryId, Importance, MapiResult, MessageData, Priority, SysTime};
+use crate::mapi::{DsnRequest, EntryId, Importance, MapiResult, MessageData, Priority, SysTime};
 
 /// A message object to be sent.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct Submission {
 }
 
 /// The envelope of a message that is submitted as RFC 5322 bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RawEnvelope {
     /// Reverse-path: `None` takes the address of `Sender` or `From`; `Some("")` is the null
     /// sender.
@@ -45,10 +45,24 @@ pub struct RawEnvelope {
     /// `PR_PRIORITY`; `None` takes `Priority` of the header.
     #[serde(default)]
     pub priority: Option<Priority>,
+    /// Addresses that are no recipients although the header names them.
+    #[serde(default)]
+    pub excluded: Vec<String>,
+    /// Name to show of the sender where the message has no `From`; `None` takes that of the
+    /// identity.
+    #[serde(default)]
+    pub sender_name: Option<String>,
+    /// Login name of who handed it over on this machine: makes a trace field in front of the
+    /// message (RFC 5321 section 4.4).
+    #[serde(default)]
+    pub submitter: Option<String>,
+    /// What the envelope asks of delivery status notifications (RFC 3461).
+    #[serde(default)]
+    pub dsn: DsnRequest,
 }
 
 /// `TransportNotify` as asked for from outside.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NotifyRequest {
     /// The transport; `None` for all.
     pub transport: Option<String>,
@@ -61,7 +75,7 @@ pub struct NotifyRequest {
 }
 
 /// What to flush.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlushRequest {
     /// Send.
     pub upload: bool,
@@ -70,7 +84,7 @@ pub struct FlushRequest {
 }
 
 /// What a flush did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FlushSummary {
     /// Messages that reached their end while flushing.
     pub sent: u64,
@@ -83,7 +97,7 @@ pub struct FlushSummary {
 }
 
 /// A row of the outgoing queue (`queue --json`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct QueueRow {
     /// Entry id.
     pub id: String,
@@ -112,6 +126,7 @@ pub struct QueueRow {
 /// Where a message stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(utoipa::ToSchema)]
 pub enum QueueRowState {
     /// Not tried yet.
     Queued,
@@ -132,7 +147,7 @@ pub enum QueueRowState {
 }
 
 /// A recipient of a row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RecipientRow {
     /// Address.
     pub address: String,
@@ -140,11 +155,15 @@ pub struct RecipientRow {
     pub state: RecipientRowState,
     /// The server's last word; empty for none.
     pub reply: String,
+    /// The id under which the server that took it has the message, where its reply names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_id: Option<String>,
 }
 
 /// Where a recipient stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub enum RecipientRowState {
     /// Not tried, or not reached.
     Pending,
@@ -157,7 +176,7 @@ pub enum RecipientRowState {
 }
 
 /// What happened to a message (`trace --json`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TraceReport {
     /// Entry id.
     pub id: String,
@@ -186,7 +205,7 @@ pub struct TraceReport {
 }
 
 /// One thing that happened to a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TraceStep {
     /// RFC 3339.
     pub time: String,
@@ -217,6 +236,7 @@ pub struct TraceStep {
 /// What happened to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(utoipa::ToSchema)]
 pub enum TraceStepKind {
     /// It was submitted (SP-1).
     Submitted,
@@ -257,7 +277,7 @@ pub enum TraceStepKind {
 }
 
 /// The status table and what belongs to it (`status --json`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StatusReport {
     /// Name of the profile.
     pub profile: String,
@@ -275,10 +295,14 @@ pub struct StatusReport {
     /// When the next message of the queue is due, RFC 3339; `null` when none is planned.
     #[serde(default)]
     pub next_attempt: Option<String>,
+    /// Transports whose sign-in has ended or was never made; their mail waits until somebody runs
+    /// `postrider auth login`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs_sign_in: Vec<String>,
 }
 
 /// A row of the status table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StatusRowView {
     /// `PR_DISPLAY_NAME`.
     pub name: String,
@@ -291,10 +315,13 @@ pub struct StatusRowView {
     pub flags: Vec<String>,
     /// `PR_STATUS_STRING`.
     pub status_string: String,
+    /// Why the transport does not send just now; `None` when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sending_waits: Option<String>,
 }
 
 /// How many messages are in which state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct QueueCountsView {
     /// Not tried yet.
     pub queued: u64,
@@ -311,6 +338,7 @@ pub struct QueueCountsView {
 /// How a mailbox is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub enum InboundMode {
     /// By IDLE.
     Idle,
@@ -321,7 +349,7 @@ pub enum InboundMode {
 }
 
 /// A mailbox that is fetched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct InboundState {
     /// Name of the transport.
     pub transport: String,
@@ -345,6 +373,7 @@ pub struct InboundState {
 /// Which way mail moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub enum Direction {
     /// From the server to us.
     Inbound,
@@ -353,7 +382,7 @@ pub enum Direction {
 }
 
 /// What a trial login found out about one server (`profile check --json`, ST-7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CheckReport {
     /// Name of the transport.
     pub transport: String,
@@ -397,6 +426,9 @@ pub trait Service: Send + Sync {
 
     /// The status table now and after each change.
     async fn watch_status(&self) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>>;
+
+    /// Counters and gauges in the text format of Prometheus, version 0.0.4.
+    async fn metrics(&self) -> MapiResult<String>;
 
     /// Rows of the outgoing queue after `after`, in order of submission.
     async fn queue(&self, after: Option<EntryId>, limit: usize) -> MapiResult<Vec<QueueRow>>;

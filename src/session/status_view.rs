@@ -1,5 +1,6 @@
 //! The status report: the status table, the counts of the queue, the mailboxes.
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,11 +9,13 @@ use futures_util::stream;
 
 use super::queue_view;
 use super::{InboundMode, InboundState, Logon, Session, StatusReport, StatusRowView};
+use crate::clock::{Clock, SystemClock};
 use crate::mapi::{MapiCode, MapiResult, StatusCode, SysTime};
+use crate::profile::{Profile, TransportProfile, token_store};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
 use crate::spooler::{StatusSubscription, StatusTable, stopped_row};
-use crate::transport::Watched;
+use crate::transport::{SmtpImapProvider, Watched};
 
 /// The report as of now.
 pub(super) async fn report(session: &Session) -> MapiResult<StatusReport> {
@@ -29,9 +32,11 @@ pub(super) async fn watch(
 ) -> MapiResult<Pin<Box<dyn Stream<Item = StatusReport> + Send>>> {
     let subscription = session.running()?.spooler.status_table().subscribe();
     let context = Watcher {
-        profile: session.profile.name.clone(),
+        profile: session.profile.clone(),
+        state_folder: session.state_folder.clone(),
         spool: Arc::clone(&session.spool),
         traffic: session.traffic(),
+        provider: Arc::clone(&session.running()?.provider),
         subscription,
         report: report(session).await?,
     };
@@ -43,9 +48,11 @@ pub(super) async fn watch(
 
 /// What a watcher needs once it has left the session.
 struct Watcher {
-    profile: String,
+    profile: Profile,
+    state_folder: PathBuf,
     spool: Arc<dyn Spool>,
     traffic: queue_view::Traffic,
+    provider: Arc<SmtpImapProvider>,
     subscription: StatusSubscription,
     report: StatusReport,
 }
@@ -54,10 +61,12 @@ impl Watcher {
     async fn next(&mut self) -> StatusReport {
         self.subscription.changed().await;
         let rows = self.subscription.table().rows();
-        self.report.profile.clone_from(&self.profile);
+        self.report.profile.clone_from(&self.profile.name);
+        self.report.needs_sign_in = needs_sign_in(&self.profile, &self.state_folder);
         self.report.rows = rows.iter().map(row_view).collect();
         self.report.queue = queue_view::counts(self.spool.counts(), self.traffic);
         self.report.last_error = rows.iter().find_map(row_trouble);
+        show_waits(&mut self.report, &self.provider);
         show_failure(&mut self.report, self.spool.as_ref());
         self.report.clone()
     }
@@ -85,9 +94,24 @@ async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusR
         inbound: mailboxes(session).await?,
         last_error: rows.iter().find_map(row_trouble),
         next_attempt: next_attempt(session).await?.map(|time| time.to_string()),
+        needs_sign_in: needs_sign_in(&session.profile, &session.state_folder),
     };
+    if let Some(running) = &session.running {
+        show_waits(&mut report, &running.provider);
+    }
     show_failure(&mut report, session.spool.as_ref());
     Ok(report)
+}
+
+/// The transports that nobody is signed in to, as far as their stores tell: small files, which are
+/// read here and now.
+fn needs_sign_in(profile: &Profile, state_folder: &Path) -> Vec<String> {
+    let now = SystemClock.now();
+    let needs = |transport: &&TransportProfile| {
+        transport.oauth2.is_some()
+            && token_store(state_folder, transport).standing(now).needs_sign_in()
+    };
+    profile.transports.iter().filter(needs).map(|transport| transport.name.clone()).collect()
 }
 
 /// One sentence for each row in trouble.
@@ -112,6 +136,14 @@ fn row_view(row: &StatusRow) -> StatusRowView {
         status_code: row.status_code.bits(),
         flags: row.status_code.names(),
         status_string: row.status_string.clone(),
+        sending_waits: None,
+    }
+}
+
+/// Notes which transports do not send, and why.
+fn show_waits(report: &mut StatusReport, provider: &SmtpImapProvider) {
+    for row in report.rows.iter_mut().filter(|row| row.kind == StatusRowKind::Transport) {
+        row.sending_waits = provider.sending_trouble(&row.name);
     }
 }
 

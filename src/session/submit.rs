@@ -2,7 +2,8 @@
 
 use super::RawEnvelope;
 use crate::mapi::{MapiCode, MapiError, MapiResult, MessageData, tags};
-use crate::profile::{Profile, TransportProfile};
+use crate::mime::{AccountRule, AddressRules, Mailbox, Rewrite};
+use crate::profile::{Profile, RewriteProfile, TransportProfile};
 use crate::store::RawSubmission;
 
 /// The message with a sender: its own, else the identity of the account the user chose, else of
@@ -31,14 +32,21 @@ pub(super) fn with_sender(profile: &Profile, mut message: MessageData) -> MapiRe
 /// A raw submission with the sender that stands in where the message names none.
 pub(super) fn raw(profile: &Profile, envelope: RawEnvelope) -> MapiResult<RawSubmission> {
     let identity = &sender_of(profile, None, None)?.identity;
+    let rules = rules(profile);
     // A message that names nobody is from who its envelope names, when that is a whole address.
     let (address, name) = match envelope.from.as_deref().filter(|from| from.contains('@')) {
         Some(from) => (from, name_of(profile, Some(from)).unwrap_or_default()),
         None => (identity.address.as_str(), identity.name.as_str()),
     };
+    let sender = Mailbox::new(envelope.sender_name.as_deref().unwrap_or(name), address);
+    let account = rules.account([address]);
+    let sender = account.and_then(|account| rules.replaced(&sender, account)).unwrap_or(sender);
     Ok(RawSubmission {
-        default_sender: address.to_owned(),
-        default_sender_name: name.to_owned(),
+        default_sender: sender.address,
+        default_sender_name: sender.name,
+        rules,
+        excluded: envelope.excluded,
+        submitter: envelope.submitter,
         from: envelope.from,
         recipients: envelope.recipients,
         recipients_from_header: envelope.recipients_from_header,
@@ -47,7 +55,28 @@ pub(super) fn raw(profile: &Profile, envelope: RawEnvelope) -> MapiResult<RawSub
         expiry_time: envelope.expiry_time,
         importance: envelope.importance,
         priority: envelope.priority,
+        dsn: envelope.dsn,
     })
+}
+
+/// What becomes of addresses of this machine.
+pub(crate) fn rules(profile: &Profile) -> AddressRules {
+    let sends = |transport: &&TransportProfile| transport.smtp.is_some();
+    let account = |transport: &TransportProfile| AccountRule {
+        identity: Mailbox::new(&*transport.identity.name, &*transport.identity.address),
+        aliases: transport.aliases.clone(),
+        rewrite: match transport.rewrite {
+            RewriteProfile::Local => Rewrite::Local,
+            RewriteProfile::All => Rewrite::All,
+            RewriteProfile::Never => Rewrite::Never,
+        },
+    };
+    AddressRules {
+        accounts: profile.transports.iter().filter(sends).map(account).collect(),
+        host: crate::store::host_name(),
+        aliases: profile.local.aliases.clone(),
+        default: profile.local.default.clone(),
+    }
 }
 
 /// The account the user chose, else the one of who is represented, else the first that sends.

@@ -41,6 +41,7 @@ fn history() -> HistoryRecord {
         address: format!("{name}@example.org"),
         state,
         notify: None,
+        original: None,
     };
     let mut trace = Trace::of(at(1), StepKind::Accepted { transport: "work".into() });
     let attempt = |number, refusals| {

@@ -291,7 +291,8 @@ fn reported(at: SysTime, report: &ReportStep, rows: &Rows<'_>) -> TraceStep {
         ReportOutcome::Relayed => "relay",
     };
     TraceStep {
-        attempt: Some(report.attempt).filter(|number| *number > 0),
+        // The greatest number stands for the report that a message that was late went after all.
+        attempt: Some(report.attempt).filter(|number| (1..u32::MAX).contains(number)),
         class: Some(report.class.clone()),
         recipients: report.rows.iter().filter_map(|row| rows.address(*row)).collect(),
         ..step(

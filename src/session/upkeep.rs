@@ -281,7 +281,7 @@ mod tests {
     use super::*;
     use crate::mapi::Priority;
     use crate::profile::Environment;
-    use crate::spool::{Envelope, SledSpool, SpoolOptions};
+    use crate::spool::{Envelope, Expiry, SledSpool, SpoolOptions};
 
     fn entry(number: u64) -> EntryId {
         EntryId::from_ulid(ulid::Ulid::from_parts(1_700_000_000_000, number.into()))
@@ -310,6 +310,7 @@ mod tests {
                 priority: Priority::Normal,
                 submitted: SysTime::EPOCH,
                 expires: SysTime::MAX,
+                expiry: Expiry::Lifetime,
                 due: SysTime::MAX,
                 attempts: 0,
                 envelope: Envelope::default(),

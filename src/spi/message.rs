@@ -68,6 +68,34 @@ pub trait ContentSink: Send {
     /// # Errors
     /// As [`ContentSink::write`].
     async fn finish(self: Box<Self>) -> MapiResult<()>;
+
+    /// Gives the message up for now: the rest cannot be had. A sink of
+    /// [`Message::resume_content`] keeps what was written, durably, for the next try; any other
+    /// discards it, which is the default.
+    ///
+    /// # Errors
+    /// As [`ContentSink::write`]; then nothing, or less, is kept.
+    async fn keep(self: Box<Self>) -> MapiResult<()> {
+        Ok(())
+    }
+
+    /// Discards what was written, also what an earlier try had kept: it is not the message.
+    async fn discard(self: Box<Self>) {}
+}
+
+/// Content that may come in several tries.
+pub struct ResumedContent {
+    /// Takes the bytes behind those that are there. Dropping it keeps what was durable already.
+    pub sink: Box<dyn ContentSink>,
+    /// What an earlier try has kept, to be read before the first write: byte for byte what was
+    /// written then.
+    pub before: Option<Content>,
+}
+
+impl std::fmt::Debug for ResumedContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResumedContent").field("before", &self.before).finish_non_exhaustive()
+    }
 }
 
 /// What a transport knows about whether it has handed over the same message before (IB-6).
@@ -130,6 +158,19 @@ pub trait Message: Send + Sync {
     /// # Errors
     /// `MAPI_E_NOT_ENOUGH_DISK`, `MAPI_E_DISK_ERROR`, `MAPI_E_NO_ACCESS`.
     async fn set_content(&self) -> MapiResult<Box<dyn ContentSink>>;
+
+    /// As [`Message::set_content`], for a message that may come in several tries: what was written
+    /// to a message with the same `PR_SEARCH_KEY` and the same size, and was
+    /// [kept](ContentSink::keep) or became durable before a crash, is taken up. `size` is the
+    /// announced one. Which beginnings are kept for how long is the store's affair; a store that
+    /// keeps none begins anew, which is the default.
+    ///
+    /// # Errors
+    /// As [`Message::set_content`].
+    async fn resume_content(&self, size: u64) -> MapiResult<ResumedContent> {
+        let _ = size;
+        Ok(ResumedContent { sink: self.set_content().await?, before: None })
+    }
 
     /// Makes the message durable: when this returns `Ok`, it survives a power loss (IB-6, OB-8).
     ///

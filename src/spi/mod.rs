@@ -43,16 +43,20 @@
 mod message;
 mod profile_section;
 mod provider;
+mod sent;
 mod service;
 mod status;
 mod store;
 mod support;
 
-pub use message::{Content, ContentSink, Message, MessageRefCell, Repetition};
-pub use profile_section::{ProfileSection, SecretError, SecretSource, SectionValue};
+pub use message::{Content, ContentSink, Message, MessageRefCell, Repetition, ResumedContent};
+pub use profile_section::{
+    ProfileSection, SecretError, SecretErrorKind, SecretKind, SecretSource, SectionValue,
+};
 pub use provider::{
     AddressTypes, Incoming, LogonOutcome, NotifyData, SubmitError, XpLogon, XpProvider,
 };
+pub use sent::{SentCopy, SentFolder};
 pub use service::ServiceEntry;
 pub use status::{StatusColumns, StatusObject, StatusRow, StatusRowKind};
 pub use store::{MessageStore, OutgoingNote, OutgoingRow, OutgoingState, Report};

@@ -18,12 +18,71 @@ pub trait SecretSource: Send + Sync {
     /// # Errors
     /// A sentence that names the source and never the secret.
     async fn secret(&self) -> Result<SecretString, SecretError>;
+
+    /// What the secret is; decides which logins it fits. Default: a password.
+    fn kind(&self) -> SecretKind {
+        SecretKind::Password
+    }
+
+    /// Another secret in place of one that a server has just refused, which
+    /// [`secret`](SecretSource::secret) answers from then on; `None` when there is no other and a
+    /// further try would only be refused again. Default: `None`.
+    ///
+    /// # Errors
+    /// As of [`secret`](SecretSource::secret).
+    async fn renew(&self, refused: &SecretString) -> Result<Option<SecretString>, SecretError> {
+        let _ = refused;
+        Ok(None)
+    }
+}
+
+/// What a secret is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SecretKind {
+    /// A password.
+    #[default]
+    Password,
+    /// An access token (RFC 6749), for XOAUTH2 and OAUTHBEARER.
+    Token,
 }
 
 /// Why a secret could not be had; never contains the secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SecretError(pub String);
+#[error("{words}")]
+pub struct SecretError {
+    /// What kind of failure it is.
+    pub kind: SecretErrorKind,
+    /// A sentence that names the source and says what to do.
+    pub words: String,
+}
+
+/// Kinds of [`SecretError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretErrorKind {
+    /// The source does not give it.
+    Unavailable,
+    /// The source is out of reach: the network, or a server that cannot just now. Waiting helps.
+    OutOfReach,
+    /// A person has to sign in again; nothing else helps.
+    NeedsSignIn,
+}
+
+impl SecretError {
+    /// The source does not give it.
+    pub fn new(words: impl Into<String>) -> Self {
+        SecretError { kind: SecretErrorKind::Unavailable, words: words.into() }
+    }
+
+    /// The source is out of reach.
+    pub fn out_of_reach(words: impl Into<String>) -> Self {
+        SecretError { kind: SecretErrorKind::OutOfReach, words: words.into() }
+    }
+
+    /// A person has to sign in again.
+    pub fn needs_sign_in(words: impl Into<String>) -> Self {
+        SecretError { kind: SecretErrorKind::NeedsSignIn, words: words.into() }
+    }
+}
 
 /// A setting.
 #[derive(Clone)]

@@ -10,6 +10,7 @@ use crate::mapi::{
 /// Which resource a row is about (`PR_RESOURCE_TYPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub enum StatusRowKind {
     /// 36: a transport logon.
     Transport,

@@ -48,6 +48,7 @@ pub(super) const DUE: u8 = b'd';
 pub(super) const DONE: u8 = b'f';
 pub(super) const CLAIMED: u8 = b'l';
 pub(super) const STILL: u8 = b's';
+pub(super) const EXPIRING: u8 = b'p';
 pub(super) const HISTORY: u8 = b'h';
 pub(super) const ENDED: u8 = b't';
 pub(super) const MESSAGE_ID: u8 = b'k';
@@ -133,6 +134,16 @@ pub(super) fn parse_due(key: &[u8]) -> Option<(SysTime, EntryId)> {
 
 pub(super) fn still(account: AccountKey, entry: &EntryId) -> Vec<u8> {
     key(STILL, &[&account.0, entry.as_bytes()])
+}
+
+pub(super) fn expiring(account: AccountKey, time: SysTime, entry: &EntryId) -> Vec<u8> {
+    key(EXPIRING, &[&account.0, &time.as_millis().to_be_bytes(), entry.as_bytes()])
+}
+
+/// Time and entry id of a key of the index of what expires.
+pub(super) fn parse_expiring(key: &[u8]) -> Option<(SysTime, EntryId)> {
+    let (_, rest) = key.split_first_chunk::<9>()?;
+    parse_time(rest)
 }
 
 pub(super) fn done(account: AccountKey, entry: &EntryId) -> Vec<u8> {
@@ -329,9 +340,10 @@ pub(super) fn parse_overflow(key: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// All tables.
-pub(super) const TABLES: [u8; 22] = [
-    BODY, CURSOR, DUE, DEFERRED, DONE, GONE, HISTORY, INLINE, MESSAGE_ID, CLAIMED, META, OUTBOX,
-    QUEUE, DELIVERED, STILL, ENDED, UNSETTLED, FETCHED, WAITING, OVERFLOW, DOUBTFUL, QUARANTINE,
+pub(super) const TABLES: [u8; 23] = [
+    EXPIRING, BODY, CURSOR, DUE, DEFERRED, DONE, GONE, HISTORY, INLINE, MESSAGE_ID, CLAIMED, META,
+    OUTBOX, QUEUE, DELIVERED, STILL, ENDED, UNSETTLED, FETCHED, WAITING, OVERFLOW, DOUBTFUL,
+    QUARANTINE,
 ];
 
 /// All keys of one table.
@@ -392,6 +404,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         DONE => "done",
         CLAIMED => "claimed",
         STILL => "still",
+        EXPIRING => "expiring",
         HISTORY => "history",
         ENDED => "ended",
         MESSAGE_ID => "message-id",
@@ -462,6 +475,7 @@ mod tests {
     #[test]
     fn what_is_no_key_of_a_table_is_not_parsed() {
         assert_eq!(parse_due(b"d12345678"), None);
+        assert_eq!(parse_expiring(b"p12345678"), None);
         assert_eq!(parse_ended(b"t1234567"), None);
         assert_eq!(parse_of_account(b"f12345678"), None);
         assert_eq!(parse_entry(b"o"), None);

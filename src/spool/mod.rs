@@ -26,6 +26,7 @@ mod options;
 mod plan;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
+mod queue_id;
 mod record;
 mod recover;
 mod repair;
@@ -44,7 +45,7 @@ pub use check::{
 pub use error::SpoolError;
 pub use options::SpoolOptions;
 pub use record::{
-    AccountKey, BodyId, BodyKind, CopyIntent, CursorRecord, DsnNotify, DsnReturn, Envelope,
+    AccountKey, BodyId, BodyKind, CopyIntent, CursorRecord, DsnNotify, DsnReturn, Envelope, Expiry,
     FetchedRecord, FinalDot, HistoryEnd, HistoryRecord, Lease, Origin, OutboxRecord, OutboxState,
     QueueRecipient, QueueRecord, QueueState, RecipientState, Reply, ReportMade, Reporter, Retired,
 };
@@ -237,6 +238,15 @@ pub trait Spool: Send + Sync + 'static {
         after: Option<&EntryId>,
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError>;
+
+    /// Messages of `account` with an expiry of their own that have not ended, behind `after`, by the
+    /// time at which they expire; found by an index.
+    async fn expiring_page(
+        &self,
+        account: AccountKey,
+        after: Option<&(SysTime, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<(SysTime, EntryId)>, SpoolError>;
 
     /// How a message ended.
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError>;

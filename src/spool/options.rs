@@ -16,7 +16,7 @@ pub struct SpoolOptions {
     /// Bytes of free space that new messages must leave alone; the way onward of what was accepted
     /// may use half of them. Default: 64 MiB.
     pub reserve: u64,
-    /// Bytes of the tree that are kept in memory. Default: 32 MiB.
+    /// Bytes of the tree that are kept in memory. Default: 8 MiB.
     pub cache: u64,
     /// Asked for free space instead of the file system; for tests. Default: `None`.
     pub free_space: Option<FreeSpace>,
@@ -31,7 +31,7 @@ impl Default for SpoolOptions {
         SpoolOptions {
             lock_wait: Duration::from_secs(10),
             reserve: 64 * 1024 * 1024,
-            cache: 32 * 1024 * 1024,
+            cache: 8 * 1024 * 1024,
             free_space: None,
             fault: None,
             disk: Arc::new(RealDisk),

@@ -14,7 +14,7 @@ use super::counts::{Counters, class};
 use super::space::Need;
 use super::users::{self, Users};
 use super::{
-    AccountKey, BodyId, HistoryRecord, OutboxRecord, OutboxState, QueueRecord, QueueState,
+    AccountKey, BodyId, Expiry, HistoryRecord, OutboxRecord, OutboxState, QueueRecord, QueueState,
     SpoolError, Step, keys,
 };
 use crate::mapi::EntryId;
@@ -493,7 +493,7 @@ fn queue_changes(
     }
     changes.record(&keys::queue(entry), slot.current(), slot.overflow)?;
     let before = slot.before.as_ref();
-    for index in [due_key, done_key, claimed_key, still_key] {
+    for index in [due_key, done_key, claimed_key, still_key, expiring_key] {
         changes.index(
             before.and_then(|record| index(entry, record)),
             slot.current().and_then(|record| index(entry, record)),
@@ -547,6 +547,12 @@ pub(super) fn unsettled_key(
 pub(super) fn still_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
     let still = record.scheduled().is_none() && record.state != QueueState::Done;
     still.then(|| keys::still(AccountKey::of(&record.transport), entry))
+}
+
+/// The entry a record has in the index of those that expire by themselves.
+pub(super) fn expiring_key(entry: &EntryId, record: &QueueRecord) -> Option<Vec<u8>> {
+    let expires = record.expiry == Expiry::Own && record.state != QueueState::Done;
+    expires.then(|| keys::expiring(AccountKey::of(&record.transport), record.expires, entry))
 }
 
 /// The entry a record has in the due index.

@@ -139,6 +139,16 @@ impl OutboxRecord {
     }
 }
 
+/// Who set the time at which a message is given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expiry {
+    /// The profile's `queue.lifetime`, which does not run out while the account is the trouble.
+    #[default]
+    Lifetime,
+    /// The message itself (OB-19): final, and found by an index.
+    Own,
+}
+
 /// `queue/E`: a message the transport accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueRecord {
@@ -154,6 +164,8 @@ pub struct QueueRecord {
     pub submitted: SysTime,
     /// When it is given up (OB-19, the profile's `queue.lifetime`).
     pub expires: SysTime,
+    /// Who set that time.
+    pub expiry: Expiry,
     /// When the next attempt is due; while claimed, when it is due if this process dies.
     pub due: SysTime,
     /// Attempts begun so far. Raised by the claim, before the connection (S2).
@@ -268,6 +280,8 @@ pub struct QueueRecipient {
     pub state: RecipientState,
     /// Which reports were asked for (RFC 3461 NOTIFY); `None` leaves the choice to the server.
     pub notify: Option<DsnNotify>,
+    /// RFC 3461 ORCPT without its type, where the client gave one; `None` takes the address.
+    pub original: Option<String>,
 }
 
 /// RFC 3461 NOTIFY.
@@ -447,6 +461,7 @@ impl OutboxRecord {
             address: row.address.clone(),
             state: RecipientState::by_row(row, now),
             notify: None,
+            original: None,
         });
         others.collect()
     }

@@ -9,8 +9,8 @@ use super::body_row::BodyRow;
 use super::codec::{self, ReadError, Rows};
 use super::counts::{Counters, class};
 use super::plan::{
-    claimed_key, deferred_key, done_key, due_key, message_id_key, still_key, unsettled_key,
-    waiting_key,
+    claimed_key, deferred_key, done_key, due_key, expiring_key, message_id_key, still_key,
+    unsettled_key, waiting_key,
 };
 use super::store::{QuarantineRow, Store};
 use super::{
@@ -31,7 +31,7 @@ pub(super) const RECORDS: [u8; 8] = [
 ];
 
 /// Tables that are indexes of others.
-pub(super) const INDEXES: [u8; 9] = [
+pub(super) const INDEXES: [u8; 10] = [
     keys::WAITING,
     keys::DEFERRED,
     keys::UNSETTLED,
@@ -39,6 +39,7 @@ pub(super) const INDEXES: [u8; 9] = [
     keys::DONE,
     keys::CLAIMED,
     keys::STILL,
+    keys::EXPIRING,
     keys::ENDED,
     keys::MESSAGE_ID,
 ];
@@ -223,6 +224,7 @@ pub(super) fn indexed(
         keys::DONE => queue()?.and_then(|record| done_key(&entry, &record)),
         keys::CLAIMED => queue()?.and_then(|record| claimed_key(&entry, &record)),
         keys::STILL => queue()?.and_then(|record| still_key(&entry, &record)),
+        keys::EXPIRING => queue()?.and_then(|record| expiring_key(&entry, &record)),
         keys::MESSAGE_ID => {
             let history: Option<HistoryRecord> = readable(rows, &keys::history(&entry))?;
             let ids = queue()?.map(|record| record.message_id).into_iter();
@@ -241,6 +243,7 @@ pub(super) fn indexed_entry(table: u8, key: &[u8]) -> Option<EntryId> {
         keys::WAITING | keys::DEFERRED | keys::UNSETTLED => keys::parse_entry(key),
         keys::DUE => keys::parse_due(key).map(|(_, entry)| entry),
         keys::DONE | keys::CLAIMED | keys::STILL => keys::parse_of_account(key),
+        keys::EXPIRING => keys::parse_expiring(key).map(|(_, entry)| entry),
         keys::MESSAGE_ID => keys::parse_message_id(key),
         _ => keys::parse_ended(key).map(|(_, entry)| entry),
     }
@@ -270,6 +273,7 @@ pub(super) fn index_keys(
         queue.and_then(|record| message_id_key(entry, &record.message_id)),
         queue.and_then(|record| claimed_key(entry, record)),
         queue.and_then(|record| still_key(entry, record)),
+        queue.and_then(|record| expiring_key(entry, record)),
     ]
     .into_iter()
     .flatten()

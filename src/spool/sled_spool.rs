@@ -334,6 +334,15 @@ impl Spool for SledSpool {
         self.store()?.claimed_page(account, after, limit)
     }
 
+    async fn expiring_page(
+        &self,
+        account: AccountKey,
+        after: Option<&(SysTime, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<(SysTime, EntryId)>, SpoolError> {
+        self.store()?.expiring_page(account, after, limit)
+    }
+
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>, SpoolError> {
         self.read(|store| store.record(&keys::history(entry))).await
     }

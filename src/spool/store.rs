@@ -437,6 +437,19 @@ impl Store {
         self.entries(range, limit, keys::parse_of_account)
     }
 
+    /// Messages of an account that expire by themselves, by their times.
+    pub(super) fn expiring_page(
+        &self,
+        account: AccountKey,
+        after: Option<&(SysTime, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<(SysTime, EntryId)>, SpoolError> {
+        let (start, end) = keys::prefix(keys::of_account(keys::EXPIRING, account));
+        let after = after.map(|(time, entry)| keys::expiring(account, *time, entry));
+        let range = (after.map_or(start, Bound::Excluded), end);
+        self.entries(range, limit, keys::parse_expiring)
+    }
+
     /// Histories that ended before `before`.
     pub(super) fn ended_before(
         &self,

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use sled::IVec;
 use tokio::sync::oneshot;
@@ -25,6 +26,12 @@ use super::{BodyId, SpoolError, keys};
 /// readers wait for sled while a group is applied.
 const MOST_BATCHES: usize = 1_000;
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A group of at least so many batches says that many are at work: the next one waits a moment for
+/// them. Each group costs sled two writes and the waking of all its threads, whatever is in it.
+const CROWD: usize = 4;
+/// How long it waits: less than the disk takes.
+const GATHER: Duration = Duration::from_micros(400);
 
 /// The answer a caller waits for.
 pub(super) type Reply = oneshot::Sender<Result<Durable, SpoolError>>;
@@ -192,7 +199,11 @@ impl Writer {
 
     /// Works until all senders are gone and everything that was sent is done.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
+        let mut crowded = false;
         while let Ok(request) = requests.recv() {
+            if crowded {
+                std::thread::sleep(GATHER);
+            }
             let mut next = Some(request);
             let mut group = self.begin();
             let mut waiting = None;
@@ -203,6 +214,7 @@ impl Writer {
                 }
                 next = requests.try_recv().ok();
             }
+            crowded = group.replies.len() >= CROWD;
             let damage = group.damage;
             self.finish(group);
             if damage {

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 
 use super::Shared;
 use super::slot::Slot;
 use crate::mapi::{LogonOutFlags, MapiCode, StatusCode, TransportNotify};
 use crate::spi::{Incoming, MessageRefCell, NotifyData};
 
-/// How many StartMessage calls run at once: saving waits for the disk, and several may wait for
-/// it together.
-const PARALLEL: usize = 8;
+/// How many StartMessage calls begin a round, so that one that breaks down holds up nobody.
+const FIRST: usize = 8;
+
+/// Most StartMessage calls that run at once: saving waits for the disk, and all that wait at the
+/// same time share one round of it. They become more only as messages come.
+const PARALLEL: usize = 64;
 
 /// How long to wait after the store refused a message or StartMessage failed, unless NEWMAIL
 /// comes before.
@@ -107,7 +110,7 @@ async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
         return Round::Empty;
     }
     let starting = Starting::begin(slot);
-    let rounds = join_all((0..PARALLEL).map(|_| drain(shared, slot))).await;
+    let round = drain(shared, slot).await;
     let still = shared.table.status_code(slot.row_id).unwrap_or_default();
     if flushing
         && still.contains(StatusCode::INBOUND_FLUSH)
@@ -122,10 +125,7 @@ async fn receive(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
         }
     }
     drop(starting);
-    match rounds.contains(&Round::Trouble) {
-        true => Round::Trouble,
-        false => Round::Empty,
-    }
+    round
 }
 
 /// Whether Poll says that mail is there (IB-1).
@@ -136,40 +136,71 @@ async fn polled(slot: &Slot) -> bool {
     }
 }
 
-/// Calls StartMessage until one comes back unsaved (IB-3).
+/// What a StartMessage call came to.
+enum Start {
+    /// There may be more.
+    Saved,
+    /// The host did not want this one; there may be others.
+    Cancelled,
+    /// One came back unsaved.
+    Ended(Round),
+}
+
+/// Calls StartMessage until all that run come back unsaved (IB-3).
 async fn drain(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Round {
-    loop {
-        let open = shared
-            .table
-            .status_code(slot.row_id)
-            .is_some_and(|code| code.contains(StatusCode::INBOUND_ENABLED));
-        if !open || shared.ending.is_cancelled() || slot.in_critical_section() {
-            return Round::Empty;
-        }
-        let Ok(logon) = slot.logon() else { return Round::Empty };
-        let message = match shared.store.new_incoming().await {
-            Ok(message) => message,
-            Err(error) => {
-                tracing::warn!(transport = %slot.name, %error, "The store takes no new mail");
-                return Round::Trouble;
+    let mut starts = FuturesUnordered::new();
+    starts.extend((0..FIRST).map(|_| start(shared, slot)));
+    let mut round = Round::Empty;
+    while let Some(ended) = starts.next().await {
+        let follow = match ended {
+            Start::Saved => 2,
+            Start::Cancelled => 1,
+            Start::Ended(Round::Empty) => 0,
+            Start::Ended(Round::Trouble) => {
+                round = Round::Trouble;
+                0
             }
         };
-        let cell = MessageRefCell::inbound();
-        let received = logon.start_message(Arc::clone(&message), &cell).await;
-        slot.returns.fetch_add(1, Ordering::SeqCst);
-        match received {
-            Ok(()) if message.entry_id().is_some() => {
-                shared.received.fetch_add(1, Ordering::Relaxed);
-                slot.works(&shared.table);
-            }
-            Ok(()) => return Round::Empty,
-            Err(error) if error.code() == MapiCode::CANCEL => {}
-            Err(error) if error.code() == MapiCode::END_OF_SESSION => return Round::Empty,
-            Err(error) => {
-                tracing::warn!(transport = %slot.name, %error, "A message could not be received");
-                slot.show_panic(&shared.table);
-                return Round::Trouble;
-            }
+        for _ in 0..follow.min(PARALLEL - starts.len()) {
+            starts.push(start(shared, slot));
+        }
+    }
+    round
+}
+
+/// Calls StartMessage once.
+async fn start(shared: &Arc<Shared>, slot: &Arc<Slot>) -> Start {
+    let open = shared
+        .table
+        .status_code(slot.row_id)
+        .is_some_and(|code| code.contains(StatusCode::INBOUND_ENABLED));
+    if !open || shared.ending.is_cancelled() || slot.in_critical_section() {
+        return Start::Ended(Round::Empty);
+    }
+    let Ok(logon) = slot.logon() else { return Start::Ended(Round::Empty) };
+    let message = match shared.store.new_incoming().await {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::warn!(transport = %slot.name, %error, "The store takes no new mail");
+            return Start::Ended(Round::Trouble);
+        }
+    };
+    let cell = MessageRefCell::inbound();
+    let received = logon.start_message(Arc::clone(&message), &cell).await;
+    slot.returns.fetch_add(1, Ordering::SeqCst);
+    match received {
+        Ok(()) if message.entry_id().is_some() => {
+            shared.received.fetch_add(1, Ordering::Relaxed);
+            slot.works(&shared.table);
+            Start::Saved
+        }
+        Ok(()) => Start::Ended(Round::Empty),
+        Err(error) if error.code() == MapiCode::CANCEL => Start::Cancelled,
+        Err(error) if error.code() == MapiCode::END_OF_SESSION => Start::Ended(Round::Empty),
+        Err(error) => {
+            tracing::warn!(transport = %slot.name, %error, "A message could not be received");
+            slot.show_panic(&shared.table);
+            Start::Ended(Round::Trouble)
         }
     }
 }

@@ -3,16 +3,21 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 
-use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
+use super::hand::{Hand, Letter, return_path};
+use super::maildir::{
+    Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Resumed, Token,
+};
 use super::{on, status_report};
 use crate::mapi::{
     Attachment, EntryId, MapiCode, MapiError, MapiResult, MessageData, PropList, Recipient,
     SysTime, tags,
 };
 use crate::mime::{Defaults, IncomingHeader, StatusReport, StatusReportReader, compose};
-use crate::spi::{Content, ContentSink, Message, Repetition};
+use crate::observe::{Event, Family, Observer};
+use crate::spi::{Content, ContentSink, Message, Repetition, ResumedContent};
 use crate::spool::Spool;
 
 /// Messages of up to this many octets stay in memory until they are saved.
@@ -21,6 +26,8 @@ const IN_MEMORY: usize = 256 * 1024;
 /// A message nobody has saved yet; dropping it leaves nothing behind.
 pub(super) struct IncomingMessage {
     maildir: Arc<Maildir>,
+    /// Who gets it instead of the Maildir, which then only holds its text meanwhile.
+    hand: Option<Arc<Hand>>,
     spool: Arc<dyn Spool>,
     /// Octets of free space to leave alone.
     reserve: u64,
@@ -29,6 +36,7 @@ pub(super) struct IncomingMessage {
     made: SysTime,
     state: Arc<Mutex<State>>,
     saved: OnceLock<EntryId>,
+    observer: Observer,
 }
 
 #[derive(Default)]
@@ -49,18 +57,49 @@ struct Written {
 
 impl IncomingMessage {
     pub(super) fn new(
-        maildir: Arc<Maildir>,
+        (maildir, hand): (Arc<Maildir>, Option<Arc<Hand>>),
         spool: Arc<dyn Spool>,
         reserve: u64,
         runtime: Handle,
         made: SysTime,
+        observer: Observer,
     ) -> Self {
         let (state, saved) = (Arc::default(), OnceLock::new());
-        IncomingMessage { maildir, spool, reserve, runtime, made, state, saved }
+        IncomingMessage { maildir, hand, spool, reserve, runtime, made, state, saved, observer }
+    }
+
+    fn sink(&self) -> MaildirSink {
+        MaildirSink {
+            maildir: Arc::clone(&self.maildir),
+            reserve: self.reserve,
+            runtime: self.runtime.clone(),
+            message: Arc::clone(&self.state),
+            header: IncomingHeader::default(),
+            status_report: None,
+            draft: None,
+            beginning: None,
+            buffer: Vec::new(),
+            broken: false,
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells who looks on that the message is in the store.
+    fn seen(&self, mailbox: String) {
+        let parsed = self.state().header.parse();
+        let text = |tag| parsed.props.text(tag).unwrap_or_default().to_owned();
+        let (name, address) =
+            (text(tags::SENT_REPRESENTING_NAME), text(tags::SENT_REPRESENTING_EMAIL_ADDRESS));
+        let from = match name.is_empty() {
+            true => address,
+            false => format!("{name} <{address}>"),
+        };
+        self.observer.counters().add(Family::Received, &[("mailbox", &mailbox)], 1);
+        let (subject, at) = (text(tags::SUBJECT), self.made);
+        self.observer.tell(Event::Received { mailbox, from, subject, at });
     }
 
     /// What is to be written: the content, or what the properties make (a transport for another
@@ -155,21 +194,42 @@ impl Message for IncomingMessage {
             return Err(saved_already());
         }
         self.maildir.admit(self.reserve)?;
-        Ok(Box::new(MaildirSink {
-            maildir: Arc::clone(&self.maildir),
-            reserve: self.reserve,
-            runtime: self.runtime.clone(),
-            message: Arc::clone(&self.state),
-            header: IncomingHeader::default(),
-            status_report: None,
-            draft: None,
-            buffer: Vec::new(),
-            broken: false,
-        }))
+        Ok(Box::new(self.sink()))
     }
 
-    /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX. Saved already:
-    /// harmless. `MAPI_E_NOT_ENOUGH_DISK` as from `set_content`. A caller that goes away leaves it saved or not.
+    /// Needs the `PR_SEARCH_KEY` to be set; without it nothing is kept or found.
+    async fn resume_content(&self, size: u64) -> MapiResult<ResumedContent> {
+        let token = self.state().props.binary(tags::SEARCH_KEY).map(received);
+        let Some(token) = token else {
+            return Ok(ResumedContent { sink: self.set_content().await?, before: None });
+        };
+        if self.saved.get().is_some() {
+            return Err(saved_already());
+        }
+        self.maildir.admit(self.reserve)?;
+        let (maildir, mut sink) = (Arc::clone(&self.maildir), self.sink());
+        let resumed = on(&self.runtime, move || -> Result<_, MaildirError> {
+            let resumed = maildir.resume(token, size, |bytes| {
+                // The first piece is no shorter than a header that is kept.
+                sink.read_along(bytes, bytes);
+            })?;
+            Ok((resumed, sink))
+        });
+        let (resumed, mut sink) = resumed.await??;
+        let Some(Resumed { draft, octets, reader }) = resumed else {
+            let sink = MaildirSink { beginning: Some((token, size)), ..self.sink() };
+            return Ok(ResumedContent { sink: Box::new(sink), before: None });
+        };
+        sink.draft = Some(draft);
+        let reader = tokio::fs::File::from_std(reader).take(octets);
+        let before = Content { size: octets, digest: None, reader: Box::pin(reader) };
+        Ok(ResumedContent { sink: Box::new(sink), before: Some(before) })
+    }
+
+    /// Saves it into the mailbox that `PR_SOURCE_MAILBOX` names, else INBOX, or hands it over where
+    /// the store has a [`Receiver`](super::Receiver). Saved already: harmless.
+    /// `MAPI_E_NOT_ENOUGH_DISK` as from `set_content`. A caller that goes away leaves it saved or
+    /// not.
     async fn save_changes(&self, repetition: Repetition) -> MapiResult<()> {
         if self.saved.get().is_some() {
             return Ok(());
@@ -182,7 +242,7 @@ impl Message for IncomingMessage {
         };
         let place = Place {
             mailbox: props.text(tags::SOURCE_MAILBOX).unwrap_or("INBOX").to_owned(),
-            token: Token::of(Origin::Received, &key),
+            token: received(&key),
             time: props.time(tags::MESSAGE_DELIVERY_TIME).unwrap_or(self.made),
             state: FileState::New,
             look: match repetition {
@@ -191,11 +251,21 @@ impl Message for IncomingMessage {
             },
         };
         let maildir = Arc::clone(&self.maildir);
-        on(&self.runtime, move || save(&maildir, written, &place)).await??;
+        let place_mailbox = place.mailbox.clone();
+        match &self.hand {
+            None => on(&self.runtime, move || save(&maildir, written, &place)).await??,
+            Some(hand) => {
+                let Place { mailbox, token, look, .. } = place;
+                let sender = return_path(self.state().header.kept());
+                let draft = on(&self.runtime, move || whole(&maildir, written)).await??;
+                hand.deliver(draft, Letter { sender, mailbox, token, look }).await?;
+            }
+        }
         let digest = blake3::hash(&key);
         let entry = EntryId::from_bytes(digest.as_bytes().get(..16).unwrap_or_default())
             .map_err(|error| MapiError::new(MapiCode::CALL_FAILED, error.to_string()))?;
         self.saved.get_or_init(|| entry);
+        self.seen(place_mailbox);
         let report = self.state().status_report.take();
         if let Some(report) = report {
             status_report::tie(self.spool.as_ref(), &report, digest.as_bytes(), self.made).await;
@@ -204,13 +274,23 @@ impl Message for IncomingMessage {
     }
 }
 
+/// What a received message with this key is found again by.
+fn received(key: &[u8]) -> Token {
+    Token::of(Origin::Received, key)
+}
+
 fn save(maildir: &Maildir, written: Written, place: &Place) -> Result<(), MaildirError> {
+    maildir.deliver(whole(maildir, written)?, place)
+}
+
+/// All of it in one file.
+fn whole(maildir: &Maildir, written: Written) -> Result<Draft, MaildirError> {
     let mut draft = match written.draft {
         Some(draft) => draft,
         None => maildir.draft()?,
     };
     draft.write(&written.rest)?;
-    maildir.deliver(draft, place)
+    Ok(draft)
 }
 
 fn saved_already() -> MapiError {
@@ -227,6 +307,9 @@ struct MaildirSink {
     /// Reads along when the header announces a delivery status notification.
     status_report: Option<StatusReportReader>,
     draft: Option<Draft>,
+    /// The file, once there is one, is to be one that can be taken up later: of this message, which is
+    /// to have so many octets.
+    beginning: Option<(Token, u64)>,
     buffer: Vec<u8>,
     /// A write failed or was abandoned half way.
     broken: bool,
@@ -238,16 +321,10 @@ impl ContentSink for MaildirSink {
         if self.broken {
             return Err(broken());
         }
-        let known = self.header.is_complete();
-        self.header.push(bytes);
         self.buffer.extend_from_slice(bytes);
-        if known {
-            self.status_report.iter_mut().for_each(|reader| reader.push(bytes));
-        } else if self.header.is_complete() {
-            // Nothing has left the buffer yet: it holds no less than a header that is kept.
-            self.status_report = StatusReportReader::for_header(self.header.kept());
-            self.status_report.iter_mut().for_each(|reader| reader.push(&self.buffer));
-        }
+        let buffer = std::mem::take(&mut self.buffer);
+        self.read_along(bytes, &buffer);
+        self.buffer = buffer;
         if self.buffer.len() < IN_MEMORY {
             return Ok(());
         }
@@ -255,16 +332,46 @@ impl ContentSink for MaildirSink {
         let maildir = Arc::clone(&self.maildir);
         let (draft, mut buffer) = (self.draft.take(), std::mem::take(&mut self.buffer));
         let reserve = self.reserve;
+        let beginning = self.beginning;
         let written = on(&self.runtime, move || -> MapiResult<(Draft, Vec<u8>)> {
-            maildir.admit(reserve)?;
-            let mut draft = draft.map_or_else(|| maildir.draft(), Ok)?;
+            if let Err(error) = maildir.admit(reserve) {
+                // What there is would keep the disk full.
+                if let Some(draft) = draft {
+                    draft.discard();
+                }
+                return Err(error);
+            }
+            let mut draft = match (draft, beginning) {
+                (Some(draft), _) => draft,
+                (None, Some((token, size))) => maildir.begin(token, size)?,
+                (None, None) => maildir.draft()?,
+            };
             draft.write(&buffer)?;
+            maildir.note(&mut draft)?;
             buffer.clear();
             Ok((draft, buffer))
         });
         let (draft, buffer) = written.await??;
         (self.draft, self.buffer, self.broken) = (Some(draft), buffer, false);
         Ok(())
+    }
+
+    /// Only what lies in a file already is kept; what is in memory is little.
+    async fn keep(self: Box<Self>) -> MapiResult<()> {
+        let MaildirSink { maildir, runtime, draft, buffer, .. } = *self;
+        let Some(mut draft) = draft.filter(Draft::is_beginning) else { return Ok(()) };
+        on(&runtime, move || -> MapiResult<()> {
+            draft.write(&buffer)?;
+            Ok(maildir.keep(draft)?)
+        })
+        .await?
+    }
+
+    async fn discard(self: Box<Self>) {
+        if let Some(draft) = self.draft {
+            // Should it be cut off, the next sweep does it.
+            let _ = on(&self.runtime, move || draft.discard()).await;
+        }
     }
 
     async fn finish(self: Box<Self>) -> MapiResult<()> {
@@ -276,6 +383,23 @@ impl ContentSink for MaildirSink {
         state.header = self.header;
         state.status_report = self.status_report.and_then(StatusReportReader::finish);
         Ok(())
+    }
+}
+
+impl MaildirSink {
+    /// Reads along what comes; `all` is everything that came so far, as long as none of it has
+    /// left the memory.
+    fn read_along(&mut self, bytes: &[u8], all: &[u8]) {
+        if self.header.is_complete() {
+            self.status_report.iter_mut().for_each(|reader| reader.push(bytes));
+            return;
+        }
+        self.header.push(bytes);
+        if self.header.is_complete() {
+            // Nothing has left the buffer yet: it holds no less than a header that is kept.
+            self.status_report = StatusReportReader::for_header(self.header.kept());
+            self.status_report.iter_mut().for_each(|reader| reader.push(all));
+        }
     }
 }
 

@@ -1,10 +1,13 @@
-//! The message store: the Outbox in the spool, everything received in a Maildir.
+//! The message store: the Outbox in the spool, everything received in a Maildir or handed over to a
+//! program or an LMTP server.
 //!
 //! [`LocalStore`] is the store of a profile behind the contract's [`MessageStore`]. What it
 //! answers `Ok` to is durable. File operations run on the blocking threads of the runtime it was
 //! opened with, so it may be called from any task of any runtime.
 
+mod delay;
 mod entry_ids;
+mod hand;
 mod host;
 pub(crate) use host::name as host_name;
 mod incoming;
@@ -13,12 +16,16 @@ mod notes;
 mod object;
 mod outbox;
 mod outbox_message;
+mod owed;
 mod report;
 mod sent;
 mod status_report;
 mod submit;
 mod submit_raw;
 
+pub(crate) use delay::Late;
+pub use hand::{HandOptions, LmtpAddress, Receiver};
+pub use owed::{CopyTo, OwedOptions};
 pub use submit_raw::RawSubmission;
 
 use std::path::PathBuf;
@@ -32,14 +39,22 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SubmitFlags, SysTime};
-use crate::spi::{Message, MessageStore, OutgoingNote, OutgoingRow, Report};
+use crate::observe::{Ended, Event, Observer};
+use crate::spi::{
+    Message, MessageStore, OutgoingNote, OutgoingRow, RecipientReport, Report, ReportKind,
+};
 use crate::spool::Spool;
 use crate::spool::disk::{Disk, RealDisk};
 use entry_ids::EntryIds;
+use hand::Hand;
 use incoming::IncomingMessage;
 use maildir::Maildir;
 use notes::Notes;
 use outbox::Outbox;
+use owed::Owed;
+
+/// The largest message that is taken for sending unless something else is said.
+pub(crate) const SIZE_LIMIT: u64 = 1 << 30;
 
 /// How a [`LocalStore`] is opened.
 #[derive(Clone, Debug)]
@@ -47,10 +62,16 @@ pub struct StoreOptions {
     /// The Maildir; its root is INBOX. Made when it is missing. Default: `Mail` in the working
     /// folder.
     pub maildir: PathBuf,
+    /// Who gets received mail and reports instead of the Maildir, and a folder for what is on its
+    /// way there, which must be ours alone. The Maildir, if there is to be one, then holds sent copies
+    /// only. Default: none.
+    pub hand: Option<(HandOptions, PathBuf)>,
     /// Whether sent messages are kept in the mailbox `Sent` (OB-16). Default: true.
     pub sent: bool,
-    /// The largest message that is taken for sending, in octets. Default: 150 MiB, what the
-    /// largest providers take.
+    /// Sent copies that go elsewhere (see [`OwedOptions`]). Default: none.
+    pub owed: Option<OwedOptions>,
+    /// The largest message that is taken for sending, in octets. Default: 1 GiB; most servers take
+    /// less, and their refusal comes as a report.
     pub size_limit: u64,
     /// Octets of free space that received mail must leave alone. While there is less, a message
     /// that is being received answers `MAPI_E_NOT_ENOUGH_DISK` and leaves nothing behind.
@@ -59,16 +80,21 @@ pub struct StoreOptions {
     /// Where the files of the Maildir are written; another one is for tests. Default: the file
     /// system.
     pub disk: Arc<dyn Disk>,
+    /// Who is told what happens. Default: nobody.
+    pub observer: Observer,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             maildir: PathBuf::from("Mail"),
+            hand: None,
             sent: true,
-            size_limit: 150 * 1024 * 1024,
+            owed: None,
+            size_limit: SIZE_LIMIT,
             reserve: 64 * 1024 * 1024,
             disk: Arc::new(RealDisk),
+            observer: Observer::default(),
         }
     }
 }
@@ -77,7 +103,13 @@ impl Default for StoreOptions {
 pub struct LocalStore {
     options: StoreOptions,
     outbox: Outbox,
+    /// Where received mail is kept, or its texts as long as they are handed over.
     maildir: Arc<Maildir>,
+    hand: Option<Arc<Hand>>,
+    /// Where sent copies are kept.
+    copies: Option<Arc<Maildir>>,
+    /// Where sent copies are kept that a server is to get.
+    owed: Option<Owed>,
     spool: Arc<dyn Spool>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
@@ -110,19 +142,48 @@ impl LocalStore {
         runtime: Handle,
     ) -> MapiResult<Arc<LocalStore>> {
         let host = host::name();
-        let (root, own_host) = (options.maildir.clone(), host.clone());
         let now = clock.now();
-        let disk = Arc::clone(&options.disk);
-        let maildir = on(&runtime, move || Maildir::open(&root, own_host, now, disk)).await??;
+        let open = |root: &PathBuf| {
+            let (root, own_host) = (root.clone(), host.clone());
+            let disk = Arc::clone(&options.disk);
+            let opened = on(&runtime, move || Maildir::open(&root, own_host, now, disk));
+            async move { Ok::<_, MapiError>(Arc::new(opened.await??)) }
+        };
+        let (maildir, hand, copies) = match &options.hand {
+            None => {
+                let maildir = open(&options.maildir).await?;
+                (Arc::clone(&maildir), None, Some(maildir))
+            }
+            Some((hand, folder)) => {
+                let staging = folder.clone();
+                on(&runtime, move || hand::forget(&staging, now)).await?;
+                let staging = open(folder).await?;
+                let clock = Arc::clone(&clock);
+                let held = Arc::clone(&staging);
+                let hand = Hand::new(hand.clone(), held, &host, clock, runtime.clone());
+                let copies = match options.sent {
+                    true => Some(open(&options.maildir).await?),
+                    false => None,
+                };
+                (staging, Some(hand), copies)
+            }
+        };
+        let owed = match &options.owed {
+            Some(owed) => Some(Owed::new(owed, open(&owed.folder).await?)),
+            None => None,
+        };
         Ok(Arc::new(LocalStore {
-            options,
+            owed,
             outbox: Outbox::new(Arc::clone(&spool)),
-            maildir: Arc::new(maildir),
+            maildir,
+            hand,
+            copies,
             spool,
             entries: EntryIds::new(),
             notes: Notes::default(),
             host,
             opened: clock.now(),
+            options,
             clock,
             runtime,
         }))
@@ -222,6 +283,17 @@ impl MessageStore for LocalStore {
     }
 
     fn note(&self, entry: &EntryId, note: OutgoingNote<'_>) {
+        if let OutgoingNote::Outcomes(outcomes) = note {
+            let failed = outcomes.iter().filter(|one| one.kind == ReportKind::Failure);
+            let why = |one: &RecipientReport| match one.diagnostic.is_empty() {
+                true => one.status.clone(),
+                false => one.diagnostic.clone(),
+            };
+            let rows: Vec<_> = failed.map(|one| (one.row, why(one))).collect();
+            if !rows.is_empty() {
+                self.options.observer.tell(Event::Failed { entry: entry.clone(), rows });
+            }
+        }
         self.notes.add(entry, note);
     }
 
@@ -232,16 +304,19 @@ impl MessageStore for LocalStore {
     async fn abort_submit(&self, entry: &EntryId) -> MapiResult<()> {
         self.outbox.abort_submit(entry, self.clock.now()).await?;
         self.notes.forget(entry);
+        self.options.observer.counters().ended(Ended::Cancelled, std::time::Duration::ZERO);
+        tracing::info!(%entry, "A message is cancelled");
         Ok(())
     }
 
     async fn new_incoming(&self) -> MapiResult<Arc<dyn Message>> {
         Ok(Arc::new(IncomingMessage::new(
-            Arc::clone(&self.maildir),
+            (Arc::clone(&self.maildir), self.hand.clone()),
             Arc::clone(&self.spool),
             self.options.reserve,
             self.runtime.clone(),
             self.clock.now(),
+            self.options.observer.clone(),
         )))
     }
 

@@ -51,6 +51,13 @@ impl Notes {
     }
 }
 
+impl Noted {
+    /// The transport that ended it; empty when none was told of.
+    pub(super) fn transport(&self) -> &str {
+        &self.transport
+    }
+}
+
 /// The history of a message that ended, when what is there of it lacks recipients: those that
 /// transports without a history had (AT-3). It is written by the commit that removes the message.
 pub(super) fn completed(

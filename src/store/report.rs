@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::io::AsyncReadExt;
 
-use super::LocalStore;
-use super::maildir::{FileState, Look, Origin, Place, Token};
+use super::hand::Letter;
+use super::maildir::{FileState, Look, MaildirError, Origin, Place, Token};
 use super::outbox::update;
+use super::{LocalStore, delay};
 use crate::mapi::{
     EntryId, MapiCode, MapiResult, PropList, Recipient, ReportOutcome, SysTime, tags,
 };
@@ -14,6 +15,7 @@ use crate::mime::report::{
     MAX_RETURNED, Original, ReportAction, ReportFields, ReportedRecipient, report,
 };
 use crate::mime::{MAX_HEADER, Mailbox};
+use crate::observe::Family;
 use crate::spi::{RecipientReport, Report, ReportKind};
 use crate::spool::{ReportMade, ReportStep};
 
@@ -44,7 +46,11 @@ impl LocalStore {
             };
             let recipients: Vec<_> = report.recipients.iter().filter(wanted).collect();
             for (made, recipients) in self.begun(&report, kind, recipients).await? {
-                self.put_one(&report, &made, &recipients).await?;
+                let time = recipients.iter().map(|(_, one)| one.time).max();
+                // From what happened and not from the clock, so that a repeat has the same name.
+                let time = time.unwrap_or(SysTime::EPOCH);
+                let recipients = recipients.iter().map(|(row, one)| reported(row, one)).collect();
+                self.put_one(&report, &made, recipients, time).await?;
             }
         }
         Ok(())
@@ -70,8 +76,10 @@ impl LocalStore {
             Err(error) => return Err(error),
         };
         let earlier = record.iter().flat_map(|record| &record.reports).map(|made| &made.report);
-        for step in earlier.filter(|step| step.outcome == outcome) {
-            groups.push((Begun { step: step.clone(), look: Look::Everywhere }, Vec::new()));
+        let told_when_it_happened =
+            |step: &&ReportStep| step.outcome == outcome && step.attempt != delay::AFTER_ALL;
+        for step in earlier.filter(told_when_it_happened) {
+            groups.push((Begun::new(step.clone(), Look::Everywhere), Vec::new()));
         }
         let mut fresh = Vec::new();
         for recipient in recipients {
@@ -93,12 +101,16 @@ impl LocalStore {
                 // Without a row nothing tells whether it was made before.
                 Noted::NoRow => Look::Everywhere,
             };
-            groups.push((Begun { step, look }, fresh));
+            groups.push((Begun::new(step, look), fresh));
         }
         Ok(groups)
     }
 
-    async fn note_report(&self, entry: &EntryId, step: &ReportStep) -> MapiResult<Noted> {
+    pub(super) async fn note_report(
+        &self,
+        entry: &EntryId,
+        step: &ReportStep,
+    ) -> MapiResult<Noted> {
         let at = self.clock.now();
         let noted = update(self.spool.as_ref(), entry, |record| {
             record.reports.push(ReportMade { at, report: step.clone() });
@@ -111,20 +123,18 @@ impl LocalStore {
         }
     }
 
-    async fn put_one(
+    pub(super) async fn put_one(
         &self,
         about: &Report,
         begun: &Begun,
-        recipients: &[&(Recipient, RecipientReport)],
+        recipients: Vec<ReportedRecipient>,
+        time: SysTime,
     ) -> MapiResult<()> {
         let key = key(&about.original, &begun.step);
         let token = Token::of(Origin::Report, &key);
-        // From what happened and not from the clock, so that a repeat has the same name.
-        let time = recipients.iter().map(|(_, one)| one.time).max().unwrap_or(SysTime::EPOCH);
         let submitted = about.original_props.time(tags::CLIENT_SUBMIT_TIME).unwrap_or(time);
-        let recipients = recipients.iter().map(|(row, one)| reported(row, one)).collect();
-        let fields = self.fields(about, begun.step.outcome, recipients, &key, submitted);
-        let original = self.returned(about).await?;
+        let fields = self.fields(about, begun, recipients, &key, submitted);
+        let original = self.returned(about, begun.action).await?;
         let place = Place {
             mailbox: "INBOX".to_owned(),
             token,
@@ -133,7 +143,7 @@ impl LocalStore {
             look: begun.look,
         };
         let maildir = Arc::clone(&self.maildir);
-        self.blocking(move || {
+        let draft = self.blocking(move || {
             let original = match &original {
                 Returned::Whole(bytes) => Original::Whole(bytes),
                 Returned::Beginning(bytes) => Original::Beginning(bytes),
@@ -141,16 +151,35 @@ impl LocalStore {
             };
             let mut draft = maildir.draft()?;
             draft.write(&report(&fields, original))?;
-            maildir.deliver(draft, &place)
-        })
-        .await??;
+            Ok::<_, MaildirError>(draft)
+        });
+        let draft = draft.await??;
+        match &self.hand {
+            None => {
+                let maildir = Arc::clone(&self.maildir);
+                self.blocking(move || maildir.deliver(draft, &place)).await??;
+            }
+            Some(hand) => {
+                // A report has no sender to whom another one could go (RFC 5321 section 4.5.5).
+                let Place { mailbox, token, look, .. } = place;
+                hand.deliver(draft, Letter { sender: String::new(), mailbox, token, look }).await?;
+            }
+        }
+        let kind = match begun.action {
+            ReportAction::Failed => "failed",
+            ReportAction::Delayed => "delayed",
+            ReportAction::Delivered => "delivered",
+            ReportAction::Relayed | ReportAction::RelayedAfterAll => "relayed",
+        };
+        self.options.observer.counters().add(Family::Reports, &[("kind", kind)], 1);
+        tracing::info!(entry = %about.original, kind, "A report is delivered");
         Ok(())
     }
 
     fn fields(
         &self,
         about: &Report,
-        outcome: ReportOutcome,
+        begun: &Begun,
         recipients: Vec<ReportedRecipient>,
         key: &[u8],
         submitted: SysTime,
@@ -159,11 +188,7 @@ impl LocalStore {
         let text = |tag| props.text(tag).unwrap_or_default().to_owned();
         let id = blake3::hash(key).to_hex();
         ReportFields {
-            action: match outcome {
-                ReportOutcome::Failed | ReportOutcome::Delayed => ReportAction::Failed,
-                ReportOutcome::Delivered => ReportAction::Delivered,
-                ReportOutcome::Relayed => ReportAction::Relayed,
-            },
+            action: begun.action,
             host: self.host.clone(),
             from: Mailbox::new("Mail Delivery System", format!("mailer-daemon@{}", self.host)),
             to: addressee(props),
@@ -177,12 +202,14 @@ impl LocalStore {
                 None => about.original.to_string(),
             },
             submitted,
+            will_retry_until: begun.until,
             recipients,
         }
     }
 
-    /// The original from the Outbox, or as much of it as is returned.
-    async fn returned(&self, about: &Report) -> MapiResult<Returned> {
+    /// The original from the Outbox, or as much of it as is returned. Only who is not reached at
+    /// all gets the whole of it back.
+    async fn returned(&self, about: &Report, action: ReportAction) -> MapiResult<Returned> {
         let content = match self.outbox.content(&about.original).await {
             Ok(content) => content,
             // The report is due all the same.
@@ -195,7 +222,8 @@ impl LocalStore {
                 };
             }
         };
-        let whole = content.size <= MAX_RETURNED as u64;
+        let late = matches!(action, ReportAction::Delayed | ReportAction::RelayedAfterAll);
+        let whole = content.size <= MAX_RETURNED as u64 && !late;
         let limit = if whole { content.size } else { MAX_HEADER as u64 };
         let mut bytes = Vec::new();
         if let Err(error) = content.reader.take(limit).read_to_end(&mut bytes).await {
@@ -208,14 +236,31 @@ impl LocalStore {
 }
 
 /// A report that was noted, or could not be.
-struct Begun {
-    step: ReportStep,
+pub(super) struct Begun {
+    pub(super) step: ReportStep,
+    /// What it tells of.
+    pub(super) action: ReportAction,
     /// Where it is looked for before it is made.
-    look: Look,
+    pub(super) look: Look,
+    /// How long a message that is late is tried.
+    pub(super) until: Option<SysTime>,
+}
+
+impl Begun {
+    /// One of those that are told when they happen.
+    fn new(step: ReportStep, look: Look) -> Self {
+        let action = match step.outcome {
+            ReportOutcome::Failed => ReportAction::Failed,
+            ReportOutcome::Delayed => ReportAction::Delayed,
+            ReportOutcome::Delivered => ReportAction::Delivered,
+            ReportOutcome::Relayed => ReportAction::Relayed,
+        };
+        Begun { step, action, look, until: None }
+    }
 }
 
 /// Whether a report could be noted.
-enum Noted {
+pub(super) enum Noted {
     Yes,
     /// The message has left the Outbox.
     NoRow,
@@ -256,7 +301,7 @@ fn reported(row: &Recipient, one: &RecipientReport) -> ReportedRecipient {
 
 /// Nothing is reported about what is a report itself, by its class or by its null sender
 /// (RFC 5321 section 4.5.5).
-fn is_report(props: &PropList) -> bool {
+pub(super) fn is_report(props: &PropList) -> bool {
     let class = props.text(tags::MESSAGE_CLASS).unwrap_or_default();
     class.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("REPORT."))
         || props.text(tags::ENVELOPE_SENDER) == Some("")

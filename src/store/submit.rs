@@ -9,6 +9,7 @@ use crate::mapi::{
     SysTime, tags,
 };
 use crate::mime::check_message;
+use crate::observe::Family;
 use crate::spool::{Durable, OutboxRecord, Trace};
 
 impl LocalStore {
@@ -45,8 +46,18 @@ impl LocalStore {
             reports: Vec::new(),
         };
         let entry = place.entry().clone();
+        let (size, rows) = (record.size, record.recipients.len());
         let durable = self.outbox.add(place, record, staged).await?;
+        self.seen_to_enter(&entry, size, rows);
         Ok((entry, durable))
+    }
+
+    /// Tells who looks on that a message was accepted.
+    pub(super) fn seen_to_enter(&self, entry: &EntryId, size: u64, recipients: usize) {
+        let counters = self.options.observer.counters();
+        counters.add(Family::Accepted, &[], 1);
+        counters.add(Family::AcceptedBytes, &[], size);
+        tracing::info!(%entry, size, recipients, "A message is accepted");
     }
 
     /// Gives a message its entry id and the time of its submission.

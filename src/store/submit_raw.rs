@@ -8,11 +8,12 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::submit::need_recipients;
 use super::{LocalStore, outbox};
 use crate::mapi::{
-    EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList, Recipient,
-    RecipientType, SysTime, tags,
+    DsnRequest, EntryId, Importance, MapiCode, MapiError, MapiResult, Priority, PropList,
+    Recipient, RecipientType, SysTime, tags,
 };
 use crate::mime::{
-    Defaults, HeaderFacts, Mailbox, MimeError, Normalised, Normaliser, address, check_message,
+    AddressRules, Defaults, HeaderFacts, Mailbox, MimeError, Normalised, Normaliser, Origin,
+    address, check_message, date,
 };
 use crate::spool::{Durable, OutboxRecord, StagedBody, Trace};
 
@@ -43,10 +44,18 @@ pub struct RawSubmission {
     pub importance: Option<Importance>,
     /// `PR_PRIORITY`; `None` takes `Priority` of the header.
     pub priority: Option<Priority>,
+    /// What the envelope asks of delivery status notifications (RFC 3461).
+    pub dsn: DsnRequest,
     /// Who sends when the message names nobody. Its domain completes addresses without one.
     pub default_sender: String,
     /// Name that goes with [`default_sender`](Self::default_sender); empty for none.
     pub default_sender_name: String,
+    /// What becomes of addresses of this machine; the default leaves senders as they are.
+    pub rules: AddressRules,
+    /// Addresses that are no recipients although the header names them.
+    pub excluded: Vec<String>,
+    /// Login name of who handed it over on this machine: makes a trace field in front.
+    pub submitter: Option<String>,
 }
 
 impl LocalStore {
@@ -70,7 +79,14 @@ impl LocalStore {
         self.stamp(&mut props, &unique);
         let message_id = self.message_id(&unique, &default.address);
         let defaults = Defaults { from: Some(default.clone()), date: now, message_id };
-        let (normalised, staged) = self.store_content(defaults, &mut bytes).await?;
+        let submitter = envelope.submitter.as_deref();
+        let origin = Origin {
+            rules: envelope.rules.clone(),
+            envelope_from: envelope.from.clone(),
+            received: submitter.map_or_else(String::new, |login| self.received(login, now)),
+        };
+        let filter = Normaliser::with_origin(defaults, origin);
+        let (normalised, staged) = self.store_content(filter, &mut bytes).await?;
         let header = &normalised.facts.header;
         let recipients = recipients(&envelope, header)?;
         need_recipients(&recipients)?;
@@ -92,18 +108,19 @@ impl LocalStore {
             reports: Vec::new(),
         };
         let entry = place.entry().clone();
+        let (size, rows) = (record.size, record.recipients.len());
         let durable = self.outbox.add(place, record, Some(staged)).await?;
+        self.seen_to_enter(&entry, size, rows);
         Ok((entry, durable))
     }
 
     /// Streams the bytes through the normaliser into a body.
     async fn store_content(
         &self,
-        defaults: Defaults,
+        mut filter: Normaliser,
         bytes: &mut Pin<Box<dyn AsyncRead + Send>>,
     ) -> MapiResult<(Normalised, StagedBody)> {
         let mut writer = self.spool.new_body(None).await?;
-        let mut filter = Normaliser::new(defaults);
         let mut chunk = vec![0; CHUNK];
         let mut out = Vec::with_capacity(CHUNK + CHUNK / 8);
         let mut size = 0;
@@ -126,6 +143,15 @@ impl LocalStore {
         let normalised = filter.finish(&mut out)?;
         writer.write(&out).await?;
         Ok((normalised, writer.finish().await?))
+    }
+}
+
+impl LocalStore {
+    /// The value of a trace field for a message that was handed over by a program of this machine.
+    fn received(&self, login: &str, now: SysTime) -> String {
+        let fit = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let login: String = login.chars().filter(fit).take(64).collect();
+        format!("by {} (postrider, from {login});\r\n\t{}", self.host, date(now))
     }
 }
 
@@ -153,6 +179,13 @@ fn recipients(envelope: &RawSubmission, header: &HeaderFacts) -> MapiResult<Vec<
         }
         .into());
     }
+    let rules = &envelope.rules;
+    let resolve = |address: &str| match rules.resolve(address) {
+        resolved if resolved.is_empty() => vec![qualified(address, &envelope.default_sender)],
+        resolved => resolved,
+    };
+    let excluded: HashSet<String> =
+        envelope.excluded.iter().flat_map(|address| resolve(address)).map(|a| key(&a)).collect();
     let given = envelope.recipients.iter().map(|address| Mailbox::new("", address.as_str()));
     let from_header = match envelope.recipients_from_header {
         true => header.recipients(),
@@ -160,15 +193,19 @@ fn recipients(envelope: &RawSubmission, header: &HeaderFacts) -> MapiResult<Vec<
     };
     let mut seen = HashSet::new();
     let mut rows = Vec::new();
-    for mailbox in given.chain(from_header) {
-        let address = qualified(&mailbox.address, &envelope.default_sender);
-        address::check("recipient", &address)?;
-        if !seen.insert(key(&address)) {
-            continue;
-        }
-        let number = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+    for (place, mailbox) in given.chain(from_header).enumerate() {
         let name = mailbox.name.chars().filter(|c| !c.is_control()).collect::<String>();
-        rows.push(Recipient::smtp(number, kind(&mailbox.address, header), address).named(name));
+        for address in resolve(&mailbox.address) {
+            address::check("recipient", &address)?;
+            if excluded.contains(&key(&address)) || !seen.insert(key(&address)) {
+                continue;
+            }
+            let number = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+            let kind = kind(&mailbox.address, header);
+            let mut row = Recipient::smtp(number, kind, address).named(name.as_str());
+            envelope.dsn.describe_row(place, &mut row);
+            rows.push(row);
+        }
     }
     Ok(rows)
 }
@@ -201,7 +238,11 @@ fn describe(
     default: &Mailbox,
 ) -> MapiResult<()> {
     let header = &normalised.facts.header;
+    let rules = &envelope.rules;
+    let account = rules.account_of(envelope.from.as_deref(), header);
+    let replaced = |mailbox: &Mailbox| rules.replaced(mailbox, account?);
     let usable = |mailbox: &Mailbox| {
+        let mailbox = &replaced(mailbox).unwrap_or_else(|| mailbox.clone());
         let address = qualified(&mailbox.address, &default.address);
         let name: String = mailbox.name.chars().filter(|c| !c.is_control()).collect();
         address::check("sender", &address).is_ok().then(|| Mailbox::new(name, address))
@@ -219,7 +260,8 @@ fn describe(
         None => sender.address,
         Some("" | "<>") => String::new(),
         Some(address) => {
-            let address = qualified(address, &default.address);
+            let replaced = replaced(&Mailbox::new("", address)).map(|mailbox| mailbox.address);
+            let address = replaced.unwrap_or_else(|| qualified(address, &default.address));
             address::check("envelope sender", &address)?;
             address
         }
@@ -238,6 +280,7 @@ fn describe(
     if envelope.delivery_report {
         props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
     }
+    envelope.dsn.describe(props);
     if let Some(time) = envelope.deferred_send_time {
         props.set(tags::DEFERRED_SEND_TIME, time);
     }

@@ -9,6 +9,7 @@ use crate::spi::{OutgoingState, Repetition};
 use crate::spool::{Batch, Expect, Op, SledSpool, SpoolOptions};
 use tokio::io::AsyncReadExt;
 
+mod delay;
 mod inbox;
 
 struct House {

@@ -2,9 +2,8 @@
 
 use super::inbound::{self, InboundSettings, ProbeReport};
 use super::outbound::{self, OutboundSettings, ServerReport, SizeLimit};
-use super::settings::TransportSettings;
+use super::settings::{SmtpSettings, TransportSettings};
 use crate::mapi::{MapiError, MapiResult};
-use crate::net::Server;
 use crate::spi::ProfileSection;
 
 /// What a trial login found out about one server.
@@ -39,19 +38,21 @@ pub async fn check_servers(section: &ProfileSection) -> MapiResult<Vec<ServerChe
     let settings = TransportSettings::from_section(section)?;
     let mut checks = Vec::new();
     if let Some(smtp) = settings.smtp {
-        let server = place(&smtp.server);
-        let settings =
-            OutboundSettings::new(&settings.name, settings.identity.clone(), smtp, settings.queue);
-        let offers = outbound::probe(&settings).await.map(|report| smtp_offers(&report));
-        checks.push(ServerCheck {
-            transport: settings.transport,
-            role: ServerRole::Smtp,
-            server,
-            offers,
-        });
+        for server in std::iter::once(&smtp.server).chain(&smtp.fallback) {
+            let smtp = SmtpSettings { server: server.clone(), ..smtp.clone() };
+            let identity = settings.identity.clone();
+            let settings = OutboundSettings::new(&settings.name, identity, smtp, settings.queue);
+            let offers = outbound::probe(&settings).await.map(|report| smtp_offers(&report));
+            checks.push(ServerCheck {
+                transport: settings.transport,
+                role: ServerRole::Smtp,
+                server: server.place(),
+                offers,
+            });
+        }
     }
     if let Some(imap) = settings.imap {
-        let server = place(&imap.server);
+        let server = imap.server.place();
         let inbound = InboundSettings::new(&settings.name, imap);
         let offers = inbound::probe(&inbound).await.map(imap_offers);
         checks.push(ServerCheck {
@@ -98,8 +99,4 @@ fn imap_offers(report: ProbeReport) -> Vec<String> {
         Err(why) => format!("{}: {why}", mailbox.name),
     });
     report.capabilities.into_iter().chain(report.protection).chain(mailboxes).collect()
-}
-
-fn place(server: &Server) -> String {
-    format!("{}:{}", server.host, server.port)
 }

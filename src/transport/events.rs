@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use crate::mapi::{MapiCode, MapiError, SysTime};
+use crate::spi::SecretErrorKind;
 use crate::spool::SpoolError;
 
 /// Whether a direction may start new work (TN-6 to TN-9).
@@ -36,6 +37,15 @@ pub(crate) struct Trouble {
     pub(crate) next_attempt: Option<SysTime>,
 }
 
+/// What an owner wants to know about sending although it is no trouble.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SendingNotes {
+    /// Another host than the profile's first one is used, and why.
+    pub(crate) detour: Option<String>,
+    /// Messages wait because of a limit of the profile, and until when.
+    pub(crate) throttled: Option<String>,
+}
+
 /// Kinds of [`Trouble`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TroubleKind {
@@ -47,6 +57,9 @@ pub(crate) enum TroubleKind {
     LoginRefused,
     /// The password could not be had from its source.
     Credentials,
+    /// The account's sign-in has ended or was never made: a person has to sign in
+    /// (`postrider auth login`).
+    NeedsSignIn,
     /// It asked for a pause, or a limit was reached.
     Throttled,
     /// It does not speak the protocol as it should, or lacks what is needed.
@@ -65,19 +78,36 @@ pub(crate) enum TroubleKind {
 }
 
 impl TroubleKind {
+    /// The trouble that a missing secret amounts to.
+    pub(crate) fn of_secret(kind: SecretErrorKind) -> Self {
+        match kind {
+            SecretErrorKind::Unavailable => TroubleKind::Credentials,
+            SecretErrorKind::OutOfReach => TroubleKind::Network,
+            SecretErrorKind::NeedsSignIn => TroubleKind::NeedsSignIn,
+        }
+    }
+
     /// The code by which the contract names it.
     pub(crate) fn code(self) -> MapiCode {
         match self {
             TroubleKind::Network | TroubleKind::Tls | TroubleKind::Server => {
                 MapiCode::NETWORK_ERROR
             }
-            TroubleKind::LoginRefused | TroubleKind::Credentials => MapiCode::LOGON_FAILED,
+            TroubleKind::LoginRefused | TroubleKind::Credentials | TroubleKind::NeedsSignIn => {
+                MapiCode::LOGON_FAILED
+            }
             TroubleKind::Throttled => MapiCode::WAIT,
             TroubleKind::Configuration => MapiCode::UNCONFIGURED,
             TroubleKind::Storage => MapiCode::NOT_ENOUGH_DISK,
             TroubleKind::Message | TroubleKind::Breakdown => MapiCode::CALL_FAILED,
             TroubleKind::SpoolLost => MapiCode::DISK_ERROR,
         }
+    }
+
+    /// Whether the login works again only when its user does something: the hook
+    /// `on_needs_sign_in` is for these.
+    pub(crate) fn needs_the_user(self) -> bool {
+        matches!(self, TroubleKind::LoginRefused | TroubleKind::NeedsSignIn)
     }
 
     /// Whether the logon is beyond recovery and only to be released (OB-9, SP-2).

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::events::{Activity, Gate, Trouble};
+use super::events::{Activity, Gate, SendingNotes, Trouble};
 use super::inbound::{Inbound, InboundEvents};
 use super::logon::Halves;
 use super::outbound::{Outbound, OutboundEvents};
-use super::status::StatusRowKeeper;
+use super::status::{Situation, StatusRowKeeper};
 use crate::mapi::{EntryId, SpoolerNotify};
+use crate::observe::{Event, Family, Observer};
 use crate::spi::{Support, Yield};
 
 /// Passes events on.
@@ -20,13 +21,49 @@ pub(crate) struct Hub {
     pub(crate) row: StatusRowKeeper,
     /// Wakes StartMessage calls that wait during a flush: mail came, or the flush is over.
     pub(crate) arrivals: Notify,
+    /// Name of the transport.
+    transport: String,
+    /// Who looks on.
+    observer: Observer,
     /// The halves themselves, once they exist.
     halves: Mutex<(Weak<Outbound>, Weak<Inbound>)>,
 }
 
 impl Hub {
-    pub(crate) fn new(support: Arc<dyn Support>, row: StatusRowKeeper) -> Arc<Self> {
-        Arc::new(Hub { support, row, arrivals: Notify::new(), halves: Mutex::default() })
+    pub(crate) fn new(
+        support: Arc<dyn Support>,
+        row: StatusRowKeeper,
+        transport: &str,
+        observer: Observer,
+    ) -> Arc<Self> {
+        let (arrivals, transport) = (Notify::new(), transport.to_owned());
+        Arc::new(Hub { support, row, arrivals, transport, observer, halves: Mutex::default() })
+    }
+
+    /// Shows the trouble of one direction, or its end, and tells who looks on when it is new.
+    fn show(
+        &self,
+        direction: &'static str,
+        trouble: Option<Trouble>,
+        place: impl FnOnce(&mut Situation) -> &mut Option<Trouble>,
+    ) {
+        let new = trouble.clone();
+        let (before, asked_before) = self.row.update(|situation| {
+            let asked = situation.troubles().any(|trouble| trouble.kind.needs_the_user());
+            (std::mem::replace(place(situation), trouble), asked)
+        });
+        let Some(new) = new else { return };
+        if before.is_none_or(|before| before.kind != new.kind) {
+            let code = new.kind.code().to_string();
+            let labels =
+                [("transport", &*self.transport), ("direction", direction), ("code", &code)];
+            self.observer.counters().add(Family::Troubles, &labels, 1);
+        }
+        // One refused password is one call for its user, also when both directions meet it.
+        if new.kind.needs_the_user() && !asked_before {
+            let transport = self.transport.clone();
+            self.observer.tell(Event::NeedsSignIn { transport, why: new.words });
+        }
     }
 
     /// Gets to know the halves, which are made with the hub in hand.
@@ -79,8 +116,17 @@ impl OutboundEvents for Hub {
     fn trouble(&self, trouble: Option<Trouble>) {
         match trouble {
             Some(trouble) if trouble.kind.is_final() => self.broken(trouble),
-            other => self.row.update(|situation| situation.outbound_trouble = other),
+            other => self.show("outbound", other, |situation| &mut situation.outbound_trouble),
         }
+    }
+
+    fn attempted(&self, result: &'static str) {
+        let labels = [("transport", &*self.transport), ("result", result)];
+        self.observer.counters().add(Family::Attempts, &labels, 1);
+    }
+
+    fn notes(&self, notes: SendingNotes) {
+        self.row.update(|situation| situation.sending_notes = notes);
     }
 
     fn ready_to_send(&self) {
@@ -116,7 +162,7 @@ impl InboundEvents for Hub {
     fn trouble(&self, trouble: Option<Trouble>) {
         match trouble {
             Some(trouble) if trouble.kind.is_final() => self.broken(trouble),
-            other => self.row.update(|situation| situation.inbound_trouble = other),
+            other => self.show("inbound", other, |situation| &mut situation.inbound_trouble),
         }
     }
 

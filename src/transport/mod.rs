@@ -4,7 +4,8 @@
 //! `outbound` and `inbound`, which know nothing of each other. `notify` works out what a
 //! TransportNotify means, `calls` knows the open references, `hub` gathers the events of the
 //! halves, `status` turns them into the status row, `deferred` reports what became of a message, `reload`
-//! takes up a changed configuration in a critical section (`occupation`).
+//! takes up a changed configuration in a critical section (`occupation`). `sent` stores sent copies on
+//! the server, apart from the logons.
 
 mod calls;
 mod check;
@@ -21,6 +22,7 @@ mod occupation;
 mod outbound;
 mod provider;
 mod reload;
+mod sent;
 mod settings;
 mod status;
 mod status_entry;
@@ -36,6 +38,7 @@ pub use inbound::{MailboxState, Watched};
 pub use outbound::properties::reply as reply_property;
 pub(crate) use outbound::{cancelled, perhaps_delivered};
 pub use provider::SmtpImapProvider;
+pub use sent::sent_folder;
 pub use settings::{
     AfterFetch, Credentials, Identity, ImapSettings, InDoubtPolicy, QueueSettings, RetrySchedule,
     SmtpSettings, TransportSettings,

@@ -11,12 +11,13 @@ use super::inbound::{Inbound, InboundEvents, InboundSettings, MailboxState};
 use super::logon::{Halves, Logon, MakeHalves};
 use super::outbound::{Outbound, OutboundEvents, OutboundSettings};
 use super::settings::TransportSettings;
-use super::status::{Connection, Situation, StatusRowKeeper};
+use super::status::{Connection, Situation, StatusRowKeeper, trouble_sentence};
 use crate::clock::Clock;
 use crate::mapi::{
     DeinitFlags, EntryId, LogoffFlags, LogonFlags, LogonOutFlags, MapiCode, MapiError, MapiResult,
     SPI_VERSION,
 };
+use crate::observe::Observer;
 use crate::spi::{LogonOutcome, Support, XpLogon, XpProvider};
 use crate::spool::{AccountKey, Batch, Spool, SpoolError};
 
@@ -26,6 +27,7 @@ pub struct SmtpImapProvider {
     spool: Arc<dyn Spool>,
     clock: Arc<dyn Clock>,
     runtime: Handle,
+    observer: Observer,
     state: Mutex<State>,
 }
 
@@ -69,7 +71,17 @@ impl SmtpImapProvider {
     /// A provider whose queue lives in `spool`. Its connections and timers run on `runtime`;
     /// its calls may be made from anywhere.
     pub fn new(spool: Arc<dyn Spool>, clock: Arc<dyn Clock>, runtime: Handle) -> Arc<Self> {
-        Arc::new(SmtpImapProvider { spool, clock, runtime, state: Mutex::default() })
+        Self::observed(spool, clock, runtime, Observer::default())
+    }
+
+    /// The same, whose attempts and troubles are told to `observer`.
+    pub fn observed(
+        spool: Arc<dyn Spool>,
+        clock: Arc<dyn Clock>,
+        runtime: Handle,
+        observer: Observer,
+    ) -> Arc<Self> {
+        Arc::new(SmtpImapProvider { spool, clock, runtime, observer, state: Mutex::default() })
     }
 
     /// The mailboxes that are fetched, by name of their transport.
@@ -81,6 +93,14 @@ impl SmtpImapProvider {
                 logon.mailboxes().into_iter().map(move |mailbox| (name.clone(), mailbox))
             })
             .collect()
+    }
+
+    /// Why a transport does not send just now, with the time of its next attempt; `None` when it
+    /// sends, or is not one of these.
+    pub(crate) fn sending_trouble(&self, transport: &str) -> Option<String> {
+        let logons = self.logons();
+        let logon = logons.iter().find(|logon| logon.name() == transport)?;
+        logon.hub.row.situation().outbound_trouble.as_ref().map(trouble_sentence)
     }
 
     /// Whether the transport is logged on and sends.
@@ -245,7 +265,7 @@ impl XpProvider for SmtpImapProvider {
         self.usable(&settings.name).await?;
         let (name, identity) = (settings.name.clone(), &settings.identity);
         let row = StatusRowKeeper::create(Arc::clone(&support), &name, identity, situation);
-        let hub = Hub::new(support, row);
+        let hub = Hub::new(support, row, &name, self.observer.clone());
         let make_halves = self.maker(&hub);
         let halves = make_halves(&settings);
         hub.attach(&halves);

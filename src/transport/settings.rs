@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::net::{Cleartext, Server, TlsMode, Trust};
+use crate::net::{Cleartext, ImapLogin, LoginMemory, Server, TlsMode, Trust};
 use crate::spi::{ProfileSection, SecretSource};
 
 /// Everything one logon needs to know.
@@ -71,6 +73,14 @@ pub struct SmtpSettings {
     /// Whether the password may go over a connection without TLS (`smtp.insecure`, default only
     /// to this machine).
     pub cleartext: Cleartext,
+    /// Hosts that are tried in order while the server is out of reach, with the same TLS mode,
+    /// trust and login (`smtp.fallback`, default none).
+    pub fallback: Vec<Server>,
+    /// Most transactions begun in any 60 s (`smtp.messages_per_minute`, default any number).
+    pub messages_per_minute: Option<u32>,
+    /// Most recipients of one transaction (`smtp.recipients_per_message`, default 100, which is
+    /// what every server must take, RFC 5321 section 4.5.3.1.8).
+    pub recipients_per_message: usize,
 }
 
 /// How to receive.
@@ -94,6 +104,28 @@ pub struct ImapSettings {
     pub connections: usize,
     /// Whether the password may go over a connection without TLS (`imap.insecure`).
     pub cleartext: Cleartext,
+    /// The mailbox of sent mail (`imap.sent_mailbox`); `None` for the one that the server marks.
+    pub sent_mailbox: Option<String>,
+    /// Whether the provider keeps what is sent by itself (`imap.saves_sent`); `None` for what is known
+    /// of its SMTP host.
+    pub saves_sent: Option<bool>,
+}
+
+impl ImapSettings {
+    /// A login with this secret, by what worked before.
+    pub(crate) fn login<'a>(
+        &'a self,
+        secret: &'a SecretString,
+        memory: &'a LoginMemory,
+    ) -> ImapLogin<'a> {
+        ImapLogin {
+            user: &self.credentials.user,
+            secret,
+            kind: self.credentials.password.kind(),
+            wanted: self.auth.as_deref(),
+            memory,
+        }
+    }
 }
 
 /// What happens on the server to a message that is safely in the store (IB-6).
@@ -186,12 +218,19 @@ impl TransportSettings {
 
 fn smtp_settings(section: &ProfileSection) -> MapiResult<SmtpSettings> {
     let credentials = credentials(section, "smtp")?;
+    let server = server(section, "smtp", |tls| match tls {
+        TlsMode::Implicit => 465,
+        TlsMode::StartTls => 587,
+        TlsMode::Plain => 25,
+    })?;
+    let fallback = section.list("smtp.fallback")?.iter().map(|place| server.beside(place));
+    let fallback = fallback.collect::<Result<_, _>>();
     Ok(SmtpSettings {
-        server: server(section, "smtp", |tls| match tls {
-            TlsMode::Implicit => 465,
-            TlsMode::StartTls => 587,
-            TlsMode::Plain => 25,
-        })?,
+        fallback: fallback.map_err(|why| bad("smtp.fallback", &why))?,
+        messages_per_minute: limit(section, "smtp.messages_per_minute", 10_000)?,
+        recipients_per_message: limit(section, "smtp.recipients_per_message", 100)?
+            .map_or(100, |limit| usize::try_from(limit).unwrap_or(100)),
+        server,
         credentials,
         auth: section.text("smtp.auth")?.map(str::to_ascii_lowercase),
         connections: connections(section, "smtp.connections")?,
@@ -225,6 +264,8 @@ fn imap_settings(section: &ProfileSection) -> MapiResult<ImapSettings> {
         },
         connections: connections(section, "imap.connections")?,
         cleartext: cleartext(section, "imap.insecure")?,
+        sent_mailbox: section.text("imap.sent_mailbox")?.map(str::to_owned),
+        saves_sent: section.switch("imap.saves_sent")?,
     })
 }
 
@@ -305,6 +346,12 @@ fn connections(section: &ProfileSection, key: &str) -> MapiResult<usize> {
         .ok()
         .filter(|number| (1..=100).contains(number))
         .ok_or_else(|| bad(key, "it must be between 1 and 100"))
+}
+
+fn limit(section: &ProfileSection, key: &str, most: u32) -> MapiResult<Option<u32>> {
+    let Some(number) = section.number(key)? else { return Ok(None) };
+    let number = u32::try_from(number).ok().filter(|number| (1..=most).contains(number));
+    number.map(Some).ok_or_else(|| bad(key, &format!("it must be between 1 and {most}")))
 }
 
 fn duration(section: &ProfileSection, key: &str) -> MapiResult<Option<Duration>> {

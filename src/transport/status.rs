@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::events::{Activity, Trouble, TroubleKind};
+use super::events::{Activity, SendingNotes, Trouble, TroubleKind};
 use super::notify::NotifyState;
 use super::settings::Identity;
 use crate::mapi::{EntryId, ModifyStatusFlags, ResourceMethods, SpoolerNotify, StatusCode};
@@ -17,6 +17,7 @@ pub(crate) struct Situation {
     pub(crate) outbound_activity: Activity,
     pub(crate) inbound_trouble: Option<Trouble>,
     pub(crate) outbound_trouble: Option<Trouble>,
+    pub(crate) sending_notes: SendingNotes,
     pub(crate) connection: Connection,
     /// What is beyond recovery: the logon is only to be released (OB-9).
     pub(crate) broken: Option<Trouble>,
@@ -140,6 +141,13 @@ impl Situation {
         if let Some(broken) = &self.broken {
             return trouble_sentence(broken);
         }
+        let notes = &self.sending_notes;
+        let notes = notes.throttled.iter().chain(&notes.detour);
+        notes.fold(self.work_string(), |text, note| format!("{text}; {note}"))
+    }
+
+    /// What is in the way, or what is done.
+    fn work_string(&self) -> String {
         let mut sentences: Vec<String> = Vec::new();
         for trouble in self.troubles() {
             let sentence = trouble_sentence(trouble);
@@ -173,7 +181,7 @@ impl Situation {
         text.to_owned()
     }
 
-    fn troubles(&self) -> impl Iterator<Item = &Trouble> {
+    pub(super) fn troubles(&self) -> impl Iterator<Item = &Trouble> {
         self.outbound_trouble.iter().chain(&self.inbound_trouble)
     }
 
@@ -209,7 +217,7 @@ impl TroubleKind {
     }
 }
 
-fn trouble_sentence(trouble: &Trouble) -> String {
+pub(super) fn trouble_sentence(trouble: &Trouble) -> String {
     let next = match trouble.next_attempt {
         Some(time) => format!(" (next attempt {time})"),
         None => String::new(),
@@ -272,6 +280,26 @@ mod tests {
         };
         assert_eq!(situation.status_code(), StatusCode::FAILURE);
         assert_eq!(situation.status_string(), "MAPI_E_DISK_ERROR: words");
+    }
+
+    #[test]
+    fn notes_stand_behind_what_is_done_and_what_is_wrong() {
+        let mut situation = Situation {
+            sending_notes: SendingNotes {
+                detour: Some("through b, because a is out of reach".to_owned()),
+                throttled: Some("throttled until noon".to_owned()),
+            },
+            ..Situation::default()
+        };
+        assert_eq!(
+            situation.status_string(),
+            "switched off; throttled until noon; through b, because a is out of reach"
+        );
+        assert_eq!(situation.status_code(), StatusCode::AVAILABLE);
+        situation.outbound_trouble =
+            Some(Trouble { next_attempt: None, ..trouble(TroubleKind::Network) });
+        situation.sending_notes.detour = None;
+        assert_eq!(situation.status_string(), "MAPI_E_NETWORK_ERROR: words; throttled until noon");
     }
 
     #[test]

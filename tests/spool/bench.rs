@@ -88,6 +88,7 @@ pub(crate) fn queue(body: BodyId, due: u64) -> QueueRecord {
         priority: Priority::Normal,
         submitted: at(1_000),
         expires: at(900_000),
+        expiry: Expiry::Lifetime,
         due: at(due),
         attempts: 0,
         envelope: Envelope {
@@ -97,6 +98,7 @@ pub(crate) fn queue(body: BodyId, due: u64) -> QueueRecord {
                 address: "ann@example.org".to_owned(),
                 state: RecipientState::Pending,
                 notify: None,
+                original: None,
             }],
             ..Envelope::default()
         },

@@ -89,6 +89,7 @@ fn queue_record(state: u8, lane: u8, transport: u8, due: u64, body: u64) -> Queu
         attempts,
         priority: Priority::ALL[usize::from(lane % 3)],
         transport: TRANSPORTS[usize::from(transport % 2)].to_owned(),
+        expiry: if lane.is_multiple_of(2) { Expiry::Own } else { Expiry::Lifetime },
         ..queue(body_id(body), due)
     }
 }
@@ -235,6 +236,14 @@ impl Model {
                 .map(|(entry, _)| entry.clone())
                 .collect();
             assert_eq!(spool.claimed_page(account(transport), None, 99).await.unwrap(), claimed);
+            let mut expiring: Vec<_> = queue
+                .iter()
+                .filter(|(_, record)| record.transport == transport && expires_itself(record))
+                .map(|(entry, record)| (record.expires, entry.clone()))
+                .collect();
+            expiring.sort();
+            let page = spool.expiring_page(account(transport), None, 99).await.unwrap();
+            assert_eq!(page, expiring);
         }
         let mut ended: Vec<_> =
             self.history.iter().map(|(number, record)| (record.ended, entry(*number))).collect();
@@ -277,6 +286,7 @@ impl Model {
         self.outbox.len()
             + named.len()
             + claimed
+            + self.queue.values().filter(|record| expires_itself(record)).count()
             + waiting
             + deferred
             + self.unsettled().len()
@@ -286,6 +296,11 @@ impl Model {
             + bodies.len()
             + bodies.iter().filter(|body| **body != 0).count()
     }
+}
+
+/// Whether a row stands in the index of those that expire by themselves.
+fn expires_itself(record: &QueueRecord) -> bool {
+    record.expiry == Expiry::Own && record.state != QueueState::Done
 }
 
 async fn run(steps: Vec<Step>) {

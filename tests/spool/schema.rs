@@ -153,6 +153,7 @@ fn full_queue(body: BodyId) -> QueueRecord {
         address: format!("{row}@example.org"),
         state,
         notify,
+        original: (row == 1).then(|| "first@example.org".to_owned()),
     };
     let notify = Some(DsnNotify { success: true, delay: true, ..DsnNotify::default() });
     let recipients = vec![
@@ -172,6 +173,7 @@ fn full_queue(body: BodyId) -> QueueRecord {
             dot: FinalDot::MayBeOut { since: at(80) },
         }),
         attempts: 2,
+        expiry: Expiry::Own,
         envelope: Envelope {
             from: "bob@example.org".to_owned(),
             recipients,
@@ -304,6 +306,8 @@ async fn rows_of_schema_1_are_read_today() {
     assert_eq!(page, [([7; 16], Origin { uid_validity: 5, uid: 6 })]);
     assert_eq!(spool.read_body(body, 99).await.unwrap(), b"content");
     assert_eq!(spool.done_page(account("smtp"), None, 9).await.unwrap(), [entry(7)]);
+    let expiring = spool.expiring_page(account("smtp"), None, 9).await.unwrap();
+    assert_eq!(expiring, [(at(900_000), entry(2))]);
     let counts = QueueCounts {
         queued: 4,
         sending: 1,

@@ -108,10 +108,14 @@ impl Account {
 
 /// The text of a profile with these accounts, its mail in `maildir`, that tries again quickly.
 pub(crate) fn profile_text(accounts: &[Account], maildir: &Path) -> String {
+    profile_text_with(accounts, &format!("maildir = {:?}", maildir.display().to_string()))
+}
+
+/// The same with other lines for `[store]`.
+pub(crate) fn profile_text_with(accounts: &[Account], store: &str) -> String {
     let mut text = String::new();
     accounts.iter().for_each(|account| account.write(&mut text));
-    let maildir = maildir.display().to_string();
-    let _ = writeln!(text, "[store]\nmaildir = {maildir:?}");
+    let _ = writeln!(text, "[store]\n{store}");
     text.push_str("[queue]\nretry = { first = \"1s\", factor = 1.0, max = \"1s\" }\n");
     text
 }
@@ -127,7 +131,18 @@ impl House {
     /// Moves in.
     pub(crate) fn new(accounts: &[Account]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let text = profile_text(accounts, &folder.path().join("Mail"));
+        let maildir = folder.path().join("Mail");
+        let store = format!("maildir = {:?}", maildir.display().to_string());
+        Self::in_folder(folder, accounts, &store)
+    }
+
+    /// Moves in with these lines for `[store]`.
+    pub(crate) fn with_store(accounts: &[Account], store: &str) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), accounts, store)
+    }
+
+    fn in_folder(folder: tempfile::TempDir, accounts: &[Account], store: &str) -> Self {
+        let text = profile_text_with(accounts, store);
         let file = folder.path().join("test.toml");
         let profile = Profile::parse("test", &text, &file, &Environment::empty());
         let profile = profile.unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -143,6 +158,11 @@ impl House {
     pub(crate) async fn open(&self, logon: Logon) -> Session {
         let options = SessionOptions::new(self.folder.path().join("state")).logon(logon);
         Session::open(&self.profile, options).await.unwrap()
+    }
+
+    /// A path in the user's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// The local Maildir.

@@ -122,7 +122,7 @@ impl Program {
 }
 
 /// The program under test; `POSTRIDER_PROGRAM` names another build of it.
-fn executable() -> std::ffi::OsString {
+pub(crate) fn executable() -> std::ffi::OsString {
     std::env::var_os("POSTRIDER_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_postrider").into())
 }
 

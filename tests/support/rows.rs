@@ -12,7 +12,7 @@ use postrider::mapi::{
 use postrider::profile::{Environment, Profile};
 use postrider::session::{Logon, Service, Session, SessionOptions, Submission};
 use postrider::spool::{
-    Batch, Envelope, Expect, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
+    Batch, Envelope, Expect, Expiry, HistoryEnd, HistoryRecord, Op, OutboxRecord, OutboxState,
     QueueRecipient, QueueRecord, QueueState, RecipientState, SledSpool, Spool, SpoolOptions, Trace,
 };
 
@@ -160,6 +160,7 @@ pub async fn queued(
         address: recipient.address.clone(),
         state: RecipientState::Pending,
         notify: None,
+        original: None,
     };
     QueueRecord {
         revision: 0,
@@ -168,6 +169,7 @@ pub async fn queued(
         priority: postrider::mapi::Priority::Normal,
         submitted: outbox.submitted,
         expires: SysTime::MAX,
+        expiry: Expiry::Lifetime,
         due: outbox.submitted,
         attempts: 1,
         envelope: Envelope {

@@ -162,6 +162,14 @@ impl<W: Ways> Spool for Wrapped<W> {
     ) -> Result<Vec<EntryId>> {
         self.0.inner().claimed_page(account, after, limit).await
     }
+    async fn expiring_page(
+        &self,
+        account: AccountKey,
+        after: Option<&(SysTime, EntryId)>,
+        limit: usize,
+    ) -> Result<Vec<(SysTime, EntryId)>> {
+        self.0.inner().expiring_page(account, after, limit).await
+    }
     async fn history(&self, entry: &EntryId) -> Result<Option<HistoryRecord>> {
         self.0.inner().history(entry).await
     }

@@ -25,8 +25,10 @@
 //! - [`PostOffice::accepted`] has every message with its envelope, [`PostOffice::violations`] what clients did that
 //!   they must not, [`PostOffice::counters`] and [`PostOffice::transcript`] what happened on the wire.
 //! - [`Fault`] scripts faults by rule; [`named_faults`] lists those a client can ask for by an address.
+//! - [`AuthorizationServer`] gives out the tokens that XOAUTH2 and OAUTHBEARER show.
 //! - Certificates come from an [`Authority`] made at start; [`Flaw`] makes bad ones.
 
+mod authorization;
 mod builder;
 mod certificates;
 mod config;
@@ -44,6 +46,7 @@ mod smtp;
 mod state;
 mod transcript;
 
+pub use authorization::{AuthorizationServer, TokenFault, TokenRequest};
 pub use builder::Builder;
 pub use certificates::{Authority, CertificateError, Flaw, ServerCertificate};
 pub use config::{

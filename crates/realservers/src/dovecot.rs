@@ -96,6 +96,9 @@ impl Dovecot {
         };
         dovecot.write_passwords(&mut dovecot.state())?;
         dovecot.work.write("dovecot.conf", &dovecot.configuration())?;
+        if let Some(url) = &dovecot.options.introspection_url {
+            dovecot.work.write("oauth2.conf", &config::oauth2_conf(url))?;
+        }
         dovecot.start_again()?;
         Ok(dovecot)
     }

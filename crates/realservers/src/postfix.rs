@@ -229,6 +229,23 @@ impl Postfix {
         process.signal(signal)
     }
 
+    /// Has everything that waits in its queue tried now, as `postqueue -f` does.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without the command; [`Error::Server`] with its words when it fails.
+    pub fn flush_queue(&self) -> Result<(), Error> {
+        let asked = Command::new(locate("postqueue", PACKAGE)?)
+            .arg("-c")
+            .arg(self.work.path().join("conf"))
+            .arg("-f")
+            .output()
+            .map_err(Error::io("running postqueue"))?;
+        match asked.status.success() {
+            true => Ok(()),
+            false => Err(self.failure(String::from_utf8_lossy(&asked.stderr).into_owned())),
+        }
+    }
+
     /// How many messages are in its queue: accepted and not yet delivered or given up.
     ///
     /// # Errors
@@ -237,6 +254,15 @@ impl Postfix {
         const QUEUES: [&str; 5] = ["maildrop", "incoming", "active", "deferred", "hold"];
         let queue = self.work.path().join("queue");
         QUEUES.iter().map(|name| count_files(&queue.join(name))).sum()
+    }
+
+    /// How many messages it works on or is about to: not those that wait for a later try.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn active(&self) -> Result<usize, Error> {
+        let queue = self.work.path().join("queue");
+        ["incoming", "active"].iter().map(|name| count_files(&queue.join(name))).sum()
     }
 
     /// The port for SMTP without login, STARTTLS offered: takes mail for the domain only, as an MX does.

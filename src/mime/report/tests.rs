@@ -14,6 +14,7 @@ fn fields(action: ReportAction) -> ReportFields {
         original_id: "<1@example.org>".into(),
         envelope_id: "env+1".into(),
         submitted: SysTime::from_millis(1_600_000_000_000),
+        will_retry_until: None,
         recipients: vec![
             ReportedRecipient {
                 mailbox: Mailbox::new("Bob", "bob@example.net"),

@@ -267,6 +267,7 @@ proptest! {
             original_id: id.clone(),
             envelope_id: "01HQZZZZZZZZZZZZZZZZZZZZZZ".into(),
             submitted: SysTime::from_millis(1_600_000_000_000),
+            will_retry_until: None,
             recipients: recipients.clone(),
         };
         let returned = if whole { Original::Whole(&original) } else { Original::Beginning(&original) };

@@ -5,10 +5,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::super::{
-    ImapLoggedIn, LoginError, LoginMemory, NetErrorKind, Phase, TlsMode, Trust, tls,
+    ImapLoggedIn, ImapLogin, LoginError, LoginMemory, NetErrorKind, Phase, TlsMode, Trust, tls,
 };
 use super::peer::{Flaw, Step, identity, peer};
 use super::{connector, plain};
+use crate::spi::SecretKind;
 
 const GREETING: Step = Step::Say("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hello\r\n");
 const BASIC: Step = Step::Say("* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hello\r\n");
@@ -28,7 +29,8 @@ async fn login(
     let connector = plain(peer.port);
     let opened = connector.imap_open().await.unwrap();
     let secret = SecretString::from("pass\"word\\");
-    let outcome = connector.imap_login(opened, user, &secret, wanted, memory).await;
+    let login = ImapLogin { user, secret: &secret, kind: SecretKind::Password, wanted, memory };
+    let outcome = connector.imap_login(opened, login).await;
     (outcome, peer.heard().await)
 }
 
@@ -243,7 +245,95 @@ async fn an_authenticate_without_end_ends() {
     let connector = plain(peer.port);
     let opened = connector.imap_open().await.unwrap();
     let (secret, memory) = (SecretString::from("secret"), LoginMemory::default());
-    let error = connector.imap_login(opened, "ann", &secret, None, &memory).await.unwrap_err();
+    let login = ImapLogin {
+        user: "ann",
+        secret: &secret,
+        kind: SecretKind::Password,
+        wanted: None,
+        memory: &memory,
+    };
+    let error = connector.imap_login(opened, login).await.unwrap_err();
     let LoginError::Net(error) = error else { panic!("{error}") };
     assert!(matches!(error.kind, NetErrorKind::Protocol | NetErrorKind::Closed), "{error}");
+}
+
+const SCRAM: Step =
+    Step::Say("* OK [CAPABILITY IMAP4rev1 AUTH=SCRAM-SHA-256 AUTH=PLAIN SASL-IR] hello\r\n");
+
+#[tokio::test]
+async fn scram_comes_first_and_plain_behind_it_unless_it_is_asked_for() {
+    let refused = [
+        SCRAM,
+        Step::Hear("* AUTHENTICATE SCRAM-SHA-256 biwsbj1hbm4scj"),
+        Step::Answer("* NO no keys for this user\r\n"),
+    ];
+    let mut script = refused.to_vec();
+    script.push(Step::Hear("* AUTHENTICATE PLAIN AGFubgBwYXNzIndvcmRc"));
+    script.push(Step::Answer("* OK [CAPABILITY IMAP4rev1] in\r\n"));
+    let memory = LoginMemory::default();
+    login(script, "ann", None, &memory).await.0.unwrap();
+    // What worked is used alone.
+    let script = vec![SCRAM, Step::Hear("* AUTHENTICATE PLAIN"), Step::Answer("* NO no\r\n")];
+    let (outcome, _) = login(script, "ann", None, &memory).await;
+    assert!(matches!(outcome, Err(LoginError::Refused { .. })), "{outcome:?}");
+    let (outcome, heard) =
+        login(refused.to_vec(), "ann", Some("scram-sha-256"), &LoginMemory::default()).await;
+    assert!(matches!(outcome, Err(LoginError::Refused { .. })), "{outcome:?}");
+    assert_eq!(heard.len(), 1, "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_agrees_without_proof_is_not_believed() {
+    for challenge in ["+ djFuZXc=\r\n", "+ !\r\n"] {
+        let script = vec![SCRAM, Step::Hear("* AUTHENTICATE SCRAM-SHA-256"), Step::Say(challenge)];
+        let (outcome, _) = login(script, "ann", None, &LoginMemory::default()).await;
+        let Err(LoginError::Net(error)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(error.kind, NetErrorKind::Protocol, "{error}");
+    }
+    let script = vec![
+        SCRAM,
+        Step::Hear("* AUTHENTICATE SCRAM-SHA-256"),
+        Step::Answer("* OK [CAPABILITY IMAP4rev1] in\r\n"),
+    ];
+    let (outcome, _) = login(script, "ann", None, &LoginMemory::default()).await;
+    let Err(LoginError::Net(error)) = outcome else { panic!("{outcome:?}") };
+    assert!(error.detail.contains("did not prove"), "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_acknowledged_and_told() {
+    const TOKENS: Step =
+        Step::Say("* OK [CAPABILITY IMAP4rev1 AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR] hello\r\n");
+    // {"status":"401","schemes":"bearer","scope":"mail"}
+    const WHY: Step =
+        Step::Say("+ eyJzdGF0dXMiOiI0MDEiLCJzY2hlbWVzIjoiYmVhcmVyIiwic2NvcGUiOiJtYWlsIn0=\r\n");
+    for (wanted, command, acknowledged) in [
+        (Some("xoauth2"), Step::Hear("* AUTHENTICATE XOAUTH2 dXNlcj1hbm4B"), Step::Hear("")),
+        (None, Step::Hear("* AUTHENTICATE OAUTHBEARER bixhPWFubi"), Step::Hear("AQ==")),
+    ] {
+        let script = vec![
+            TOKENS,
+            command,
+            WHY,
+            acknowledged,
+            Step::Answer("* NO [AUTHENTICATIONFAILED] no\r\n"),
+        ];
+        let peer = peer(script, None).await;
+        let connector = plain(peer.port);
+        let opened = connector.imap_open().await.unwrap();
+        let (secret, memory) = (SecretString::from("t0ken"), LoginMemory::default());
+        let login = ImapLogin {
+            user: "ann",
+            secret: &secret,
+            kind: SecretKind::Token,
+            wanted,
+            memory: &memory,
+        };
+        let outcome = connector.imap_login(opened, login).await;
+        let Err(LoginError::Refused { words, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(words.contains("status 401, scope mail") && !words.contains("t0ken"), "{words}");
+        let heard = peer.heard().await;
+        let last = heard.last().unwrap().trim_end();
+        assert_eq!(last, if wanted.is_some() { "" } else { "AQ==" });
+    }
 }

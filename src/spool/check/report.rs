@@ -10,6 +10,7 @@ const MOST_LISTED: usize = 1_000;
 /// Whether a check changes anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub enum CheckMode {
     /// Only looks.
     #[default]
@@ -19,7 +20,7 @@ pub enum CheckMode {
 }
 
 /// Something that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Finding {
     /// What kind of thing.
     pub kind: FindingKind,
@@ -34,6 +35,7 @@ pub struct Finding {
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(utoipa::ToSchema)]
 pub enum FindingKind {
     /// A record whose bytes make no sense. Mending moves it to quarantine.
     UnreadableRecord,
@@ -69,6 +71,7 @@ pub enum FindingKind {
 /// What was done about a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(utoipa::ToSchema)]
 pub enum Remedy {
     /// Nothing, because nobody asked; `--repair` would.
     Repairable,
@@ -81,7 +84,8 @@ pub enum Remedy {
 }
 
 /// What a check has found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = SpoolCheckReport)]
 pub struct CheckReport {
     /// What it was asked to do.
     pub mode: CheckMode,
@@ -100,6 +104,7 @@ pub struct CheckReport {
     /// Messages on hold because their body is lost, from now or before.
     pub set_aside: u64,
     /// How many findings there are of each kind.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub kinds: BTreeMap<FindingKind, u64>,
     /// The first 1000 findings.
     pub findings: Vec<Finding>,
@@ -127,7 +132,7 @@ impl CheckReport {
 }
 
 /// How far a check is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CheckProgress {
     /// What is looked at.
     pub phase: CheckPhase,
@@ -138,6 +143,7 @@ pub struct CheckProgress {
 /// What a check looks at, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(utoipa::ToSchema)]
 pub enum CheckPhase {
     /// Whether records can be read.
     Records,

@@ -27,6 +27,10 @@ pub(crate) enum Event {
         file: usize,
         path: PathBuf,
     },
+    Cut {
+        file: usize,
+        octets: usize,
+    },
     Write {
         file: usize,
         bytes: Arc<[u8]>,
@@ -133,15 +137,21 @@ impl Disk for Ledger {
     fn create(&self, at: At<'_>) -> io::Result<File> {
         let made = RealDisk.create(at)?;
         let found = made.metadata()?;
-        let file = {
-            let mut files = self.files.lock().unwrap();
-            files.0 += 1;
-            let number = files.0 - 1;
-            files.1.insert((found.dev(), found.ino()), number);
-            number
-        };
+        let mut files = self.files.lock().unwrap();
+        files.0 += 1;
+        let file = files.0 - 1;
+        files.1.insert((found.dev(), found.ino()), file);
+        // Under the lock: files are noted in the order of their numbers.
         self.note(Event::Create { file, path: path_of(at.folder, at.name) });
+        drop(files);
         Ok(made)
+    }
+
+    fn cut(&self, file: &File, octets: u64) -> io::Result<()> {
+        RealDisk.cut(file, octets)?;
+        let octets = usize::try_from(octets).unwrap();
+        self.note(Event::Cut { file: self.number(file), octets });
+        Ok(())
     }
 
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<()> {
@@ -264,6 +274,11 @@ impl Replay {
                 assert_eq!(*file, self.files.len());
                 self.files.push((Vec::new(), 0));
                 self.add(path, Node::File(*file), None);
+            }
+            Event::Cut { file, octets } => {
+                let (bytes, durable) = self.files.get_mut(*file).unwrap();
+                bytes.truncate(*octets);
+                *durable = (*durable).min(*octets);
             }
             Event::Write { file, bytes } => {
                 self.files.get_mut(*file).unwrap().0.extend_from_slice(bytes);

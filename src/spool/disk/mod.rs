@@ -51,6 +51,23 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `AlreadyExists`; those of the file system.
     fn create(&self, at: At<'_>) -> io::Result<File>;
 
+    /// Opens a file that was made by [`Disk::create`], to be read and appended to.
+    ///
+    /// # Errors
+    /// `NotFound`; those of the file system.
+    fn open(&self, at: At<'_>) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(at.folder, at.name, flags, Mode::empty())?.into())
+    }
+
+    /// Leaves a file its first `octets` bytes. Durable with the next sync of the file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn cut(&self, file: &File, octets: u64) -> io::Result<()> {
+        file.set_len(octets)
+    }
+
     /// Appends bytes.
     ///
     /// # Errors

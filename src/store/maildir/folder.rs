@@ -1,22 +1,65 @@
 //! The folders of a Maildir, opened step by step so that no symbolic link is followed.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::MaildirError;
+use super::shared_sync::SharedSync;
 use crate::spool::disk::{At, Disk};
 
 /// One folder.
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) tmp: OwnedFd,
-    pub(super) new: OwnedFd,
-    pub(super) cur: OwnedFd,
+    pub(super) new: Part,
+    pub(super) cur: Part,
+}
+
+/// A part of a folder that holds messages.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) fd: OwnedFd,
+    pub(super) sync: SharedSync,
+}
+
+/// Folders that are open. Each is looked up by its name before it is used: a user may have moved
+/// it and made another one.
+#[derive(Debug, Default)]
+pub(super) struct OpenFolders(Mutex<HashMap<Option<String>, Arc<Folder>>>);
+
+/// Most folders that are kept open.
+const MOST_OPEN: usize = 32;
+
+impl OpenFolders {
+    /// The folder called `name`, or the root's own; what is missing of it is made.
+    pub(super) fn open(
+        &self,
+        disk: &dyn Disk,
+        root: &OwnedFd,
+        name: Option<&str>,
+    ) -> Result<Arc<Folder>, MaildirError> {
+        let key = name.map(str::to_owned);
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = open.get(&key)
+            && folder.is_at(root, name)
+        {
+            return Ok(Arc::clone(folder));
+        }
+        // Under the lock: who makes a folder syncs it before anybody else takes it for durable.
+        let folder = Arc::new(Folder::open(disk, root, name)?);
+        if open.len() >= MOST_OPEN {
+            open.clear();
+        }
+        open.insert(key, Arc::clone(&folder));
+        Ok(folder)
+    }
 }
 
 impl Folder {
@@ -45,7 +88,23 @@ impl Folder {
                 opened.map_err(|error| MaildirError::new(format!("open {part} of {name}"), error))
             }
         };
-        Ok(Folder { tmp: part("tmp")?, new: part("new")?, cur: part("cur")? })
+        let tmp = part("tmp")?;
+        let part = |name: &str| -> Result<Part, MaildirError> {
+            Ok(Part { fd: part(name)?, sync: SharedSync::default() })
+        };
+        Ok(Folder { tmp, new: part("new")?, cur: part("cur")? })
+    }
+
+    /// Whether this is what has that name now.
+    fn is_at(&self, root: &OwnedFd, name: Option<&str>) -> bool {
+        let parts = [("tmp", &self.tmp), ("new", &self.new.fd), ("cur", &self.cur.fd)];
+        parts.into_iter().all(|(part, open)| {
+            let path = name.map_or(part.to_owned(), |name| format!("{name}/{part}"));
+            let there = rustix::fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW);
+            let same =
+                |one: &Stat, two: &Stat| one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+            matches!((there, rustix::fs::fstat(open)), (Ok(one), Ok(two)) if same(&one, &two))
+        })
     }
 }
 

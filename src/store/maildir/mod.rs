@@ -7,9 +7,17 @@ mod draft;
 mod folder;
 mod index;
 mod names;
+mod partial;
+mod shared_sync;
 
 pub(super) use draft::Draft;
 pub(super) use names::{Origin, Token};
+pub(super) use partial::Resumed;
+
+/// The folder of a mailbox below the root; empty for INBOX.
+pub(super) fn folder_of(mailbox: &str) -> String {
+    names::folder(mailbox).unwrap_or_default()
+}
 
 use std::io;
 use std::path::Path;
@@ -19,7 +27,7 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use crate::mapi::{MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::disk::{At, Disk};
-use folder::Folder;
+use folder::{Folder, OpenFolders};
 use index::Index;
 
 /// A file operation in the Maildir that failed.
@@ -101,6 +109,7 @@ pub(super) struct Maildir {
     tmp: Arc<OwnedFd>,
     host: String,
     index: Index,
+    folders: OpenFolders,
     disk: Arc<dyn Disk>,
     /// Why nothing is delivered any more: a sync has failed, and what else of the disk's cache is
     /// lost with it cannot be known. The next open looks at what is there.
@@ -120,15 +129,18 @@ impl Maildir {
         let inbox = Folder::open(disk.as_ref(), &root, None)?;
         let tmp = Arc::new(inbox.tmp);
         draft::sweep(&tmp, &host, now)?;
-        let (index, failed) = (Index::default(), OnceLock::new());
-        Ok(Maildir { root, tmp, host, index, disk, failed })
+        partial::sweep(disk.as_ref(), &tmp, &host, now)?;
+        let (index, folders, failed) = Default::default();
+        Ok(Maildir { root, tmp, host, index, folders, disk, failed })
     }
 
     /// Whether mail may be written: so much space is to stay free on its file system.
     pub(super) fn admit(&self, reserve: u64) -> MapiResult<()> {
-        let stat = rustix::fs::fstatvfs(&self.root)
-            .map_err(|error| MaildirError::new("ask for free space", error))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let mut free = self.free()?;
+        if free < reserve {
+            self.give_up_beginnings()?;
+            free = self.free()?;
+        }
         if free < reserve {
             let words = format!(
                 "the disk of the Maildir is nearly full ({free} octets free, {reserve} kept in \
@@ -139,10 +151,22 @@ impl Maildir {
         Ok(())
     }
 
+    fn free(&self) -> Result<u64, MaildirError> {
+        let stat = rustix::fs::fstatvfs(&self.root)
+            .map_err(|error| MaildirError::new("ask for free space", error))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Starts a file in `tmp`.
     pub(super) fn draft(&self) -> Result<Draft, MaildirError> {
         self.usable()?;
         Draft::create(Arc::clone(&self.disk), Arc::clone(&self.tmp), &self.host)
+    }
+
+    /// Whether a message is there, anywhere and under any flags.
+    pub(super) fn holds(&self, token: Token) -> Result<bool, MaildirError> {
+        self.usable()?;
+        self.index.contains(&self.root, token)
     }
 
     /// Moves a finished file to its place, durably. A message that is there already stays as it
@@ -150,25 +174,26 @@ impl Maildir {
     pub(super) fn deliver(&self, mut draft: Draft, place: &Place) -> Result<(), MaildirError> {
         self.usable()?;
         if place.look == Look::Everywhere && self.index.contains(&self.root, place.token)? {
+            draft.discard();
             return Ok(());
         }
         self.heed(draft.sync(place.time))?;
         let mailbox = names::folder(&place.mailbox);
-        let folder = self.heed(Folder::open(self.disk.as_ref(), &self.root, mailbox.as_deref()))?;
+        let disk = self.disk.as_ref();
+        let folder = self.heed(self.folders.open(disk, &self.root, mailbox.as_deref()))?;
         let name = place.token.file_name(place.time, &self.host);
         let (target, name) = match place.state {
             FileState::New => (&folder.new, name),
             FileState::Seen => (&folder.cur, format!("{name}:2,S")),
         };
-        match self.disk.rename(draft.at(), At::new(target, &name)) {
+        match disk.rename(draft.at(), At::new(&target.fd, &name)) {
             Ok(()) => draft.moved(),
-            // The draft is removed when it is dropped.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => draft.discard(),
             Err(error) => {
                 return Err(MaildirError::new(format!("move {name} to its place"), error));
             }
         }
-        let synced = self.disk.sync_folder(target.as_fd());
+        let synced = target.sync.wait(|| disk.sync_folder(target.fd.as_fd()));
         self.heed(
             synced.map_err(|error| MaildirError::sync(format!("sync {}", place.mailbox), error)),
         )?;

@@ -77,9 +77,19 @@ impl Token {
         Token((u128::from(letter) << 120) | (half >> 8))
     }
 
+    /// The token as it stands in file names.
+    pub(in crate::store) fn id(self) -> String {
+        let letter = char::from((self.0 >> 120) as u8);
+        format!("{letter}{:030x}", self.0 & ((1 << 120) - 1))
+    }
+
     /// The token in a file name of ours.
-    pub(super) fn in_name(name: &[u8]) -> Option<Self> {
-        let field = name.split(|byte| *byte == b'.').nth(1)?;
+    pub(in crate::store) fn in_name(name: &[u8]) -> Option<Self> {
+        Self::parse(name.split(|byte| *byte == b'.').nth(1)?)
+    }
+
+    /// The token that is written so.
+    pub(super) fn parse(field: &[u8]) -> Option<Self> {
         let (letter, digits) = field.split_first()?;
         if !b"PRS".contains(letter) || digits.len() != Self::DIGITS {
             return None;
@@ -91,9 +101,7 @@ impl Token {
 
     /// The file name: seconds, token, host.
     pub(super) fn file_name(self, time: SysTime, host: &str) -> String {
-        let letter = char::from((self.0 >> 120) as u8);
-        let half = self.0 & ((1 << 120) - 1);
-        format!("{}.{letter}{half:030x}.{host}", time.as_secs())
+        format!("{}.{}.{host}", time.as_secs(), self.id())
     }
 }
 

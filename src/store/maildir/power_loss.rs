@@ -149,3 +149,152 @@ fn after_a_sync_that_failed_nothing_is_delivered_until_the_next_open() {
     assert_eq!(MapiError::from(error).code(), MapiCode::DISK_ERROR, "well again, not trusted");
     assert_eq!(std::fs::read_dir(root.join("new")).unwrap().count(), 0);
 }
+
+const SIZE: usize = 3_000;
+
+/// A message that comes in three tries; each promises what it has kept.
+fn record_beginning(forgets: Forgets) -> (Vec<Event>, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap().join("Mail");
+    let now = SysTime::from_millis(1_700_000_000_000);
+    drop(Maildir::open(&root, "box".into(), now, Arc::new(crate::spool::disk::RealDisk)).unwrap());
+    let ledger = Ledger::new(forgets);
+    let maildir = Maildir::open(&root, "box".into(), now, Arc::clone(&ledger) as _).unwrap();
+    let text: Vec<u8> = (0..SIZE).map(|number| u8::try_from(number % 251).unwrap()).collect();
+    let token = Token::of(Origin::Received, b"large");
+    let size = u64::try_from(SIZE).unwrap();
+    for octets in [0, 1_000, 2_000] {
+        let resumed = maildir.resume(token, size, |_| {}).unwrap();
+        let mut draft = match resumed {
+            Some(resumed) => {
+                assert_eq!(usize::try_from(resumed.octets).unwrap(), octets);
+                resumed.draft
+            }
+            None => maildir.begin(token, size).unwrap(),
+        };
+        draft.write(&text[octets..octets + 500]).unwrap();
+        draft.write(&text[octets + 500..octets + 1_000]).unwrap();
+        if octets < 2_000 {
+            maildir.keep(draft).unwrap();
+        } else {
+            let place = Place {
+                mailbox: "INBOX".to_owned(),
+                token,
+                time: now,
+                state: FileState::New,
+                look: Look::Here,
+            };
+            maildir.deliver(draft, &place).unwrap();
+        }
+        ledger.promise(octets + 1_000);
+    }
+    (ledger.events(), text)
+}
+
+/// What of the message a Maildir that is left like this has.
+fn taken_up(remains: &crate::spool::disk::ledger::Remains, text: &[u8]) -> Result<usize, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("Mail");
+    let now = SysTime::from_millis(
+        u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap(),
+    );
+    for part in ["tmp", "new", "cur"] {
+        std::fs::create_dir_all(root.join(part)).unwrap();
+    }
+    for (file, bytes) in remains {
+        let part = file.parent().and_then(Path::file_name).unwrap();
+        if is_in_mailbox(file) {
+            return if bytes == text { Ok(SIZE) } else { Err("it is not whole".into()) };
+        }
+        std::fs::write(root.join(part).join(file.file_name().unwrap()), bytes).unwrap();
+    }
+    let maildir = Maildir::open(&root, "box".into(), now, Arc::new(RealDisk)).unwrap();
+    let (token, mut seen) = (Token::of(Origin::Received, b"large"), Vec::new());
+    let size = u64::try_from(SIZE).unwrap();
+    let resumed = maildir.resume(token, size, |bytes| seen.extend_from_slice(bytes)).unwrap();
+    let Some(resumed) = resumed else { return Ok(0) };
+    // What did not fit was shown as well.
+    let mut content = Vec::new();
+    let mut reader = resumed.reader;
+    std::io::Read::read_to_end(&mut reader, &mut content).unwrap();
+    match text.starts_with(&content) && seen.ends_with(&content) {
+        true => Ok(content.len()),
+        false => Err("another beginning is taken up".into()),
+    }
+}
+
+fn beginning_losses(forgets: Forgets) -> (Vec<String>, (usize, usize)) {
+    let (events, text) = record_beginning(forgets);
+    let mut wrong = Vec::new();
+    let tried = every_power_loss(&events, |moment, remains| {
+        let promised = events[..moment].iter().filter_map(|event| match event {
+            Event::Promised(octets) => Some(*octets),
+            _ => None,
+        });
+        match taken_up(remains, &text) {
+            Err(why) => wrong.push(format!("{moment}: {why}")),
+            Ok(has) if has < promised.max().unwrap_or(0) => {
+                wrong.push(format!("{moment}: only {has} octets are left"));
+            }
+            Ok(_) => {}
+        }
+    });
+    (wrong, tried)
+}
+
+#[test]
+fn no_power_loss_takes_a_beginning_or_makes_it_another() {
+    let (wrong, (moments, states)) = beginning_losses(Forgets::Nothing);
+    assert_eq!(wrong, Vec::<String>::new());
+    println!("beginnings: {moments} moments, {states} states of the disk");
+    assert!(moments > 20 && states > 50, "{moments} moments, {states} states");
+    for forgets in [Forgets::SyncFile, Forgets::SyncFolder] {
+        let (wrong, _) = beginning_losses(forgets);
+        assert!(!wrong.is_empty(), "{forgets:?} was not noticed");
+    }
+}
+
+/// Deliveries at the same time share the syncs of their folder, and each is durable when it is
+/// told so.
+#[test]
+fn no_power_loss_takes_what_was_delivered_at_the_same_time() {
+    let (threads, each) = (4_usize, 3_usize);
+    let content = |number: usize| format!("Subject: {number}\r\n\r\ntext").into_bytes();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap().join("Mail");
+    let now = SysTime::from_millis(1_700_000_000_000);
+    drop(Maildir::open(&root, "box".into(), now, Arc::new(RealDisk)).unwrap());
+    let ledger = Ledger::new(Forgets::Nothing);
+    let maildir = Maildir::open(&root, "box".into(), now, Arc::clone(&ledger) as _).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (maildir, ledger) = (&maildir, &ledger);
+            scope.spawn(move || {
+                for number in thread * each..(thread + 1) * each {
+                    let mut draft = maildir.draft().unwrap();
+                    draft.write(&content(number)).unwrap();
+                    let place = Place {
+                        mailbox: "INBOX".to_owned(),
+                        token: Token::of(Origin::Received, &[u8::try_from(number).unwrap()]),
+                        time: now,
+                        state: FileState::New,
+                        look: Look::Here,
+                    };
+                    maildir.deliver(draft, &place).unwrap();
+                    ledger.promise(number);
+                }
+            });
+        }
+    });
+    let events = ledger.events();
+    every_power_loss(&events, |moment, remains| {
+        for event in &events[..moment] {
+            if let Event::Promised(number) = event {
+                let wanted = content(*number);
+                let there =
+                    remains.iter().any(|(file, bytes)| is_in_mailbox(file) && *bytes == wanted);
+                assert!(there, "{moment}: message {number} is lost");
+            }
+        }
+    });
+}

@@ -229,3 +229,142 @@ fn leftovers_of_dead_processes_are_swept() {
         assert_eq!(left.contains(name), *stays, "{name}");
     }
 }
+
+// ----- beginnings of large messages -----
+
+const KEY: &[u8] = b"work INBOX 7 8";
+
+fn token() -> Token {
+    Token::of(Origin::Received, KEY)
+}
+
+fn text(octets: usize) -> Vec<u8> {
+    (0..octets).map(|number| b'a' + u8::try_from(number * 7 % 26).unwrap()).collect()
+}
+
+/// Leaves the first octets of a message behind.
+fn begin(maildir: &Maildir, octets: usize) {
+    let mut draft = maildir.begin(token(), 5000).unwrap();
+    draft.write(&text(octets)).unwrap();
+    maildir.keep(draft).unwrap();
+}
+
+fn resume(maildir: &Maildir, size: u64) -> Option<(Vec<u8>, Resumed)> {
+    let mut seen = Vec::new();
+    let resumed = maildir.resume(token(), size, |bytes| seen.extend_from_slice(bytes)).unwrap()?;
+    Some((seen, resumed))
+}
+
+fn only_beginning(root: &Path) -> std::path::PathBuf {
+    let names = names(&root.join("tmp"));
+    assert_eq!(names.len(), 1, "{names:?}");
+    root.join("tmp").join(&names[0])
+}
+
+#[test]
+fn a_beginning_is_taken_up_by_the_next_process_and_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    begin(&open(dir.path()), 3000);
+    // What a crash leaves behind the octets that were noted.
+    let file = only_beginning(dir.path());
+    let mut behind = std::fs::OpenOptions::new().append(true).open(&file).unwrap();
+    std::io::Write::write_all(&mut behind, &[0; 700]).unwrap();
+    drop(behind);
+    let maildir = open(dir.path());
+    let (seen, mut resumed) = resume(&maildir, 5000).unwrap();
+    assert_eq!((seen.len(), resumed.octets), (3000, 3000));
+    assert_eq!(seen, text(3000));
+    let mut again = Vec::new();
+    std::io::Read::read_to_end(&mut resumed.reader, &mut again).unwrap();
+    assert_eq!(again, text(3000));
+    // While it is written nobody else gets it.
+    assert!(resume(&open(dir.path()), 5000).is_none());
+    resumed.draft.write(&text(5000)[3000..]).unwrap();
+    let place = Place { token: token(), ..place("INBOX", KEY, Look::Here) };
+    maildir.deliver(resumed.draft, &place).unwrap();
+    let new = names(&dir.path().join("new"));
+    assert_eq!(std::fs::read(dir.path().join("new").join(&new[0])).unwrap(), text(5000));
+    assert!(names(&dir.path().join("tmp")).is_empty());
+}
+
+#[test]
+fn what_is_no_beginning_of_it_is_removed() {
+    let damage: [fn(&Path); 4] = [
+        |file| {
+            let mut bytes = std::fs::read(file).unwrap();
+            bytes[1234] ^= 1;
+            std::fs::write(file, bytes).unwrap();
+        },
+        |file| std::fs::write(file, b"short").unwrap(),
+        |file| {
+            let other = file.to_str().unwrap().replace(".5000.", ".5001.");
+            std::fs::rename(file, other).unwrap();
+        },
+        |file| {
+            let other = file.to_str().unwrap().replace(".3000.", ".2999.");
+            std::fs::rename(file, other).unwrap();
+        },
+    ];
+    for damage in damage {
+        let dir = tempfile::tempdir().unwrap();
+        let maildir = open(dir.path());
+        begin(&maildir, 3000);
+        damage(&only_beginning(dir.path()));
+        assert!(resume(&maildir, 5000).is_none());
+        assert_eq!(names(&dir.path().join("tmp")), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn beginnings_are_few_and_do_not_grow_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let maildir = open(dir.path());
+    for number in 0..20_u8 {
+        let mut draft = maildir.begin(Token::of(Origin::Received, &[number]), 5000).unwrap();
+        draft.write(b"octets").unwrap();
+        maildir.keep(draft).unwrap();
+    }
+    assert_eq!(names(&dir.path().join("tmp")).len(), 8);
+    let two_days = SysTime::from_millis(
+        u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap() + 172_800_000,
+    );
+    let disk = Arc::new(crate::spool::disk::RealDisk);
+    drop(Maildir::open(dir.path(), "box".into(), two_days, disk).unwrap());
+    assert_eq!(names(&dir.path().join("tmp")), Vec::<String>::new());
+}
+
+#[test]
+fn a_full_disk_takes_no_account_of_beginnings() {
+    let dir = tempfile::tempdir().unwrap();
+    let maildir = open(dir.path());
+    begin(&maildir, 3000);
+    assert!(maildir.admit(u64::MAX).is_err());
+    assert_eq!(names(&dir.path().join("tmp")), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_left_of_a_beginning_that_is_there_already_or_was_never_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let maildir = open(dir.path());
+    put(&maildir, &place("INBOX", KEY, Look::Here), b"whole").unwrap();
+    begin(&maildir, 3000);
+    let (_, resumed) = resume(&maildir, 5000).unwrap();
+    maildir.deliver(resumed.draft, &place("INBOX", KEY, Look::Everywhere)).unwrap();
+    let mut draft = maildir.begin(token(), 5000).unwrap();
+    draft.write(b"octets").unwrap();
+    drop(draft);
+    assert_eq!(names(&dir.path().join("tmp")), Vec::<String>::new());
+}
+
+#[test]
+fn a_folder_that_was_moved_away_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let maildir = open(dir.path());
+    put(&maildir, &place("Lists", b"1", Look::Here), b"one").unwrap();
+    std::fs::rename(dir.path().join(".Lists"), dir.path().join(".Old")).unwrap();
+    put(&maildir, &place("Lists", b"2", Look::Here), b"two").unwrap();
+    std::fs::remove_dir_all(dir.path().join(".Lists")).unwrap();
+    put(&maildir, &place("Lists", b"3", Look::Here), b"three").unwrap();
+    assert_eq!(names(&dir.path().join(".Old/new")).len(), 1);
+    assert_eq!(names(&dir.path().join(".Lists/new")).len(), 1);
+}

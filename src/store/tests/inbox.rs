@@ -313,6 +313,7 @@ fn sent(message_id: &str, to: &str) -> HistoryRecord {
                     reply: Reply::default(),
                 },
                 notify: None,
+                original: None,
             }],
             ..Envelope::default()
         },

@@ -300,6 +300,7 @@ impl Account {
 
     pub(super) fn end_flush(&self) {
         *lock(&self.flush) = None;
+        self.queue.arrived.notify_waiters();
         self.tick();
     }
 
@@ -332,6 +333,7 @@ impl Account {
         if drained {
             // Without the lock: the host may end the flush right here.
             self.events.flush_drained();
+            self.queue.arrived.notify_waiters();
             self.tick();
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::tuning::{Tuning, backoff};
 use crate::mapi::MapiError;
 use crate::net::{Fault, ImapReply, LoginError, NetError, ReplyStatus, Throttle};
+use crate::spi::SecretError;
 use crate::transport::events::TroubleKind;
 
 /// Why a lane stopped, or could not do something.
@@ -15,7 +16,7 @@ pub(super) enum LaneFault {
     /// There is no login.
     Login(LoginError),
     /// There is no password.
-    Secret(String),
+    Secret(SecretError),
     /// The connection broke or went silent while it was in use.
     Lost(String),
     /// The server said BYE.
@@ -88,7 +89,7 @@ impl LaneFault {
             LaneFault::Login(LoginError::Throttled { .. }) | LaneFault::Throttled { .. } => {
                 TroubleKind::Throttled
             }
-            LaneFault::Secret(_) => TroubleKind::Credentials,
+            LaneFault::Secret(error) => TroubleKind::of_secret(error.kind),
             LaneFault::Lost(_) | LaneFault::Bye(_) => TroubleKind::Network,
             LaneFault::Protocol(_) | LaneFault::Refused { .. } => TroubleKind::Server,
             LaneFault::Storage(_) => TroubleKind::Storage,
@@ -101,7 +102,7 @@ impl LaneFault {
         match self {
             LaneFault::Net(error) => error.to_string(),
             LaneFault::Login(error) => error.to_string(),
-            LaneFault::Secret(words) => words.clone(),
+            LaneFault::Secret(error) => error.to_string(),
             LaneFault::Lost(words) => format!("{server}: the connection is lost ({words})"),
             LaneFault::Bye(words) => {
                 format!("{server}: the server closed the connection ({words})")
@@ -136,6 +137,7 @@ impl LaneFault {
             TroubleKind::Throttled => tuning.throttle_pause,
             TroubleKind::LoginRefused
             | TroubleKind::Credentials
+            | TroubleKind::NeedsSignIn
             | TroubleKind::Configuration
             | TroubleKind::Tls => tuning.login_pause,
             TroubleKind::Network

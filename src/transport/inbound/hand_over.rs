@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -11,9 +14,9 @@ use super::cursor::Ending;
 use super::key::{ContentDigest, content_digest, search_key};
 use super::lane::is_closed;
 use super::moment::Moment;
-use super::queue::{Body, Fetched, Held, Piece};
+use super::queue::{Body, Fetched, Held, Kept, Piece};
 use crate::mapi::{MapiCode, MapiError, MapiResult, PropList, tags};
-use crate::spi::{ContentSink, Message};
+use crate::spi::{Content, ContentSink, Message, ResumedContent};
 use crate::spool::SpoolError;
 use crate::transport::events::Trouble;
 
@@ -34,6 +37,8 @@ enum Undone {
     Ended,
     /// The message object could not take it.
     Message(MapiError),
+    /// The server could not give it; what came of it is good.
+    Lost(String),
     /// The server could not give it.
     Server(String),
 }
@@ -61,10 +66,12 @@ pub(super) async fn next(
 
 /// The next message; during a flush it is waited for.
 async fn take(account: &Account, cancel: &CancellationToken) -> MapiResult<Option<Fetched>> {
-    let mut tick = account.tick.subscribe();
     let mut control = account.control.subscribe();
     loop {
-        tick.borrow_and_update();
+        // Before the look, so that nothing that comes behind it is missed.
+        let arrived = account.queue.arrived.notified();
+        tokio::pin!(arrived);
+        arrived.as_mut().enable();
         if is_closed(&control.borrow_and_update()) || account.kill.is_cancelled() {
             return Ok(None);
         }
@@ -79,7 +86,7 @@ async fn take(account: &Account, cancel: &CancellationToken) -> MapiResult<Optio
         tokio::select! {
             () = cancel.cancelled() => return Err(MapiCode::CANCEL.into()),
             () = account.kill.cancelled() => return Ok(None),
-            _ = tick.changed() => {}
+            () = arrived => {}
             _ = control.changed() => {}
         }
         drop(waiting);
@@ -94,15 +101,21 @@ async fn hand_over(
 ) -> MapiResult<HandOver> {
     let Fetched { mut claim, body } = fetched;
     let mailbox = Arc::clone(claim.mailbox());
+    let mut writer = None;
     let filled = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Undone::Cancelled),
         () = account.kill.cancelled() => Err(Undone::Ended),
-        filled = fill(account, &claim, body, message) => filled,
+        filled = fill(account, &claim, body, message, &mut writer) => filled,
     };
     let digest = match filled {
         Ok(digest) => digest,
-        Err(undone) => return Err(undo(account, claim, undone).await),
+        Err(undone) => {
+            if let Some(writer) = writer {
+                writer.give_up(&undone).await;
+            }
+            return Err(undo(account, claim, undone).await);
+        }
     };
     if !claim.is_noted(digest) {
         // Large messages are known only when they have come whole.
@@ -151,7 +164,7 @@ async fn undo(account: &Arc<Account>, claim: Claim, undone: Undone) -> MapiError
             let words = format!("the store refuses it: {error}");
             (error, Some(words))
         }
-        Undone::Server(words) => {
+        Undone::Lost(words) | Undone::Server(words) => {
             (MapiError::new(MapiCode::NETWORK_ERROR, words.clone()), Some(words))
         }
     };
@@ -220,6 +233,7 @@ async fn fill(
     claim: &Claim,
     body: Body,
     message: &dyn Message,
+    writing: &mut Option<Writer>,
 ) -> Result<ContentDigest, Undone> {
     let object = Undone::Message;
     let mailbox = claim.mailbox();
@@ -232,17 +246,28 @@ async fn fill(
         .with(tags::MESSAGE_DELIVERY_TIME, claim.date.unwrap_or_else(|| account.clock.now()))
         .with(tags::MESSAGE_SIZE, long(u64::from(claim.size)));
     message.set_props(props).await.map_err(object)?;
-    let sink = message.set_content().await.map_err(object)?;
-    let mut writer = Writer { sink, hasher: blake3::Hasher::new(), size: 0 };
     match body {
-        Body::Whole(held) => writer.write(&held).await?,
+        Body::Whole(held) => {
+            let sink = message.set_content().await.map_err(object)?;
+            writing.insert(Writer::new(sink)).write(&held).await?;
+        }
         Body::Pieces { taken, mut pieces } => {
-            if taken.send(()).is_err() {
-                return Err(Undone::Server("the connection is lost".into()));
+            let (writer, kept) = Writer::resume(message, claim.size).await.map_err(object)?;
+            let writer = writing.insert(writer);
+            if taken.send(kept).is_err() {
+                return Err(Undone::Lost("the connection is lost".into()));
             }
-            writer.write_all(&mut pieces).await?;
+            while let Some(bytes) = next_piece(&mut pieces).await? {
+                match bytes {
+                    Some(held) => writer.write(&held).await?,
+                    None => writer.begin_anew(message, claim.size).await.map_err(object)?,
+                }
+            }
         }
     }
+    let Some(writer) = writing.take() else {
+        return Err(Undone::Server("nothing came".into()));
+    };
     let (digest, size) = writer.finish().await?;
     if size != u64::from(claim.size) {
         tracing::debug!(
@@ -255,9 +280,25 @@ async fn fill(
     Ok(digest)
 }
 
+/// The next piece: some bytes, or that the message begins anew; `None` when that was all.
+async fn next_piece(pieces: &mut mpsc::Receiver<Piece>) -> Result<Option<Option<Held>>, Undone> {
+    match pieces.recv().await {
+        Some(Piece::Bytes(held)) => Ok(Some(Some(held))),
+        Some(Piece::Anew) => Ok(Some(None)),
+        Some(Piece::End) => Ok(None),
+        Some(Piece::Lost(words)) => Err(Undone::Lost(words)),
+        Some(Piece::Failed(words)) => Err(Undone::Server(words)),
+        // A lane that was ended has no last words.
+        None => Err(Undone::Lost("the connection is lost".into())),
+    }
+}
+
 fn long(size: u64) -> i32 {
     i32::try_from(size).unwrap_or(i32::MAX)
 }
+
+/// Octets at either end of what was kept of a message by which it is known again.
+const ENDS: usize = 4096;
 
 /// Writes into the message and digests what it writes.
 struct Writer {
@@ -267,26 +308,93 @@ struct Writer {
 }
 
 impl Writer {
+    fn new(sink: Box<dyn ContentSink>) -> Self {
+        Writer { sink, hasher: blake3::Hasher::new(), size: 0 }
+    }
+
+    /// Goes on where an earlier try stopped.
+    async fn resume(message: &dyn Message, size: u32) -> MapiResult<(Self, Kept)> {
+        let ResumedContent { sink, before } = message.resume_content(u64::from(size)).await?;
+        let mut writer = Writer::new(sink);
+        let Some(before) = before else { return Ok((writer, Kept::default())) };
+        match writer.read(before).await {
+            Ok(kept) => Ok((writer, kept)),
+            Err(error) => {
+                tracing::warn!(%error, "what was kept of a large message cannot be read");
+                writer.begin_anew(message, size).await?;
+                Ok((writer, Kept::default()))
+            }
+        }
+    }
+
+    async fn read(&mut self, mut before: Content) -> std::io::Result<Kept> {
+        let mut kept = Kept::default();
+        let mut tail: Vec<u8> = Vec::new();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let count = before.reader.read(&mut buffer).await?;
+            let bytes = buffer.get(..count).unwrap_or_default();
+            if bytes.is_empty() {
+                break;
+            }
+            self.hasher.update(bytes);
+            self.size += u64::try_from(count).unwrap_or(0);
+            if kept.head.is_empty() {
+                kept.head = Bytes::copy_from_slice(bytes.get(..ENDS).unwrap_or(bytes));
+            }
+            tail.extend_from_slice(bytes.get(count.saturating_sub(ENDS)..).unwrap_or(bytes));
+            tail.drain(..tail.len().saturating_sub(ENDS));
+        }
+        if self.size != before.size {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        (kept.octets, kept.tail) = (self.size, Bytes::from(tail));
+        Ok(kept)
+    }
+
+    /// Forgets everything that is there.
+    async fn begin_anew(&mut self, message: &dyn Message, size: u32) -> MapiResult<()> {
+        // A sink is discarded as a whole; meanwhile another one stands in its place.
+        let old = std::mem::replace(&mut self.sink, Box::new(Nowhere));
+        old.discard().await;
+        *self = Writer::new(message.resume_content(u64::from(size)).await?.sink);
+        Ok(())
+    }
+
     async fn write(&mut self, held: &Held) -> Result<(), Undone> {
         self.hasher.update(held.bytes());
         self.size += u64::try_from(held.bytes().len()).unwrap_or(u64::MAX);
         self.sink.write(held.bytes()).await.map_err(Undone::Message)
     }
 
-    async fn write_all(&mut self, pieces: &mut mpsc::Receiver<Piece>) -> Result<(), Undone> {
-        loop {
-            match pieces.recv().await {
-                Some(Piece::Bytes(held)) => self.write(&held).await?,
-                Some(Piece::End) => return Ok(()),
-                Some(Piece::Failed(words)) => return Err(Undone::Server(words)),
-                // A lane that was ended has no last words.
-                None => return Err(Undone::Server("the connection is lost".into())),
-            }
-        }
-    }
-
     async fn finish(self) -> Result<(ContentDigest, u64), Undone> {
         self.sink.finish().await.map_err(Undone::Message)?;
         Ok((content_digest(&self.hasher), self.size))
+    }
+
+    /// The message is not to be had now.
+    async fn give_up(self, undone: &Undone) {
+        match undone {
+            Undone::Cancelled | Undone::Ended | Undone::Lost(_) => {
+                if let Err(error) = self.sink.keep().await {
+                    tracing::warn!(%error, "what came of a large message could not be kept");
+                }
+            }
+            Undone::Message(_) | Undone::Server(_) => self.sink.discard().await,
+        }
+    }
+}
+
+/// Takes nothing.
+struct Nowhere;
+
+#[async_trait]
+impl ContentSink for Nowhere {
+    async fn write(&mut self, _bytes: &[u8]) -> MapiResult<()> {
+        Err(MapiCode::CALL_FAILED.into())
+    }
+
+    async fn finish(self: Box<Self>) -> MapiResult<()> {
+        Err(MapiCode::CALL_FAILED.into())
     }
 }

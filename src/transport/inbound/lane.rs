@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use secrecy::SecretString;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -11,8 +12,9 @@ use super::account::{Account, Control, Place};
 use super::fault::LaneFault;
 use super::mailbox::Watched;
 use super::moment::Moment;
-use super::session::{ImapSession, LoginData};
+use super::session::ImapSession;
 use super::work::Work;
+use crate::net::LoginError;
 use crate::transport::events::{Gate, TroubleKind};
 
 /// What a lane has done of what was asked.
@@ -321,26 +323,29 @@ async fn connection(account: Arc<Account>, lane: Arc<Lane>) -> Result<(), LaneFa
     Ok(())
 }
 
-/// Connects and logs in with the password as its source has it now.
+/// Connects and logs in with the password as its source has it now. A token that is refused is
+/// renewed, and the login tried once more over a new connection.
 pub(super) async fn connect(account: &Account) -> Result<ImapSession, LaneFault> {
-    let imap = &account.settings.imap;
-    let secret = imap
-        .credentials
-        .password
-        .secret()
-        .await
-        .map_err(|error| LaneFault::Secret(error.to_string()))?;
-    let login = LoginData {
-        user: &imap.credentials.user,
-        secret: &secret,
-        auth: imap.auth.as_deref(),
-        memory: &account.memory,
+    let source = &account.settings.imap.credentials.password;
+    let secret = source.secret().await.map_err(LaneFault::Secret)?;
+    let mut session = match open(account, &secret).await {
+        Err(LaneFault::Login(refused @ LoginError::Refused { .. })) => {
+            match source.renew(&secret).await.map_err(LaneFault::Secret)? {
+                Some(fresh) => open(account, &fresh).await?,
+                None => return Err(refused.into()),
+            }
+        }
+        opened => opened?,
     };
-    let mut session = ImapSession::open(&account.connector, login, account.settings.tuning).await?;
     if account.has_levels() {
         account.note_delimiter(session.delimiter().await?);
     }
     Ok(session)
+}
+
+async fn open(account: &Account, secret: &SecretString) -> Result<ImapSession, LaneFault> {
+    let login = account.settings.imap.login(secret, &account.memory);
+    ImapSession::open(&account.connector, login, account.settings.tuning).await
 }
 
 #[cfg(test)]

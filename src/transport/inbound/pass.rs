@@ -22,6 +22,9 @@ use crate::spool::SpoolError;
 use crate::transport::inbound::lane::is_closed;
 use crate::transport::settings::AfterFetch;
 
+/// Messages that are fetched and not handed on yet.
+type Ready = Vec<(Claim, Held)>;
+
 /// Messages in a row that cannot be listed, after which the others are not asked for.
 const MOST_UNREADABLE: usize = 5;
 
@@ -200,12 +203,15 @@ impl Work {
         let tuning = self.account.settings.tuning;
         let mut listing = Listing::new(tuning.window);
         let (mut found, mut listed_all) = (false, false);
+        let mut ready = Ready::new();
         loop {
             if self.closed() {
+                self.hand_on_all(mailbox, ready).await?;
                 return Ok(found);
             }
             let batch = mailbox.take(Moment::now(&*self.account.clock), tuning.batch);
             if batch.is_empty() {
+                self.hand_on_all(mailbox, std::mem::take(&mut ready)).await?;
                 let range = mailbox
                     .next_to_list(tuning.spread)
                     .filter(|_| !listed_all)
@@ -227,11 +233,12 @@ impl Work {
             found = true;
             let in_pieces = batch.first().is_some_and(|first| first.manner == Manner::Pieces);
             if in_pieces {
+                self.hand_on_all(mailbox, std::mem::take(&mut ready)).await?;
                 for claim in batch {
                     self.fetch_in_pieces(mailbox, claim).await?;
                 }
             } else {
-                self.fetch_whole(mailbox, batch).await?;
+                ready = self.fetch_whole(mailbox, batch, ready).await?;
             }
             if mailbox.owed_count() >= tuning.after_batch && !self.after_failed.contains(&number) {
                 self.settle_owed_here(number, mailbox).await?;
@@ -345,16 +352,16 @@ impl Work {
         }
     }
 
-    /// Fetches messages whole, with one command.
+    /// Fetches messages whole, with one command, while those of the one before go to the disk
+    /// and to the host. Returns what is to be handed on next.
     async fn fetch_whole(
         &mut self,
         mailbox: &Arc<Mailbox>,
         batch: Vec<Claim>,
-    ) -> Result<(), LaneFault> {
+        before: Ready,
+    ) -> Result<Ready, LaneFault> {
         let total: u64 = batch.iter().map(|claim| u64::from(claim.size)).sum();
         let largest = batch.iter().map(|claim| claim.size).max().unwrap_or(0);
-        let Some(permit) = self.reserve(total).await? else { return Ok(()) };
-        let mut permit = Some(permit);
         let _moving = self.account.moving();
         let uids: Vec<u32> = batch.iter().map(|claim| claim.uid).collect();
         let mut got: BTreeMap<u32, Bytes> = BTreeMap::new();
@@ -369,7 +376,16 @@ impl Work {
             }
         };
         let set = uid_sets(&uids).join(",");
-        let mut fetched = self.session.fetch(&set, largest, total, &mut on).await;
+        let handing_on = self.hand_on_all(mailbox, before);
+        let fetching = async {
+            let Some(permit) = self.reserve(total).await? else { return Ok(None) };
+            let fetched = self.session.fetch(&set, largest, total, &mut on).await;
+            Ok(Some((permit, fetched)))
+        };
+        let (handed_on, fetched): (_, Result<_, LaneFault>) = tokio::join!(handing_on, fetching);
+        handed_on?;
+        let Some((permit, mut fetched)) = fetched? else { return Ok(Ready::new()) };
+        let mut permit = Some(permit);
         if contradiction {
             // Which of them is the message, and whose the others are, cannot be known.
             got.clear();
@@ -377,7 +393,7 @@ impl Work {
             fetched = fetched.and(Err(LaneFault::Protocol(words.into())));
         }
         let mut missing: Vec<Claim> = Vec::new();
-        let mut ready: Vec<(Claim, Held)> = Vec::new();
+        let mut ready = Ready::new();
         let together = if uids.len() == 1 { Manner::Alone } else { Manner::Together };
         for mut claim in batch {
             let complete = got
@@ -408,12 +424,35 @@ impl Work {
             claim.note(digest);
             ready.push((claim, held));
         }
-        // Nothing may be handed over before the disk knows that it is, and what it is (IB-6).
-        mailbox.commit().await?;
-        for (claim, held) in ready {
-            self.hand_on(claim, Body::Whole(held));
+        if fetched.is_err() {
+            // The connection is lost; what it brought is not.
+            self.hand_on_all(mailbox, std::mem::take(&mut ready)).await?;
         }
-        self.missing(missing, together, fetched).await
+        self.missing(missing, together, fetched).await?;
+        Ok(ready)
+    }
+
+    /// Hands on what was fetched.
+    fn hand_on_all(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        ready: Ready,
+    ) -> impl Future<Output = Result<(), LaneFault>> + Send + use<> {
+        let (account, lane) = (Arc::clone(&self.account), Arc::clone(&self.lane));
+        let (mailbox, look) = (Arc::clone(mailbox), self.control.borrow().look);
+        async move {
+            if ready.is_empty() {
+                return Ok(());
+            }
+            // Nothing may be handed over before the disk knows that it is, and what it is (IB-6).
+            mailbox.commit().await?;
+            for (claim, held) in ready {
+                account.queue.push(Fetched { claim, body: Body::Whole(held) });
+            }
+            lane.looked(&account, look);
+            account.announce();
+            Ok(())
+        }
     }
 
     pub(super) fn hand_on(&self, claim: Claim, body: Body) {

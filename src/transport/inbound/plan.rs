@@ -110,8 +110,13 @@ impl Pieces {
         Pieces { offset: 0, announced: u64::from(announced), length: length.max(1) }
     }
 
+    /// Goes on behind octets that came in an earlier try.
+    pub(super) fn behind(self, octets: u64) -> Self {
+        Pieces { offset: octets, ..self }
+    }
+
     pub(super) fn first(&self) -> PieceStep {
-        PieceStep::Ask { offset: 0, length: self.length }
+        PieceStep::Ask { offset: self.offset, length: self.length }
     }
 
     /// How many octets have come.
@@ -198,6 +203,17 @@ mod tests {
         // A last piece of full length says nothing about the end.
         assert_eq!(run(200, 200), (PieceStep::Complete, 3));
         assert_eq!(run(0, 0), (PieceStep::Complete, 1));
+    }
+
+    #[test]
+    fn what_came_before_is_not_asked_for_again() {
+        let mut pieces = Pieces::new(250, 100).behind(130);
+        assert_eq!(pieces.first(), PieceStep::Ask { offset: 130, length: 100 });
+        assert_eq!(pieces.next(Some(100)), PieceStep::Ask { offset: 230, length: 100 });
+        assert_eq!(pieces.next(Some(20)), PieceStep::Complete);
+        // All of it had come.
+        let mut pieces = Pieces::new(250, 100).behind(250);
+        assert_eq!(pieces.next(Some(0)), PieceStep::Complete);
     }
 
     #[test]

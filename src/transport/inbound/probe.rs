@@ -3,9 +3,9 @@
 use super::InboundSettings;
 use super::fault::LaneFault;
 use super::responses::wire_name;
-use super::session::{Access, ImapSession, LoginData};
+use super::session::{Access, ImapSession};
 use crate::mapi::{MapiError, MapiResult};
-use crate::net::{Connector, LoginMemory};
+use crate::net::{Connector, LoginError, LoginMemory};
 use crate::transport::events::Trouble;
 
 /// What was found.
@@ -48,21 +48,23 @@ pub(crate) async fn probe(settings: &InboundSettings) -> MapiResult<ProbeReport>
 
 async fn look(settings: &InboundSettings, connector: &Connector) -> Result<ProbeReport, LaneFault> {
     let imap = &settings.imap;
-    let secret = imap
-        .credentials
-        .password
-        .secret()
-        .await
-        .map_err(|error| LaneFault::Secret(error.to_string()))?;
-    let login = LoginData {
-        user: &imap.credentials.user,
-        secret: &secret,
-        auth: imap.auth.as_deref(),
-        memory: &LoginMemory::default(),
+    let source = &imap.credentials.password;
+    let mut secret = source.secret().await.map_err(LaneFault::Secret)?;
+    let mut renewed = false;
+    let (greeting, protection, mut session) = loop {
+        let opened = connector.imap_open().await?;
+        let (greeting, protection) = (opened.greeting.clone(), opened.protection.clone());
+        let memory = LoginMemory::default();
+        let login = imap.login(&secret, &memory);
+        match ImapSession::log_in(connector, opened, login, settings.tuning).await {
+            Err(LaneFault::Login(refused @ LoginError::Refused { .. })) if !renewed => {
+                renewed = true;
+                let fresh = source.renew(&secret).await.map_err(LaneFault::Secret)?;
+                secret = fresh.ok_or(refused)?;
+            }
+            session => break (greeting, protection, session?),
+        }
     };
-    let opened = connector.imap_open().await?;
-    let (greeting, protection) = (opened.greeting.clone(), opened.protection.clone());
-    let mut session = ImapSession::log_in(connector, opened, login, settings.tuning).await?;
     let mut mailboxes = Vec::new();
     for name in &imap.mailboxes {
         let messages = match session.open_mailbox(&wire_name(name), Access::Read).await? {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::claim::Claim;
 use super::mailbox::Mailbox;
@@ -20,8 +20,17 @@ pub(super) struct Fetched {
 pub(super) enum Body {
     /// All of them.
     Whole(Held),
-    /// They come as the host takes them; `taken` asks for the first.
-    Pieces { taken: oneshot::Sender<()>, pieces: mpsc::Receiver<Piece> },
+    /// They come as the host takes them; `taken` asks for the first, and says what the host has.
+    Pieces { taken: oneshot::Sender<Kept>, pieces: mpsc::Receiver<Piece> },
+}
+
+/// What the host has of a message from an earlier try.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) octets: u64,
+    /// The first and the last of them.
+    pub(super) head: Bytes,
+    pub(super) tail: Bytes,
 }
 
 /// A part of a message.
@@ -30,7 +39,11 @@ pub(super) enum Piece {
     Bytes(Held),
     /// That was all.
     End,
-    /// The rest could not be had, for this reason.
+    /// What the host has is not the beginning of this message: it comes from its start.
+    Anew,
+    /// The rest cannot be had now, for this reason; what came is good.
+    Lost(String),
+    /// What came is not the message.
     Failed(String),
 }
 
@@ -116,15 +129,21 @@ impl Budget {
 /// Messages that wait for the host, oldest first. Its length is bounded by the budget and by the
 /// number of messages in a batch.
 #[derive(Default)]
-pub(super) struct Queue(Mutex<VecDeque<Fetched>>);
+pub(super) struct Queue {
+    waiting: Mutex<VecDeque<Fetched>>,
+    /// Wakes one of those who wait for a message, for each; all of them when they need not wait
+    /// any more.
+    pub(super) arrived: Notify,
+}
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Fetched>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn push(&self, fetched: Fetched) {
         self.lock().push_back(fetched);
+        self.arrived.notify_one();
     }
 
     /// The next one.

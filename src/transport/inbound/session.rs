@@ -6,19 +6,15 @@
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status, StatusAttribute};
-use bytes::Bytes;
-use secrecy::SecretString;
-
 use super::fault::{LaneFault, asks_for_patience};
 use super::responses::{
     Listed, body, broken, bye, completion, expect_ok, is_news, listed, lost, quoted,
 };
 use super::tuning::Tuning;
 use super::wire::Wire;
-use crate::net::{
-    Capabilities, Connector, ImapOpened, ImapReply, LoginMemory, ReplyStatus, Stream,
-};
+use crate::net::{Capabilities, Connector, ImapLogin, ImapOpened, ImapReply, ReplyStatus, Stream};
+use async_imap::imap_proto::{MailboxDatum, Response, ResponseCode, Status, StatusAttribute};
+use bytes::Bytes;
 
 /// Room for what stands beside the body in a FETCH response, and for a size that is a little off.
 const LITERAL_SLACK: u64 = 64 * 1024;
@@ -55,19 +51,11 @@ pub(super) struct Opened {
     pub(super) read_only: bool,
 }
 
-/// Login data of one attempt.
-pub(super) struct LoginData<'a> {
-    pub(super) user: &'a str,
-    pub(super) secret: &'a SecretString,
-    pub(super) auth: Option<&'a str>,
-    pub(super) memory: &'a LoginMemory,
-}
-
 impl ImapSession {
     /// Connects and logs in.
     pub(super) async fn open(
         connector: &Connector,
-        login: LoginData<'_>,
+        login: ImapLogin<'_>,
         tuning: Tuning,
     ) -> Result<Self, LaneFault> {
         let opened = connector.imap_open().await?;
@@ -78,11 +66,10 @@ impl ImapSession {
     pub(super) async fn log_in(
         connector: &Connector,
         opened: ImapOpened,
-        login: LoginData<'_>,
+        login: ImapLogin<'_>,
         tuning: Tuning,
     ) -> Result<Self, LaneFault> {
-        let LoginData { user, secret, auth, memory } = login;
-        let logged_in = connector.imap_login(opened, user, secret, auth, memory).await?;
+        let logged_in = connector.imap_login(opened, login).await?;
         let wire = Wire::new(logged_in.stream, tuning.silence);
         // Answered by the wire itself, see there.
         let inner = async_imap::Client::new(wire)

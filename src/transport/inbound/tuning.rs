@@ -25,9 +25,9 @@ pub(crate) struct Tuning {
     pub(crate) piece: u32,
     /// Bytes fetched and not yet handed over (default 8 MiB).
     pub(crate) budget: u32,
-    /// Messages and bytes asked for with one command (default 100, 2 MiB).
+    /// Messages and bytes asked for with one command (default 200, 2 MiB).
     pub(crate) batch: (usize, u64),
-    /// UIDs listed with one command (default 500).
+    /// UIDs listed with one command (default 1,000).
     pub(crate) window: u32,
     /// Messages known and not yet on disk as fetched, for each mailbox (default 4,000).
     pub(crate) spread: usize,
@@ -67,8 +67,8 @@ impl Default for Tuning {
             small: 1 << 20,
             piece: 512 << 10,
             budget: 8 << 20,
-            batch: (100, 2 << 20),
-            window: 500,
+            batch: (200, 2 << 20),
+            window: 1000,
             spread: 4000,
             network_pause: (seconds(1), seconds(5 * MINUTE)),
             login_pause: (seconds(30), seconds(15 * MINUTE)),

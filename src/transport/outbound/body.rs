@@ -67,6 +67,9 @@ pub(crate) struct TextReader {
 /// Bytes read at once: a few TCP windows of a fast link, nothing against a machine's memory.
 const PIECE: usize = 64 * 1024;
 
+/// A text with fewer bytes is one piece.
+pub(super) const ONE_PIECE: u64 = PIECE as u64;
+
 impl TextReader {
     /// Reads `reader` to its end.
     pub(crate) fn new(reader: Pin<Box<dyn AsyncRead + Send>>) -> Self {

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::body::ONE_PIECE;
 use super::flight::Flight;
 use super::herald::News;
+use super::lane::Lane;
 use super::recovery::left_behind;
 use super::schedule::{self, Before, retry_delay};
 use super::shared::Shared;
 use crate::mapi::{EntryId, SysTime};
 use crate::spool::{Batch, Expect, FinalDot, Lease, Op, QueueRecord, QueueState, SpoolError};
+use crate::transport::InDoubtPolicy;
 
 /// What a look at the queue came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +39,36 @@ struct Claim {
     expired: bool,
 }
 
+/// How a message that is claimed comes to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Road {
+    /// A connection is open, and the message leaves as soon as it is its turn.
+    Open,
+    /// One has to be opened first, which may take long or fail.
+    ToOpen,
+}
+
+impl Road {
+    pub(super) fn of<F>(lane: &Lane<F>) -> Self {
+        if lane.is_connected() { Road::Open } else { Road::ToOpen }
+    }
+}
+
+/// What a claim says of the final dot. A message that is sent in one piece over a connection that
+/// is open will have its final dot out so soon that a note of its own would only be one more
+/// commit: the claim is the note. Where the profile resends what is in doubt, that changes nothing
+/// but the words; where it is held for somebody to decide, the note waits until it is needed.
+fn dot_of(shared: &Shared, record: &QueueRecord, road: Road) -> FinalDot {
+    let short = record.size < ONE_PIECE;
+    let resent = shared.settings.queue.in_doubt == InDoubtPolicy::Resend;
+    match road {
+        Road::Open if short && resent => FinalDot::MayBeOut { since: shared.wall.now() },
+        Road::Open | Road::ToOpen => FinalDot::NotSent,
+    }
+}
+
 /// Makes the record of a claim: what is durable before the connection.
-pub(super) fn claim(shared: &Shared, record: &mut QueueRecord) {
+pub(super) fn claim(shared: &Shared, record: &mut QueueRecord, road: Road) {
     let rules = shared.rules();
     record.attempts = record.attempts.saturating_add(1);
     let delay = retry_delay(&rules.queue.retry, record.attempts, rules.unit);
@@ -45,7 +76,7 @@ pub(super) fn claim(shared: &Shared, record: &mut QueueRecord) {
     record.state = QueueState::Claimed(Lease {
         owner: shared.owner,
         expires: shared.lease_until(record.envelope.recipients.len(), record.size),
-        dot: FinalDot::NotSent,
+        dot: dot_of(shared, record, road),
     });
 }
 
@@ -58,9 +89,10 @@ const PROBE_PAGE: usize = 64;
 /// # Errors
 /// Those of the spool; nothing is claimed then.
 pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Claimed, SpoolError> {
-    let (flushing, trouble, recalls) = {
+    let (flushing, trouble, recalls, road) = {
         let lane = shared.lane();
-        (lane.is_flushing(), lane.trouble().map(|(why, _)| why.words()), lane.recalls())
+        let trouble = lane.trouble().map(|(why, _)| why.words());
+        (lane.is_flushing(), trouble, lane.recalls(), Road::of(&lane))
     };
     let until = if flushing { SysTime::MAX } else { shared.clock.now() };
     let oldest = shared.oldest_on_its_way();
@@ -98,7 +130,7 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
         };
         let sending = claims.iter().filter(|claim| !claim.expired).count();
         let claim = match (&trouble, sending < limit) {
-            (None, _) | (Some(_), true) => decide(shared, entry, row, recalls),
+            (None, _) | (Some(_), true) => decide(shared, entry, row, road, recalls),
             (Some(why), false) => give_up(shared, entry, row, why, recalls),
         };
         left |= claim.is_none();
@@ -107,6 +139,15 @@ pub(super) async fn claim_due(shared: &Arc<Shared>, limit: usize) -> Result<Clai
     claimed.left = left || claimed.more;
     commit(shared, claims).await?;
     Ok(claimed)
+}
+
+/// Whether anything is due that nobody works on; claims nothing.
+pub(super) async fn is_anything_due(shared: &Shared) -> Result<bool, SpoolError> {
+    let flushing = shared.lane().is_flushing();
+    let until = if flushing { SysTime::MAX } else { shared.clock.now() };
+    let skip = |entry: &EntryId| shared.flights.has(entry) || shared.lane().was_tried(entry);
+    let page = shared.spool.due(shared.account, until, 1, &skip).await?;
+    Ok(!page.entries.is_empty())
 }
 
 /// The row, if it may be claimed, with the state it has without a claim.
@@ -127,13 +168,19 @@ async fn claimable(shared: &Shared, entry: &EntryId) -> Result<Option<QueueRecor
 }
 
 /// Claims a row, or gives it up when it may not be sent any more.
-fn decide(shared: &Shared, entry: EntryId, row: QueueRecord, recalls: u64) -> Option<Claim> {
+fn decide(
+    shared: &Shared,
+    entry: EntryId,
+    row: QueueRecord,
+    road: Road,
+    recalls: u64,
+) -> Option<Claim> {
     let mut record = row.clone();
-    let expired = schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now());
+    let expired = schedule::is_unwanted(&record, shared.clock.now());
     if expired {
         schedule::expire(&mut record, shared.rules());
     } else {
-        claim(shared, &mut record);
+        claim(shared, &mut record, road);
     }
     fly(shared, entry, &row, record, Look { expired, recalls })
 }
@@ -147,7 +194,7 @@ fn give_up(
     why: &str,
     recalls: u64,
 ) -> Option<Claim> {
-    if !schedule::is_unwanted(&row, &shared.settings.queue, shared.clock.now()) {
+    if !schedule::is_unwanted(&row, shared.clock.now()) {
         return None;
     }
     let mut record = row.clone();

@@ -31,13 +31,14 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// Sends to everyone who has no outcome yet.
+/// Sends to everyone who has no outcome yet, to at most `most_at_once` of them in one transaction.
 pub(super) async fn deliver(
     connection: &mut Connection,
     flight: &Flight,
     text: &dyn TextSource,
     journal: &dyn Journal,
     clock: &dyn Clock,
+    most_at_once: usize,
 ) -> Delivery {
     let (envelope, size) = {
         let record = flight.record();
@@ -50,7 +51,7 @@ pub(super) async fn deliver(
         .filter(|(_, recipient)| !recipient.state.is_conclusive())
         .map(|(index, _)| index)
         .collect();
-    let mut at_once = MAX_RECIPIENTS;
+    let mut at_once = most_at_once.clamp(1, MAX_RECIPIENTS);
     let mut heard = false;
     flight.notes().connected(connection, clock.now());
     loop {

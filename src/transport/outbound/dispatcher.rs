@@ -2,6 +2,7 @@
 //! next due time; never looks twice without a reason.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::claims::{self, Claimed};
@@ -72,14 +73,22 @@ enum Wait {
 
 async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     let now = shared.clock.now();
-    let (back, to_claim, paused_until, open, asked) = {
+    let (back, to_claim, paused_until, throttled_until, open, asked) = {
         let mut lane = shared.lane();
         let back = lane.take_back(now);
         shared.go_back(&mut lane, &back);
-        (back, lane.to_claim(now), lane.paused_until(now), lane.is_open(), lane.asked())
+        (
+            back,
+            lane.to_claim(now),
+            lane.paused_until(now),
+            lane.throttled_until(now),
+            lane.is_open(),
+            lane.asked(),
+        )
     };
     shared.give_back(back, None);
     if !open {
+        shared.note(|notes| notes.throttled = None);
         shared.quiet_since.send_replace(asked);
         return Ok(Wait::ForNews);
     }
@@ -99,7 +108,15 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     }
     staff(shared);
     let looked = to_claim > 0;
-    let nothing_due = looked && !claimed.any && !claimed.held;
+    let mut nothing_due = looked && !claimed.any && !claimed.held;
+    // What the limit keeps waiting is looked for without being claimed.
+    let throttled_until = throttled_until.filter(|_| paused_until.is_none());
+    if throttled_until.is_some() {
+        nothing_due = !claims::is_anything_due(shared).await?;
+    }
+    let waits = !nothing_due || shared.waiting.load(Ordering::SeqCst) > 0;
+    let kept_waiting = throttled_until.filter(|_| waits);
+    shared.note(|notes| notes.throttled = kept_waiting.map(|until| throttled(shared, until)));
     {
         let mut lane = shared.lane();
         let in_flight = in_flight || under_way();
@@ -116,11 +133,19 @@ async fn step(shared: &Arc<Shared>) -> Result<Wait, SpoolError> {
     // A time that has passed belongs to something that cannot be claimed now; what makes it
     // claimable is news.
     let next = claimed.next.filter(|time| *time > shared.clock.now());
+    let next = throttled_until.into_iter().chain(next).min().filter(|_| paused_until.is_none());
     Ok(match (another_look, paused_until.or(next)) {
         (true, _) => Wait::Not,
         (false, Some(time)) => Wait::Until(time),
         (false, None) => Wait::ForNews,
     })
+}
+
+fn throttled(shared: &Shared, until: SysTime) -> String {
+    match shared.settings.smtp.messages_per_minute {
+        Some(limit) => format!("throttled until {until} ({limit} messages a minute)"),
+        None => format!("throttled until {until}"),
+    }
 }
 
 /// Starts connections for what is ready.

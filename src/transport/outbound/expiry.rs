@@ -12,7 +12,7 @@ use super::recovery::left_behind;
 use super::schedule;
 use super::shared::Shared;
 use crate::mapi::{EntryId, SysTime};
-use crate::spool::{Batch, Expect, Op, QueueRecord, QueueState, SpoolError};
+use crate::spool::{Batch, Expect, Expiry, Op, QueueRecord, QueueState, SpoolError};
 
 /// Rows looked at once at the start.
 const PAGE: usize = 256;
@@ -55,7 +55,7 @@ impl Expiries {
 
 /// Watches over a row that expires by itself.
 pub(super) fn watch(shared: &Shared, entry: &EntryId, record: &QueueRecord) {
-    if schedule::has_own_expiry(record, &shared.settings.queue) {
+    if record.expiry == Expiry::Own {
         shared.expiries.add(record.expires, entry.clone());
     }
 }
@@ -88,16 +88,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// What an earlier process left.
 async fn load(shared: &Shared) -> Result<(), SpoolError> {
-    let mut after: Option<EntryId> = None;
+    let mut after: Option<(SysTime, EntryId)> = None;
     loop {
-        let page = shared.spool.queue_page(after.as_ref(), PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
+        let page = shared.spool.expiring_page(shared.account, after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.clone());
-        for (entry, record) in &page {
-            if record.transport == shared.settings.transport {
-                watch(shared, entry, record);
-            }
-        }
+        page.into_iter().for_each(|(time, entry)| shared.expiries.add(time, entry));
     }
 }
 
@@ -114,7 +110,7 @@ async fn give_up(shared: &Arc<Shared>, entry: &EntryId) -> Result<(), SpoolError
         }
         let Some(row) = shared.spool.queue(entry).await? else { return Ok(()) };
         let mut record = left_behind(shared, &row).unwrap_or(row);
-        let unwanted = schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now());
+        let unwanted = schedule::is_unwanted(&record, shared.clock.now());
         if record.transport != shared.settings.transport || !unwanted || !may_end(&record.state) {
             return Ok(());
         }

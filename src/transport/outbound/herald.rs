@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::mapi::EntryId;
 use crate::spi::Yield;
-use crate::transport::events::{Activity, Trouble};
+use crate::transport::events::{Activity, SendingNotes, Trouble};
 
 /// Hears of what sending does. Calls come one after the other from one task, never from under a
 /// lock, and should return soon. Only what is beyond recovery is told from where it is met.
@@ -19,6 +19,10 @@ pub(crate) trait OutboundEvents: Send + Sync {
     fn activity(&self, activity: Activity);
     /// The account cannot work just now; `None` when it can again.
     fn trouble(&self, trouble: Option<Trouble>);
+    /// An attempt of which a server heard came to this; from the task that recorded it.
+    fn attempted(&self, _result: &'static str) {}
+    /// Something changed that the owner wants to know although it is no trouble.
+    fn notes(&self, _notes: SendingNotes) {}
     /// Messages that were answered with `MAPI_E_WAIT` may come again (SP-6).
     fn ready_to_send(&self);
     /// Flush mode has nothing left that can move (TN-12). Comes again after new work.
@@ -36,6 +40,7 @@ pub(super) enum News {
     SentDeferred(EntryId),
     Activity(Activity),
     Trouble(Option<Trouble>),
+    Notes(SendingNotes),
     ReadyToSend,
     FlushDrained,
 }
@@ -64,6 +69,7 @@ impl Herald {
                     Some(News::SentDeferred(entry)) => events.sent_deferred(&entry),
                     Some(News::Activity(activity)) => events.activity(activity),
                     Some(News::Trouble(trouble)) => events.trouble(trouble),
+                    Some(News::Notes(notes)) => events.notes(notes),
                     Some(News::ReadyToSend) => events.ready_to_send(),
                     Some(News::FlushDrained) => events.flush_drained(),
                     None => return,

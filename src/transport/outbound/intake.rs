@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::abort::{Abort, abort};
-use super::claims;
+use super::claims::{self, Road};
 use super::expiry;
 use super::flight::Flight;
 use super::herald::News;
@@ -18,8 +18,8 @@ use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, Priority, SysTime, tags};
 use crate::spi::{Message, SubmitError};
 use crate::spool::{
-    Batch, BodyKind, Expect, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState, SpoolError,
-    StagedBody, Step, StepKind, Trace,
+    Batch, BodyKind, Expect, Expiry, HistoryEnd, HistoryRecord, Op, QueueRecord, QueueState,
+    SpoolError, StagedBody, Step, StepKind, Trace,
 };
 use content::{ConvertError, Converted};
 use envelope::Addressed;
@@ -153,6 +153,7 @@ async fn prepare(
             .await?;
     let submitted = props.time(tags::CLIENT_SUBMIT_TIME).unwrap_or(now);
     let end_of_life = submitted.saturating_add(shared.settings.queue.lifetime);
+    let own_expiry = props.time(tags::EXPIRY_TIME).filter(|time| *time < end_of_life);
     let mut envelope = addressed.envelope;
     envelope.smtputf8 = smtputf8;
     envelope.body = if eight_bit { BodyKind::EightBit } else { BodyKind::SevenBit };
@@ -162,7 +163,8 @@ async fn prepare(
         state: QueueState::Due,
         priority: Priority::lane(&props),
         submitted,
-        expires: props.time(tags::EXPIRY_TIME).map_or(end_of_life, |time| time.min(end_of_life)),
+        expires: own_expiry.unwrap_or(end_of_life),
+        expiry: if own_expiry.is_some() { Expiry::Own } else { Expiry::Lifetime },
         // Due by the time of submission, which is the order in which messages leave.
         due: submitted.min(now),
         attempts: 0,
@@ -174,7 +176,7 @@ async fn prepare(
         last_error: String::new(),
         trace: Trace::of(now, StepKind::Accepted { transport: shared.settings.transport.clone() }),
     };
-    if schedule::is_unwanted(&record, &shared.settings.queue, now) {
+    if schedule::is_unwanted(&record, now) {
         schedule::expire(&mut record, shared.rules());
     }
     if record.is_conclusive() {
@@ -242,7 +244,7 @@ fn first_claim(
     }
     let before = Before { state: QueueState::Due, due: record.due };
     let mut claimed = record.clone();
-    claims::claim(shared, &mut claimed);
+    claims::claim(shared, &mut claimed, Road::of(&lane));
     // What the row is stored with: it has none before.
     claimed.revision = 1;
     let flight = Flight::new(entry.clone(), before, claimed.clone());

@@ -3,7 +3,8 @@
 //! A crash between the final dot and the durable outcome must not look like a crash in MAIL: the
 //! server may have the message. So the row says that the final dot may be out before it goes out.
 //! The note is on its way to the disk while the last piece of the text is on its way to the server,
-//! and it shares its commit with the notes and outcomes of the other connections.
+//! and it shares its commit with the notes and outcomes of the other connections. Of a short
+//! message that is about to leave over an open connection the claim itself says so, see `claims`.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::flight::Flight;
 use super::progress::Stage;
 use super::reply::{Failure, Fault, Phase};
 use super::shared::Shared;
-use crate::spool::{Batch, Expect, FinalDot, Op, QueueRecord, QueueState, SpoolError};
+use crate::spool::{Batch, Expect, FinalDot, Lease, Op, QueueRecord, QueueState, SpoolError};
 
 /// Who makes durable how far a message is.
 #[async_trait]
@@ -27,8 +28,13 @@ pub(crate) trait Journal: Send + Sync {
     /// The dot must not be sent: the disk does not take the note, or the row is not ours any more.
     async fn dot_may_be_out(&self) -> Result<(), Failure>;
 
+    /// Whether the row says so already, because the claim did.
+    fn says_so_already(&self) -> bool {
+        false
+    }
+
     /// Makes the outcomes had so far durable, and that no final dot is out: another transaction
-    /// of the same attempt begins.
+    /// of the same attempt begins, as soon as the limit on messages lets it.
     ///
     /// # Errors
     /// As [`Journal::dot_may_be_out`].
@@ -100,8 +106,20 @@ impl Journal for RowJournal {
         self.note(FinalDot::MayBeOut { since: self.shared.wall.now() }).await
     }
 
+    fn says_so_already(&self) -> bool {
+        let record = self.flight.record();
+        matches!(&record.state, QueueState::Claimed(Lease { dot: FinalDot::MayBeOut { .. }, .. }))
+    }
+
     async fn next_transaction(&self) -> Result<(), Failure> {
-        self.note(FinalDot::NotSent).await
+        self.note(FinalDot::NotSent).await?;
+        tokio::select! {
+            biased;
+            // Whoever stopped the message has it; the transaction will see that.
+            () = self.flight.progress.dropped() => {}
+            () = self.shared.turn() => {}
+        }
+        Ok(())
     }
 }
 

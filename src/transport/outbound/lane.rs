@@ -4,6 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
+use super::rate::Rate;
 use super::reply::{Cause, Failure, Scope};
 use crate::mapi::{EntryId, Priority, SysTime};
 use crate::transport::events::Gate;
@@ -27,6 +28,8 @@ pub(super) struct Lane<F> {
     health: Health,
     limit: usize,
     cap: Option<(usize, SysTime)>,
+    /// How many messages may begin.
+    rate: Rate,
     /// Claimed and waiting for a connection, urgent ones first.
     ready: VecDeque<(Priority, F)>,
     /// Something urgent is in the queue that is not claimed: it does not wait for room in line.
@@ -119,6 +122,7 @@ impl<F> Lane<F> {
             health: Health::default(),
             limit: limit.max(1),
             cap: None,
+            rate: Rate::default(),
             ready: VecDeque::new(),
             urgent: false,
             workers: 0,
@@ -130,6 +134,22 @@ impl<F> Lane<F> {
             recalls: 0,
             asked: 0,
         }
+    }
+
+    /// The same lane for at most `limit` messages a minute.
+    pub(super) fn paced(mut self, limit: Option<u32>) -> Self {
+        self.rate = Rate::new(limit);
+        self
+    }
+
+    /// Until when nothing may begin because of the limit on messages.
+    pub(super) fn throttled_until(&self, now: SysTime) -> Option<SysTime> {
+        self.rate.until(now)
+    }
+
+    /// Notes that a message, or another transaction of one, begins; says whether it may.
+    pub(super) fn begin_one(&mut self, now: SysTime) -> bool {
+        self.rate.begin(now)
     }
 
     /// Messages go back to their places in the queue: what was claimed behind them follows.
@@ -244,7 +264,8 @@ impl<F> Lane<F> {
 
     /// How many messages should be claimed now; 0 also while enough are ready.
     pub(super) fn to_claim(&self, now: SysTime) -> usize {
-        if !self.is_open() || self.is_paused(now) {
+        let left = self.rate.left(now);
+        if !self.is_open() || self.is_paused(now) || left == 0 {
             return 0;
         }
         if self.trouble.is_some() {
@@ -253,9 +274,10 @@ impl<F> Lane<F> {
         }
         let wanted = self.connections(now) * AHEAD;
         if self.urgent {
-            return wanted;
+            return wanted.min(left);
         }
-        if self.ready.len() > wanted / 2 { 0 } else { wanted - self.ready.len() }
+        let more = if self.ready.len() > wanted / 2 { 0 } else { wanted - self.ready.len() };
+        more.min(left.saturating_sub(self.ready.len()))
     }
 
     /// Whether a message that is being accepted may be claimed in the same commit.
@@ -264,7 +286,7 @@ impl<F> Lane<F> {
             && self.trouble.is_none()
             && !(self.backlog.more || self.backlog.looking)
             && self.backlog.looked == self.backlog.stored
-            && self.ready.len() < self.connections(now) * AHEAD
+            && self.ready.len() < (self.connections(now) * AHEAD).min(self.rate.left(now))
     }
 
     /// A message is in the queue and not claimed.
@@ -300,7 +322,7 @@ impl<F> Lane<F> {
 
     /// How many connection tasks should be started; they are counted as running from now on.
     pub(super) fn hire(&mut self, now: SysTime) -> usize {
-        if !self.is_open() || self.is_paused(now) {
+        if !self.is_open() || self.is_paused(now) || self.rate.left(now) == 0 {
             return 0;
         }
         let wanted = self.ready.len().saturating_sub(self.idle);
@@ -324,10 +346,22 @@ impl<F> Lane<F> {
 
     /// Everything that is ready and may not start: to be given back.
     pub(super) fn take_back(&mut self, now: SysTime) -> Vec<F> {
-        if self.is_open() && !self.is_paused(now) {
+        if self.is_open() && !self.is_paused(now) && self.rate.left(now) > 0 {
             return Vec::new();
         }
         self.recall()
+    }
+
+    /// The next message for a connection, if the limit on messages lets one begin.
+    pub(super) fn take_in_turn(&mut self, now: SysTime) -> Option<F> {
+        if self.rate.left(now) == 0 {
+            return None;
+        }
+        let taken = self.take();
+        if taken.is_some() {
+            self.rate.begin(now);
+        }
+        taken
     }
 
     /// Everything that is ready, to be given back.
@@ -343,6 +377,11 @@ impl<F> Lane<F> {
     /// A connection opened.
     pub(super) fn connected(&mut self) {
         self.connected += 1;
+    }
+
+    /// Whether a connection is open.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected > 0
     }
 
     /// A connection is gone.

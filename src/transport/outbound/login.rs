@@ -1,4 +1,7 @@
-//! From a server's name to a connection that waits for MAIL: connect, EHLO, AUTH.
+//! From a server's name to a connection that waits for MAIL: connect, EHLO, AUTH. While a host is
+//! out of reach the next one of the profile is tried; a host that answered is believed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use secrecy::SecretString;
@@ -7,8 +10,14 @@ use zeroize::Zeroizing;
 use super::capabilities::Capabilities;
 use super::connection::Connection;
 use super::deadlines::Deadlines;
-use super::reply::{Failure, Fault, Phase};
-use crate::net::{self, Channel, Connector, Mechanism, NetError, NetErrorKind, TlsReason};
+use super::hosts::Hosts;
+use super::reply::{Failure, Fault, Permanence, Phase};
+use crate::clock::Clock;
+use crate::net::{
+    self, Channel, Claim, Connector, Exchange, Mechanism, NetError, NetErrorKind, Server, TlsReason,
+};
+use crate::spi::{SecretError, SecretErrorKind, SecretKind};
+use crate::transport::events::TroubleKind;
 use crate::transport::{Credentials, SmtpSettings};
 
 /// Makes connections that wait for MAIL.
@@ -20,6 +29,17 @@ pub(crate) trait Dial: Send + Sync {
     /// # Errors
     /// Always of the network or the account, never of a message.
     async fn dial(&self) -> Result<Connection, Failure>;
+
+    /// The server has forgotten the login in mid-session, as when a token runs out. Whether there
+    /// is another secret, so that dialling again at once makes sense. Default: no.
+    async fn renew(&self) -> bool {
+        false
+    }
+
+    /// The host that is used instead of the first one and why, in words; `None` while that one is.
+    fn detour(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a server said of itself while it was logged in to.
@@ -35,52 +55,127 @@ pub(crate) struct ServerReport {
     pub(crate) mechanism: Option<&'static str>,
 }
 
-/// The server of one account.
+/// The servers of one account.
 pub(crate) struct SmtpDialer {
-    connector: Connector,
-    host: String,
+    first: Route,
+    /// For when the first one is out of reach, in order.
+    fallback: Vec<Route>,
+    hosts: Mutex<Hosts>,
+    clock: Arc<dyn Clock>,
     credentials: Option<Credentials>,
     auth: Option<String>,
     helo: String,
     deadlines: Deadlines,
+    /// The token that was shown last: to be renewed when it is refused.
+    shown: Mutex<Option<SecretString>>,
+}
+
+/// One host, with the settings of TLS that are its own.
+struct Route {
+    connector: Connector,
+    host: String,
+    /// The login that worked last, so that a server is not asked twice each time.
+    worked: Mutex<Option<Mechanism>>,
+}
+
+impl Route {
+    fn worked(&self) -> MutexGuard<'_, Option<Mechanism>> {
+        self.worked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Most challenges a login may take; no mechanism here needs more than two.
 const MAX_CHALLENGES: usize = 4;
 
 impl SmtpDialer {
-    /// A dialer for the server of `settings`, where we are called `helo`.
-    pub(crate) fn new(settings: &SmtpSettings, helo: &str, deadlines: Deadlines) -> Self {
+    /// A dialer for the servers of `settings`, where we are called `helo`.
+    pub(crate) fn new(
+        settings: &SmtpSettings,
+        helo: &str,
+        deadlines: Deadlines,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let route = |server: &Server| Route {
+            connector: Connector::new(server.clone(), deadlines.net, settings.cleartext),
+            host: server.host.clone(),
+            worked: Mutex::default(),
+        };
         SmtpDialer {
-            connector: Connector::new(settings.server.clone(), deadlines.net, settings.cleartext),
-            host: settings.server.host.clone(),
+            first: route(&settings.server),
+            fallback: settings.fallback.iter().map(route).collect(),
+            hosts: Mutex::default(),
+            clock,
             credentials: settings.credentials.clone(),
             auth: settings.auth.clone(),
             helo: helo.to_owned(),
             deadlines,
+            shown: Mutex::default(),
         }
     }
 
-    /// Connects and logs in, and tells what the server said on the way.
+    /// Connects to the first host and logs in, and tells what the server said on the way.
     ///
     /// # Errors
     /// As [`Dial::dial`].
     pub(crate) async fn connect(&self) -> Result<(Connection, ServerReport), Failure> {
-        let opened =
-            self.connector.smtp_open(&self.helo).await.map_err(|error| failure_of(&error))?;
-        let channel = self.connector.channel(&opened.stream);
+        self.connect_to(&self.first).await
+    }
+
+    /// Connects to one host and logs in. A token that is refused is renewed, and the login tried
+    /// once more over a new connection.
+    async fn connect_to(&self, route: &Route) -> Result<(Connection, ServerReport), Failure> {
+        match self.connect_once(route).await {
+            Err(refused) if refused.trouble_kind() == TroubleKind::LoginRefused => {
+                match self.renewed().await {
+                    Ok(true) => self.connect_once(route).await,
+                    Ok(false) => Err(refused),
+                    Err(error) => Err(secret_failure(&route.host, &error)),
+                }
+            }
+            connected => connected,
+        }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Option<SecretString>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for another secret in place of the one shown last.
+    async fn renewed(&self) -> Result<bool, SecretError> {
+        let shown = self.shown().take();
+        match (&self.credentials, shown) {
+            (Some(credentials), Some(shown)) => {
+                Ok(credentials.password.renew(&shown).await?.is_some())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn connect_once(&self, route: &Route) -> Result<(Connection, ServerReport), Failure> {
+        // A token first: there may be none until somebody signs in, and then nobody is called.
+        let token = match &self.credentials {
+            Some(credentials) if credentials.password.kind() == SecretKind::Token => {
+                Some(secret_of(credentials, &route.host).await?)
+            }
+            _ => None,
+        };
+        let connector = &route.connector;
+        let opened = connector.smtp_open(&self.helo).await.map_err(|error| failure_of(&error))?;
+        let channel = connector.channel(&opened.stream);
         let protection = opened.stream.protection();
         let greeting = net::for_people(&opened.greeting.join(" "));
         let stream = Box::new(opened.stream);
         let mut connection =
-            Connection::new(stream, &self.host, Capabilities::default(), self.deadlines.clone());
+            Connection::new(stream, &route.host, Capabilities::default(), self.deadlines.clone());
         connection.protected_by(protection.as_deref());
         connection.begin();
         // The stream begins with the greeting once more.
         connection.reply(Phase::Greeting, self.deadlines.command).await?;
         hello(&mut connection, &self.helo).await?;
         let mechanism = match &self.credentials {
-            Some(credentials) => Some(self.log_in(&mut connection, credentials, channel).await?),
+            Some(credentials) => {
+                Some(self.log_in(&mut connection, route, credentials, (channel, token)).await?)
+            }
             None => None,
         };
         connection.ready();
@@ -91,62 +186,225 @@ impl SmtpDialer {
     async fn log_in(
         &self,
         connection: &mut Connection,
+        route: &Route,
         credentials: &Credentials,
-        channel: Channel,
+        (channel, token): (Channel, Option<SecretString>),
     ) -> Result<&'static str, Failure> {
+        let source = &credentials.password;
         let offered = &connection.capabilities().auth;
-        let mechanism = Mechanism::choose(offered, self.auth.as_deref(), channel)
-            .map_err(|why| connection.fault(Phase::Auth, Fault::NotServed, &why.to_string()))?;
-        let secret = credentials
-            .password
-            .secret()
-            .await
-            .map_err(|why| connection.fault(Phase::Auth, Fault::Secret, &why.to_string()))?;
-        let exchanged = self.exchange(connection, credentials, &secret, mechanism).await;
-        exchanged.map_err(|mut failure| {
-            failure.reply.text = net::conceal(&failure.reply.text, &credentials.user, &secret);
-            failure
-        })?;
-        Ok(mechanism.name())
+        let candidates =
+            Mechanism::candidates(offered, self.auth.as_deref(), channel, source.kind())
+                .map_err(|why| connection.fault(Phase::Auth, Fault::NotServed, &why.to_string()))?;
+        let secret = match token {
+            Some(token) => token,
+            None => secret_of(credentials, &route.host).await?,
+        };
+        *self.shown() = (source.kind() == SecretKind::Token).then(|| secret.clone());
+        let claim = Claim {
+            user: &credentials.user,
+            secret: &secret,
+            host: &route.host,
+            port: route.connector.port(),
+        };
+        let worked = route.worked().filter(|worked| candidates.contains(worked));
+        let mut next =
+            candidates.into_iter().filter(|one| worked.is_none_or(|worked| *one == worked));
+        let mut mechanism = next.next();
+        let mut refusal: Option<Failure> = None;
+        while let Some(tried) = mechanism {
+            match self.authenticate(connection, claim, tried).await {
+                Ok(()) => {
+                    *route.worked() = Some(tried);
+                    return Ok(tried.name());
+                }
+                Err(mut failure) => {
+                    failure.reply.text = net::conceal(&failure.reply.text, claim);
+                    mechanism = next.next().filter(|_| is_worth_another(tried, &failure));
+                    // Hanging up on the second try does not undo the refusal of the first.
+                    refusal.get_or_insert(failure);
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(|| {
+            connection.fault(Phase::Auth, Fault::NotServed, "there is no login to try")
+        }))
+    }
+
+    /// One mechanism; once more without an initial response where the server does not
+    /// understand one.
+    async fn authenticate(
+        &self,
+        connection: &mut Connection,
+        claim: Claim<'_>,
+        mechanism: Mechanism,
+    ) -> Result<(), Failure> {
+        if !mechanism.has_initial_response() {
+            return self.exchange(connection, claim, mechanism, Initial::WhenAsked).await;
+        }
+        match self.exchange(connection, claim, mechanism, Initial::WithCommand).await {
+            // RFC 5321 section 4.2.2: a syntax error in parameters; no judgement of who we are.
+            Err(failure) if failure.reply.code == 501 => {
+                self.exchange(connection, claim, mechanism, Initial::WhenAsked).await
+            }
+            done => done,
+        }
     }
 
     async fn exchange(
         &self,
         connection: &mut Connection,
-        credentials: &Credentials,
-        secret: &SecretString,
+        claim: Claim<'_>,
         mechanism: Mechanism,
+        initial: Initial,
     ) -> Result<(), Failure> {
-        let answer = |number| mechanism.response_base64(number, &credentials.user, secret);
-        let mut challenges = 0;
-        let mut command = if mechanism.has_initial_response() {
-            challenges += 1;
-            Zeroizing::new(format!("AUTH {} {}\r\n", mechanism.name(), *answer(0)))
-        } else {
-            Zeroizing::new(format!("AUTH {}\r\n", mechanism.name()))
+        let strange =
+            |connection: &Connection, why: &str| connection.fault(Phase::Auth, Fault::Garbage, why);
+        let mut exchange =
+            Exchange::new(mechanism, claim).map_err(|why| strange(connection, why))?;
+        let name = mechanism.name();
+        let mut command = match initial {
+            Initial::WithCommand => {
+                Zeroizing::new(format!("AUTH {name} {}\r\n", *exchange.initial()))
+            }
+            Initial::WhenAsked => Zeroizing::new(format!("AUTH {name}\r\n")),
         };
+        let mut challenges = 0;
         loop {
             let deadline = self.deadlines.command;
             connection.write(Phase::Auth, command.as_bytes(), deadline).await?;
             let response = connection.reply(Phase::Auth, deadline).await?;
-            let reply = connection.words(&response);
+            let mut reply = connection.words(&response);
             match reply.code {
-                200..=299 => return Ok(()),
+                200..=299 => {
+                    return exchange.accepted().map_err(|why| strange(connection, why));
+                }
                 334 if challenges < MAX_CHALLENGES => {
-                    command = Zeroizing::new(format!("{}\r\n", *answer(challenges)));
+                    let challenge = response.message().next().unwrap_or_default();
+                    let answer =
+                        exchange.answer(challenge).map_err(|why| strange(connection, why))?;
+                    command = Zeroizing::new(format!("{}\r\n", *answer));
                     challenges += 1;
                 }
-                _ => return Err(Failure::refused(Phase::Auth, reply)),
+                _ => {
+                    if let Some(complaint) = exchange.complaint() {
+                        reply.text = format!("{}: {complaint}", reply.text);
+                    }
+                    return Err(Failure::refused(Phase::Auth, reply));
+                }
             }
         }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Initial {
+    WithCommand,
+    WhenAsked,
+}
+
+/// Whether the next mechanism may do better: this one is not served, or it is SCRAM, which a
+/// server may offer to all and have the keys of some.
+fn is_worth_another(tried: Mechanism, failure: &Failure) -> bool {
+    let refused = failure.trouble_kind() == TroubleKind::LoginRefused;
+    matches!(failure.reply.code, 502 | 504) || (tried == Mechanism::ScramSha256 && refused)
+}
+
+async fn secret_of(credentials: &Credentials, host: &str) -> Result<SecretString, Failure> {
+    let secret = credentials.password.secret().await;
+    secret.map_err(|error| secret_failure(host, &error))
+}
+
+/// There is no secret to show.
+fn secret_failure(host: &str, error: &SecretError) -> Failure {
+    let fault = match error.kind {
+        SecretErrorKind::Unavailable => Fault::Secret,
+        SecretErrorKind::OutOfReach => Fault::Unreachable,
+        SecretErrorKind::NeedsSignIn => Fault::SignIn,
+    };
+    match fault {
+        Fault::Secret => Failure::fault(Phase::Auth, fault, host, &error.words),
+        // The words name whom it is about.
+        _ => Failure::unconnected(Phase::Auth, fault, &error.words),
     }
 }
 
 #[async_trait]
 impl Dial for SmtpDialer {
     async fn dial(&self) -> Result<Connection, Failure> {
-        self.connect().await.map(|(connection, _)| connection)
+        let order = self.hosts().order(1 + self.fallback.len(), self.clock.now());
+        let mut failures: Vec<(usize, Failure)> = Vec::new();
+        for index in order {
+            let Some(route) = self.route(index) else { continue };
+            match self.connect_to(route).await {
+                Ok((connection, _)) => {
+                    let why = failures.iter().find(|(index, _)| *index == 0);
+                    let why = why.map(|(_, failure)| failure.words());
+                    self.hosts().connected(index, why, self.clock.now());
+                    return Ok(connection);
+                }
+                Err(failure) if is_out_of_reach(&failure) => failures.push((index, failure)),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(self.nobody(failures))
     }
+
+    async fn renew(&self) -> bool {
+        // An error shows at the next dial, which asks for the secret.
+        self.renewed().await.unwrap_or(false)
+    }
+
+    fn detour(&self) -> Option<String> {
+        let hosts = self.hosts();
+        let (index, why) = hosts.detour()?;
+        let used = self.route(index)?.connector.name();
+        let first = self.first.connector.name();
+        Some(match why {
+            "" => format!("through {used} instead of {first}"),
+            why => format!("through {used}, because {first} is out of reach: {why}"),
+        })
+    }
+}
+
+impl SmtpDialer {
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn route(&self, index: usize) -> Option<&Route> {
+        match index.checked_sub(1) {
+            None => Some(&self.first),
+            Some(index) => self.fallback.get(index),
+        }
+    }
+
+    /// What to say when no host can be reached: what is wrong with the first one, and that the
+    /// others are no better.
+    fn nobody(&self, mut failures: Vec<(usize, Failure)>) -> Failure {
+        failures.sort_by_key(|(index, _)| *index);
+        let mut failures = failures.into_iter();
+        let Some((_, mut first)) = failures.next() else {
+            // There is always one host.
+            return Failure::fault(Phase::Connect, Fault::Internal, "", "there is no host");
+        };
+        for (index, failure) in failures {
+            let name = self.route(index).map_or("", |route| route.connector.name());
+            let words = failure.words();
+            first.reply.text += &match words.starts_with(name) {
+                true => format!("; {words}"),
+                false => format!("; {name}: {words}"),
+            };
+        }
+        first
+    }
+}
+
+/// Whether another host may be tried: this one could not be reached, or said before the login that
+/// it cannot serve now. What a host refuses for good, and any answer to a login, is for the owner
+/// to hear and not to be tried elsewhere.
+fn is_out_of_reach(failure: &Failure) -> bool {
+    matches!(failure.phase, Phase::Connect | Phase::Tls | Phase::Greeting | Phase::Ehlo)
+        && failure.verdict.permanence == Permanence::Temporary
 }
 
 /// EHLO, or HELO for a server that does not know it (RFC 5321 section 4.1.1.1).

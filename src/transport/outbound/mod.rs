@@ -6,7 +6,8 @@
 //! it durable; `journal` makes durable before a final dot goes out that it may be out, and
 //! `recovery` finds what a process that died had on the wire; `herald` tells the logon. What a
 //! reply means is decided in `reply` alone, what follows for a message in `schedule` alone;
-//! `progress` settles who may still stop a message. `expiry` gives up what is not wanted any more.
+//! `progress` settles who may still stop a message. `expiry` gives up what is not wanted any more. `hosts` and `rate` say
+//! which host is tried and how many messages may begin.
 
 mod abort;
 mod attempt_notes;
@@ -21,6 +22,7 @@ mod entering;
 mod expiry;
 mod flight;
 mod herald;
+mod hosts;
 mod intake;
 mod journal;
 mod lane;
@@ -28,6 +30,7 @@ mod login;
 mod progress;
 #[cfg(any(test, fuzzing))]
 pub(super) mod properties;
+mod rate;
 mod recorder;
 mod recovery;
 mod reply;
@@ -51,7 +54,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Gate;
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
 use crate::spi::{Message, SubmitError};
 use crate::spool::Spool;
@@ -95,8 +98,12 @@ impl Outbound {
         runtime: Handle,
         events: Arc<dyn OutboundEvents>,
     ) -> Arc<Self> {
-        let dialer =
-            Arc::new(SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone()));
+        let dialer = Arc::new(SmtpDialer::new(
+            &settings.smtp,
+            &settings.helo,
+            settings.deadlines.clone(),
+            Arc::clone(&clock),
+        ));
         let dice = Box::new(fastrand::f64);
         Self::assemble(Parts { settings, spool, clock, runtime, dialer, dice }, events)
     }
@@ -327,7 +334,8 @@ fn broken(error: &tokio::task::JoinError) -> MapiError {
 /// # Errors
 /// `MAPI_E_NETWORK_ERROR`, `MAPI_E_LOGON_FAILED`, `MAPI_E_WAIT` with what went wrong.
 pub(crate) async fn probe(settings: &OutboundSettings) -> MapiResult<ServerReport> {
-    let dialer = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
+    let clock = Arc::new(SystemClock);
+    let dialer = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone(), clock);
     match dialer.connect().await {
         Ok((connection, report)) => {
             connection.quit().await;

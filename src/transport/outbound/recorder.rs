@@ -136,11 +136,20 @@ fn landed(shared: &Shared, outcome: &Outcome) {
         // It is in the queue again, and may be older than what comes now.
         lane.stored(outcome.record.priority);
     }
+    if outcome.tried {
+        shared.events.attempted(match outcome.record.state {
+            QueueState::Done => "finished",
+            QueueState::InDoubt { .. } => "in_doubt",
+            QueueState::Held => "held",
+            QueueState::Due | QueueState::Claimed(_) | QueueState::Parked => "deferred",
+        });
+    }
     tracing::info!(
         transport = %shared.settings.transport,
         %entry,
         state = ?outcome.record.state,
         attempts = outcome.record.attempts,
+        queue_id = %queue_ids(&outcome.record),
         why = %outcome.record.last_error,
         "An attempt is recorded"
     );
@@ -149,4 +158,18 @@ fn landed(shared: &Shared, outcome: &Outcome) {
         shared.herald.tell(News::SentDeferred(entry.clone()));
     }
     shared.flights.land(&outcome.flight);
+}
+
+/// Under which ids servers have the message, as far as they name them.
+fn queue_ids(record: &QueueRecord) -> String {
+    let mut ids: Vec<&str> = Vec::new();
+    for recipient in &record.envelope.recipients {
+        if let RecipientState::Delivered { reply, .. } = &recipient.state
+            && let Some(id) = reply.queue_id()
+            && !ids.contains(&id)
+        {
+            ids.push(id);
+        }
+    }
+    ids.join(" ")
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use crate::spool::Reply;
 use crate::transport::events::TroubleKind;
 use Cause::{
-    Damaged, Doubtful, LoginRefused, Plain, Secret, Server, Throttled, Tls, TooManyRecipients,
+    Damaged, Doubtful, LoginRefused, Plain, Secret, Server, SignIn, Throttled, Tls,
+    TooManyRecipients,
 };
 use Permanence::{Permanent, Temporary};
 use Scope::{Account, Message, Network};
@@ -83,6 +84,8 @@ pub(crate) enum Fault {
     Garbage,
     /// The password could not be had.
     Secret,
+    /// A person has to sign in first.
+    SignIn,
     /// The delivery itself broke down on our side.
     Internal,
 }
@@ -126,6 +129,8 @@ pub(crate) enum Cause {
     Tls,
     /// The password could not be had from its source.
     Secret,
+    /// A person has to sign in first.
+    SignIn,
     /// The server lacks what the profile asks for, or does not serve us.
     Server,
     /// What we have stored is not what it was.
@@ -170,6 +175,7 @@ pub(crate) fn classify_fault(fault: Fault) -> Verdict {
         Fault::Certificate => Verdict::new(Account, Permanent, Tls),
         Fault::NotServed => Verdict::new(Account, Permanent, Server),
         Fault::Secret => Verdict::new(Account, Temporary, Secret),
+        Fault::SignIn => Verdict::new(Account, Permanent, SignIn),
         Fault::Internal => Verdict::new(Message, Temporary, Plain),
     }
 }
@@ -201,7 +207,9 @@ impl Failure {
         let enhanced = match fault {
             Fault::Unreachable | Fault::TimedOut => "4.4.1",
             Fault::Closed | Fault::Garbage => "4.4.2",
-            Fault::Tls | Fault::Certificate | Fault::NotServed | Fault::Secret => "4.7.0",
+            Fault::Tls | Fault::Certificate | Fault::NotServed | Fault::Secret | Fault::SignIn => {
+                "4.7.0"
+            }
             Fault::Internal => "4.3.0",
         };
         let reply = own_reply(enhanced, &text);
@@ -248,6 +256,7 @@ impl Failure {
             (Throttled, _) => TroubleKind::Throttled,
             (LoginRefused, _) => TroubleKind::LoginRefused,
             (Secret, _) => TroubleKind::Credentials,
+            (SignIn, _) => TroubleKind::NeedsSignIn,
             (Tls, _) => TroubleKind::Tls,
             (Plain, Network) => TroubleKind::Network,
             (Plain | Server | Doubtful | TooManyRecipients | Damaged, _) => TroubleKind::Server,

@@ -7,7 +7,7 @@ use super::lane::{Health, Outage};
 use super::reply::{Cause, Failure, Permanence, own_reply};
 use super::transaction::Sent;
 use crate::mapi::{MapiCode, SysTime};
-use crate::spool::{QueueRecord, QueueState, RecipientState, Reporter};
+use crate::spool::{Expiry, QueueRecord, QueueState, RecipientState, Reporter};
 use crate::transport::{InDoubtPolicy, QueueSettings, RetrySchedule};
 
 /// The time to the next attempt after `attempts` of them: grows by the schedule's factor up to
@@ -217,7 +217,7 @@ fn may_expire(record: &QueueRecord) -> bool {
 /// life ended meanwhile lives on from when it works again. What it has left is what it had when
 /// the trouble began; a message that no server had answered for before has all of it.
 fn prolong(record: &mut QueueRecord, rules: Rules<'_>) {
-    if rules.now < record.expires || is_unwanted(record, rules.queue, rules.now) {
+    if rules.now < record.expires || is_unwanted(record, rules.now) {
         return;
     }
     if record.attempts <= 1 {
@@ -235,19 +235,14 @@ fn finish(record: &mut QueueRecord) {
 
 /// Whether the message may not be sent any more, however well the server is (OB-19): its own
 /// expiry has come. At the end of the profile's lifetime one last attempt is made instead.
-pub(crate) fn is_unwanted(record: &QueueRecord, queue: &QueueSettings, now: SysTime) -> bool {
-    now >= record.expires && has_own_expiry(record, queue)
-}
-
-/// Whether the message itself says until when it is wanted.
-pub(crate) fn has_own_expiry(record: &QueueRecord, queue: &QueueSettings) -> bool {
-    record.expires < record.submitted.saturating_add(queue.lifetime)
+pub(crate) fn is_unwanted(record: &QueueRecord, now: SysTime) -> bool {
+    now >= record.expires && record.expiry == Expiry::Own
 }
 
 /// Gives up who has no outcome yet.
 pub(super) fn expire(record: &mut QueueRecord, rules: Rules<'_>) {
     // RFC 3463 section 3.5: the time has run out, by the sender's wish for good.
-    let (status, why) = if is_unwanted(record, rules.queue, rules.now) {
+    let (status, why) = if is_unwanted(record, rules.now) {
         let until = record.expires;
         ("5.4.7", format!("not wanted any more after {until}, and not sent until then"))
     } else {

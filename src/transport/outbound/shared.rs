@@ -1,7 +1,7 @@
 //! What the tasks of one account share.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
@@ -22,7 +22,7 @@ use super::schedule::{AttemptEnd, Rules, lane_pause};
 use crate::clock::{Clock, SteadyClock};
 use crate::mapi::{EntryId, MapiCode, SysTime};
 use crate::spool::{AccountKey, Spool, SpoolError};
-use crate::transport::events::{Activity, Trouble, TroubleKind};
+use crate::transport::events::{Activity, SendingNotes, Trouble, TroubleKind};
 use crate::transport::{Identity, QueueSettings, SmtpSettings};
 
 /// What one account's sending side is made of.
@@ -113,6 +113,10 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
     /// Messages were sent away because the disk was full.
     pub(super) refused: AtomicBool,
+    /// What the owner was told of.
+    notes: Mutex<SendingNotes>,
+    /// Messages with a transaction that waits for its turn.
+    pub(super) waiting: AtomicUsize,
     dice: Dice,
 }
 
@@ -126,7 +130,10 @@ impl Shared {
     ) -> Self {
         Shared {
             account: AccountKey::of(&parts.settings.transport),
-            lane: Mutex::new(Lane::new(parts.settings.smtp.connections)),
+            lane: Mutex::new(
+                Lane::new(parts.settings.smtp.connections)
+                    .paced(parts.settings.smtp.messages_per_minute),
+            ),
             settings: parts.settings,
             spool: parts.spool,
             clock: Arc::new(SteadyClock::new(Arc::clone(&parts.clock))),
@@ -147,7 +154,37 @@ impl Shared {
             end,
             tasks: TaskTracker::new(),
             refused: AtomicBool::new(false),
+            notes: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             dice: parts.dice,
+        }
+    }
+
+    /// Tells the owner what is no trouble, when it has changed.
+    pub(super) fn note(&self, change: impl FnOnce(&mut SendingNotes)) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = notes.clone();
+        change(&mut notes);
+        if *notes != before {
+            self.herald.tell(News::Notes(notes.clone()));
+        }
+    }
+
+    /// Waits until the limit on messages lets another transaction begin. Cancel-safe.
+    pub(super) async fn turn(&self) {
+        if self.lane().begin_one(self.clock.now()) {
+            return;
+        }
+        let _waiting = WaitsForTurn::new(self);
+        loop {
+            let until = {
+                let (now, mut lane) = (self.clock.now(), self.lane());
+                if lane.begin_one(now) {
+                    return;
+                }
+                lane.throttled_until(now).unwrap_or(now)
+            };
+            self.clock.sleep_until(until).await;
         }
     }
 
@@ -365,6 +402,24 @@ impl Shared {
     }
 }
 
+/// Counts a wait for a turn, which the dispatcher tells of.
+struct WaitsForTurn<'a>(&'a Shared);
+
+impl<'a> WaitsForTurn<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        shared.wake.notify_one();
+        WaitsForTurn(shared)
+    }
+}
+
+impl Drop for WaitsForTurn<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.0.wake.notify_one();
+    }
+}
+
 fn trouble_of(failure: &Failure, until: SysTime) -> Trouble {
     Trouble {
         kind: failure.trouble_kind(),
@@ -378,6 +433,8 @@ fn words_for_people(failure: &Failure) -> String {
     let advice = match (failure.trouble_kind(), failure.verdict.cause) {
         (TroubleKind::LoginRefused, _) => "; check user and password",
         (TroubleKind::Credentials, _) => "; check where the password comes from",
+        // The words say what to do.
+        (TroubleKind::NeedsSignIn, _) => "",
         (_, Cause::Throttled) => "; the server wants less for a while",
         (TroubleKind::Server, _) if failure.verdict.permanence == Permanence::Permanent => {
             "; check the smtp part of the profile"

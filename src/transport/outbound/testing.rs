@@ -170,6 +170,7 @@ pub(crate) fn envelope_to(addresses: &[&str]) -> Envelope {
                 address: (*address).to_owned(),
                 state: RecipientState::Pending,
                 notify: None,
+                original: None,
             })
             .collect(),
         ..Envelope::default()
@@ -250,6 +251,9 @@ pub(crate) fn smtp_settings(office: &PostOffice, tls: TlsMode) -> (SmtpSettings,
             auth: None,
             connections: 4,
             cleartext: Default::default(),
+            fallback: Vec::new(),
+            messages_per_minute: None,
+            recipients_per_message: 100,
         },
         folder,
     )

@@ -4,6 +4,7 @@ mod aborting;
 mod clock;
 mod faulty_spool;
 mod journal;
+mod limits;
 mod rig;
 mod sending;
 mod steps;

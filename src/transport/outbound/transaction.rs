@@ -278,7 +278,7 @@ async fn note(host: String, journal: &dyn Journal, deadline: Duration) -> Result
 }
 
 /// Sends the text up to its end, which is returned: what must not be sent before the journal says
-/// so. It does when this returns.
+/// so, and nobody may stop the message any more. The journal does when this returns.
 async fn send_lines(
     connection: &mut Connection,
     mut text: TextReader,
@@ -297,6 +297,11 @@ async fn send_lines(
             break;
         }
         send_piece(connection, &wire).await?;
+    }
+    if journal.says_so_already() {
+        // Then nothing waits, and the last piece leaves together with its end.
+        stuffer.finish(&mut wire);
+        return Ok(wire);
     }
     let (host, deadline) = (connection.host().to_owned(), connection.deadlines().block);
     tokio::try_join!(note(host, journal, deadline), send_piece(connection, &wire))?;

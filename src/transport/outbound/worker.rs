@@ -13,6 +13,7 @@ use super::reply::{Failure, Fault, Phase};
 use super::schedule::{self, AttemptEnd};
 use super::shared::Shared;
 use super::text::StoredText;
+use crate::transport::events::TroubleKind;
 
 /// How long an open connection waits for more. Long enough for the next message of a program
 /// that sends one after the other, short enough not to take up one of the few connections that
@@ -89,7 +90,10 @@ async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc
         tokio::pin!(work);
         // Before the look, so that what comes between the look and the wait is not missed.
         work.as_mut().enable();
-        let taken = shared.lane().take();
+        let taken = {
+            let now = shared.clock.now();
+            shared.lane().take_in_turn(now)
+        };
         if taken.is_some() {
             shared.wake.notify_one();
             return taken;
@@ -112,8 +116,10 @@ async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc
     }
 }
 
-/// One attempt, over a fresh connection when the kept one turns out to be closed.
+/// One attempt, over a fresh connection when the kept one turns out to be closed, or when its
+/// login has run out and there is a new token.
 async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, moving: &mut bool) {
+    let mut renewed = false;
     loop {
         if is_late(shared, &flight) {
             return shared.give_back(vec![flight], None);
@@ -140,14 +146,27 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
             open.settle();
             continue;
         }
+        if !renewed && lost_its_login(&delivery) {
+            renewed = true;
+            if shared.dialer.renew().await {
+                open.hang_up();
+                continue;
+            }
+        }
         return finish(shared, open, flight, delivery);
     }
+}
+
+/// Whether the server took nothing because it does not know any more who we are.
+fn lost_its_login(delivery: &Delivery) -> bool {
+    let trouble = delivery.trouble.as_ref().map(Failure::trouble_kind);
+    delivery.end == Ended::AccountTrouble && trouble == Some(TroubleKind::LoginRefused)
 }
 
 /// Whether the message is not wanted any more (OB-19): given back, it is given up.
 fn is_late(shared: &Shared, flight: &Flight) -> bool {
     let record = flight.record();
-    schedule::is_unwanted(&record, &shared.settings.queue, shared.clock.now())
+    schedule::is_unwanted(&record, shared.clock.now())
 }
 
 /// Connects and logs in; on failure the claim is given back, uncounted.
@@ -162,6 +181,7 @@ async fn dial(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) -> bo
             open.settle();
             open.connection = Some(connection);
             shared.lane().connected();
+            shared.note(|notes| notes.detour = shared.dialer.detour());
             true
         }
         Some(Err(failure)) => {
@@ -190,13 +210,16 @@ async fn guarded(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) ->
     };
     let journal = RowJournal::new(shared, flight);
     let (flight, clock) = (Arc::clone(flight), Arc::clone(&shared.wall));
+    let most = shared.settings.smtp.recipients_per_message;
     let end = shared.end.clone();
     let task = shared.tasks.spawn_on(
         async move {
             tokio::select! {
                 biased;
                 () = end.cancelled() => (connection_lost(&flight), None),
-                delivery = deliver(&mut connection, &flight, &text, &journal, clock.as_ref()) => {
+                delivery =
+                    deliver(&mut connection, &flight, &text, &journal, clock.as_ref(), most) =>
+                {
                     (delivery, Some(connection))
                 }
             }

@@ -69,6 +69,9 @@ impl Accounts {
 pub(super) fn dovecot_conf(setup: &Setup<'_>) -> String {
     let mut text = general(setup);
     text.push_str(&listeners(setup));
+    if setup.options.introspection_url.is_some() {
+        text.push_str(&tokens(setup.work));
+    }
     text.push_str(&accounts(setup.accounts));
     text.push_str(&mailboxes(setup.options));
     text.push_str(&setup.options.extra_config);
@@ -152,6 +155,35 @@ service stats {{
     mode = 0666
   }}
 }}
+"
+    )
+}
+
+/// Logins by token, told apart by the mechanism.
+fn tokens(work: &Path) -> String {
+    let work = work.display();
+    format!(
+        "\
+auth_mechanisms = plain login oauthbearer xoauth2
+passdb {{
+  driver = oauth2
+  mechanisms = oauthbearer xoauth2
+  args = {work}/oauth2.conf
+}}
+"
+    )
+}
+
+/// `oauth2.conf`: each token is shown to the authorization server.
+pub(super) fn oauth2_conf(introspection_url: &str) -> String {
+    format!(
+        "\
+introspection_mode = post
+introspection_url = {introspection_url}
+username_attribute = username
+username_format = %Ln
+active_attribute = active
+active_value = true
 "
     )
 }

@@ -13,6 +13,9 @@ pub struct DovecotOptions {
     pub mailboxes: Vec<Mailbox>,
     /// What the server certificate says.
     pub certificate: CertificateOptions,
+    /// Where an authorization server tells about tokens (RFC 7662); with it the users can log in by
+    /// OAUTHBEARER and XOAUTH2, too.
+    pub introspection_url: Option<String>,
     /// Lines added at the end of `dovecot.conf`, such as `imap_capability = IMAP4rev1 UIDPLUS`.
     pub extra_config: String,
 }
@@ -55,6 +58,7 @@ impl Default for DovecotOptions {
                 special_use: Some(r"\Archive".to_owned()),
             }],
             certificate: CertificateOptions::default(),
+            introspection_url: None,
             extra_config: String::new(),
         }
     }

@@ -118,6 +118,8 @@ nowhere unix - n n - - pipe
 retry unix - - n - - error
 discard unix - - n - - discard
 lmtp unix - - n - - lmtp
+# For measurements, whose options name a host to relay to.
+smtp unix - - n - - smtp
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd

@@ -9,5 +9,6 @@ mod host;
 mod identity;
 mod matrix;
 mod once;
+mod resume;
 mod rig;
 mod store;

@@ -99,6 +99,8 @@ impl Rig {
             after: AfterFetch::Keep,
             connections: 4,
             cleartext: Cleartext::LoopbackOnly,
+            sent_mailbox: None,
+            saves_sent: None,
         };
         let settings = InboundSettings {
             transport: "work".into(),

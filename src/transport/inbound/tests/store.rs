@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::mapi::{Attachment, EntryId, MapiCode, MapiResult, PropList, Recipient, SysTime, tags};
-use crate::spi::{Content, ContentSink, Message, Repetition};
+use crate::spi::{Content, ContentSink, Message, Repetition, ResumedContent};
 
 /// A message that was saved.
 #[derive(Clone, Debug)]
@@ -37,7 +37,11 @@ pub(super) struct Store {
     /// Keeps no bytes, only their number.
     pub(super) forgetful: AtomicBool,
     count: watch::Sender<usize>,
+    /// What was kept of messages that did not come whole, by key and announced size.
+    pub(super) beginnings: Beginnings,
 }
+
+type Beginnings = Mutex<BTreeMap<(Vec<u8>, u64), Vec<u8>>>;
 
 impl Store {
     pub(super) fn message(self: &Arc<Self>) -> Arc<dyn Message> {
@@ -96,10 +100,25 @@ struct Sink {
     length: usize,
     /// The draft takes the bytes at the end.
     finished: Arc<Mutex<Option<Vec<u8>>>>,
+    /// Where it is kept for another try.
+    place: Option<(Vec<u8>, u64)>,
 }
 
 #[async_trait]
 impl ContentSink for Sink {
+    async fn keep(self: Box<Self>) -> MapiResult<()> {
+        if let Some(place) = self.place.filter(|_| !self.store.forgetful.load(Ordering::SeqCst)) {
+            self.store.beginnings.lock().unwrap().insert(place, self.bytes);
+        }
+        Ok(())
+    }
+
+    async fn discard(self: Box<Self>) {
+        if let Some(place) = self.place {
+            self.store.beginnings.lock().unwrap().remove(&place);
+        }
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> MapiResult<()> {
         self.store.writing.send_modify(|count| *count += 1);
         let mut hold = self.store.hold.subscribe();
@@ -149,7 +168,27 @@ impl Message for Draft {
             bytes: Vec::new(),
             length: 0,
             finished: Arc::clone(&self.finished),
+            place: None,
         }))
+    }
+
+    async fn resume_content(&self, size: u64) -> MapiResult<ResumedContent> {
+        let key = self.props.lock().unwrap().binary(tags::SEARCH_KEY).unwrap().to_vec();
+        let place = (key, size);
+        let bytes = self.store.beginnings.lock().unwrap().get(&place).cloned().unwrap_or_default();
+        let before = (!bytes.is_empty()).then(|| Content {
+            size: bytes.len() as u64,
+            digest: None,
+            reader: Box::pin(std::io::Cursor::new(bytes.clone())),
+        });
+        let sink = Sink {
+            store: Arc::clone(&self.store),
+            length: bytes.len(),
+            bytes,
+            finished: Arc::clone(&self.finished),
+            place: Some(place),
+        };
+        Ok(ResumedContent { sink: Box::new(sink), before })
     }
 
     async fn save_changes(&self, repetition: Repetition) -> MapiResult<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::SystemClock;
 use crate::mapi::{EntryId, Priority, SysTime};
-use crate::spool::{BodyId, QueueRecord, QueueState, RecipientState};
+use crate::spool::{BodyId, Expiry, QueueRecord, QueueState, RecipientState};
 use crate::transport::outbound::capabilities::Capabilities;
 use crate::transport::outbound::schedule::Before;
 use crate::transport::outbound::testing::{Act, Script, Text, Unjournalled, connect, envelope_to};
@@ -18,6 +18,7 @@ fn flight(addresses: &[&str]) -> Arc<Flight> {
         priority: Priority::Normal,
         submitted: SysTime::EPOCH,
         expires: SysTime::MAX,
+        expiry: Expiry::Lifetime,
         due: SysTime::EPOCH,
         attempts: 1,
         envelope: envelope_to(addresses),
@@ -44,10 +45,15 @@ fn states(flight: &Flight) -> String {
 }
 
 async fn go(script: Script, flight: &Flight) -> (Delivery, usize) {
+    go_at_most(script, flight, MAX_RECIPIENTS).await
+}
+
+async fn go_at_most(script: Script, flight: &Flight, most_at_once: usize) -> (Delivery, usize) {
     let offers = Capabilities { pipelining: true, ..Capabilities::default() };
     let (mut connection, heard) = connect(script, offers);
     let text = Text("x\r\n".to_owned());
-    let delivery = deliver(&mut connection, flight, &text, &Unjournalled, &SystemClock).await;
+    let delivery =
+        deliver(&mut connection, flight, &text, &Unjournalled, &SystemClock, most_at_once).await;
     let texts = heard.lock().unwrap().texts.len();
     (delivery, texts)
 }
@@ -74,6 +80,18 @@ async fn recipients_beyond_the_servers_limit_go_in_further_transactions() {
     let (delivery, texts) = go(script, &flight).await;
     assert_eq!(delivery.end, Ended::Recorded(AttemptEnd::Answered));
     assert_eq!((states(&flight).as_str(), texts), ("ddddd", 3));
+}
+
+#[tokio::test]
+async fn the_profiles_limit_makes_further_transactions_with_outcomes_of_their_own() {
+    let flight = flight(&["a@x", "b@x", "c@x", "d@x", "e@x"]);
+    let script = Script::default()
+        .on("RCPT TO:<c", &[Act::Say("550 5.1.1 no such user")])
+        .on(".", &[OK, Act::Say("451 4.3.0 later"), OK]);
+    let (delivery, texts) = go_at_most(script, &flight, 2).await;
+    assert_eq!(delivery.end, Ended::Recorded(AttemptEnd::Answered));
+    // Two, then one of two, then one.
+    assert_eq!((states(&flight).as_str(), texts), ("ddftd", 3));
 }
 
 #[tokio::test]

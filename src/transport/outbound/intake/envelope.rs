@@ -56,7 +56,11 @@ impl Addressed {
             body: BodyKind::SevenBit,
             smtputf8,
             envid: props.text(tags::ENVELOPE_ID).map_or_else(|| entry.to_string(), str::to_owned),
-            ret: reports.then_some(DsnReturn::Headers),
+            ret: match props.text(tags::ENVELOPE_RETURN) {
+                Some("FULL") => Some(DsnReturn::Full),
+                Some(_) => Some(DsnReturn::Headers),
+                None => reports.then_some(DsnReturn::Headers),
+            },
         };
         Ok(Addressed { envelope, smtputf8 })
     }
@@ -82,11 +86,17 @@ fn recipient(row: &Recipient, props: &PropList, now: SysTime) -> QueueRecipient 
     let (delivery, failure) = (row.wants_delivery_report(props), row.wants_failure_report(props));
     // Who follows his message that closely wants to hear of a delay as well; who wants no report of
     // a failure wants none of that (RFC 3461 section 4.1).
-    let delay = delivery && failure;
+    let asked = row.props.boolean(tags::DELAY_REPORT_REQUESTED);
+    let delay = asked.unwrap_or(delivery && failure);
     let by = Reporter::Ourselves;
-    let notify =
-        (delivery || !failure).then_some(DsnNotify { success: delivery, failure, delay, by });
-    QueueRecipient { row: row.row, address: row.address.clone(), state, notify }
+    let notify = (asked.is_some() || delivery || !failure).then_some(DsnNotify {
+        success: delivery,
+        failure,
+        delay,
+        by,
+    });
+    let original = row.props.text(tags::ORIGINAL_RECIPIENT).map(str::to_owned);
+    QueueRecipient { row: row.row, address: row.address.clone(), state, notify, original }
 }
 
 /// OB-13: the sender and the time we took it, where the message does not say.
@@ -197,6 +207,24 @@ mod tests {
         ];
         assert_eq!(wishes, expected);
         assert_eq!(envelope.ret, Some(DsnReturn::Headers));
+    }
+
+    #[test]
+    fn what_an_envelope_asked_for_is_kept_as_it_came() {
+        let mut row = to(0, "a@x.org");
+        row.props.set(tags::ORIGINATOR_DELIVERY_REPORT_REQUESTED, true);
+        row.props.set(tags::ORIGINATOR_NON_DELIVERY_REPORT_REQUESTED, true);
+        row.props.set(tags::DELAY_REPORT_REQUESTED, false);
+        row.props.set(tags::ORIGINAL_RECIPIENT, "first@x.org");
+        let props =
+            PropList::new().with(tags::ENVELOPE_ID, "theirs").with(tags::ENVELOPE_RETURN, "FULL");
+        let envelope = addressed(&props, &[row]).unwrap().envelope;
+        assert_eq!((envelope.envid.as_str(), envelope.ret), ("theirs", Some(DsnReturn::Full)));
+        let recipient = &envelope.recipients[0];
+        let by = Reporter::Ourselves;
+        let asked = DsnNotify { success: true, failure: true, delay: false, by };
+        assert_eq!(recipient.notify, Some(asked));
+        assert_eq!(recipient.original.as_deref(), Some("first@x.org"));
     }
 
     /// Proves: OB-13

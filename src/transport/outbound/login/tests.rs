@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use postoffice::{
 };
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::net::TlsMode;
 use crate::transport::events::TroubleKind;
 use crate::transport::outbound::testing::{Password, short_deadlines, smtp_settings};
@@ -17,7 +18,7 @@ async fn office() -> PostOffice {
 
 fn dialer(settings: &SmtpSettings) -> SmtpDialer {
     let deadlines = Deadlines { command: std::time::Duration::from_secs(5), ..short_deadlines() };
-    SmtpDialer::new(settings, "client.example.org", deadlines)
+    SmtpDialer::new(settings, "client.example.org", deadlines, Arc::new(SystemClock))
 }
 
 #[tokio::test]
@@ -109,4 +110,100 @@ async fn a_server_without_ehlo_is_spoken_to_without_a_login() {
     let (_, report) = dialer(&settings).connect().await.unwrap();
     assert_eq!((report.offers, report.mechanism), (Capabilities::default(), None));
     assert_eq!(office.port(Listener::Smtp), settings.server.port);
+}
+
+/// Two offices whose certificates the settings trust; the second one is the fallback.
+async fn two_offices(tls: TlsMode) -> (PostOffice, PostOffice, SmtpSettings, tempfile::TempDir) {
+    let (first, second) = (office().await, office().await);
+    let (mut settings, folder) = smtp_settings(&first, tls);
+    let both = format!("{}\n{}", first.ca_pem(), second.ca_pem());
+    std::fs::write(folder.path().join("ca.pem"), both).unwrap();
+    let listener = if tls == TlsMode::Implicit { Listener::Smtps } else { Listener::Smtp };
+    let place = second.address(listener).unwrap().to_string();
+    settings.fallback = vec![settings.server.beside(&place).unwrap()];
+    (first, second, settings, folder)
+}
+
+fn connections(office: &PostOffice) -> u64 {
+    office.counters(postoffice::Protocol::Smtp).connections
+}
+
+#[tokio::test]
+async fn the_next_host_is_for_a_host_out_of_reach_and_for_nothing_else() {
+    use SmtpPhase::{Auth, Connect, Ehlo, Greeting, StartTls};
+    let cases: Vec<(SmtpPhase, SmtpAction, bool)> = vec![
+        (Connect, Action::Drop.into(), true),
+        (Greeting, SmtpAction::reply(421, "4.3.2", "maintenance"), true),
+        (Greeting, SmtpAction::reply(421, "4.7.0", "too many connections"), true),
+        (Greeting, Action::Drop.into(), true),
+        (Ehlo, SmtpAction::reply(421, "4.3.2", "maintenance"), true),
+        (StartTls, Action::Drop.into(), true),
+        (Greeting, SmtpAction::reply(554, "5.3.2", "no service"), false),
+        (Ehlo, SmtpAction::reply(550, "5.7.1", "not you"), false),
+        (StartTls, SmtpAction::reply(502, "5.5.1", "what"), false),
+        (StartTls, Action::Append(b"250 injected\r\n".to_vec()).into(), false),
+        (Auth, SmtpAction::reply(535, "5.7.8", "no"), false),
+        (Auth, SmtpAction::reply(454, "4.7.0", "later"), false),
+        (Auth, Action::Drop.into(), false),
+    ];
+    let (first, second, settings, _folder) = two_offices(TlsMode::StartTls).await;
+    for (phase, action, goes_on) in cases {
+        let handle = first.inject(OfficeFault::smtp(phase, action.clone()));
+        let before = connections(&second);
+        let dialer = dialer(&settings);
+        let dialled = dialer.dial().await;
+        assert_eq!(dialled.is_ok(), goes_on, "{phase:?} {action:?}");
+        assert_eq!(connections(&second) - before, u64::from(goes_on), "{phase:?} {action:?}");
+        assert_eq!(dialer.detour().is_some(), goes_on, "{phase:?} {action:?}");
+        handle.remove();
+    }
+}
+
+#[tokio::test]
+async fn no_password_goes_to_a_host_without_the_tls_that_is_demanded() {
+    let (first, second, settings, _folder) = two_offices(TlsMode::StartTls).await;
+    first.stop().await;
+    second.withhold(SmtpExtension::StartTls);
+    let failure = dialer(&settings).dial().await.err().unwrap();
+    assert_eq!(failure.trouble_kind(), TroubleKind::Tls, "{}", failure.words());
+    assert!(!second.transcript_text().contains("C: AUTH"), "{}", second.transcript_text());
+
+    // A certificate for somebody else is no better: what is demanded is demanded of each.
+    let (first, second, settings, folder) = two_offices(TlsMode::Implicit).await;
+    std::fs::write(folder.path().join("ca.pem"), first.ca_pem()).unwrap();
+    first.stop().await;
+    let failure = dialer(&settings).dial().await.err().unwrap();
+    assert_eq!(failure.trouble_kind(), TroubleKind::Tls, "{}", failure.words());
+    assert!(!second.transcript_text().contains("C: AUTH"), "{}", second.transcript_text());
+}
+
+#[tokio::test]
+async fn the_first_host_is_tried_again_after_a_while() {
+    use crate::clock::ManualClock;
+    use crate::mapi::SysTime;
+    let (first, second, settings, _folder) = two_offices(TlsMode::Plain).await;
+    let clock = ManualClock::new(SysTime::from_millis(1_700_000_000_000));
+    let dialer = SmtpDialer::new(&settings, "client", short_deadlines(), Arc::new(clock.clone()));
+    first.stop().await;
+    dialer.dial().await.unwrap();
+    first.restart().await.unwrap();
+    let before = connections(&first);
+    dialer.dial().await.unwrap();
+    assert_eq!((connections(&first) - before, connections(&second)), (0, 2));
+    clock.advance(std::time::Duration::from_secs(300));
+    dialer.dial().await.unwrap();
+    assert_eq!((connections(&first) - before, connections(&second)), (1, 2));
+    assert_eq!(dialer.detour(), None);
+}
+
+#[tokio::test]
+async fn when_no_host_can_be_reached_each_is_named() {
+    let (first, second, settings, _folder) = two_offices(TlsMode::Plain).await;
+    first.stop().await;
+    second.stop().await;
+    let failure = dialer(&settings).dial().await.err().unwrap();
+    assert_eq!(failure.trouble_kind(), TroubleKind::Network);
+    for server in [&settings.server, &settings.fallback[0]] {
+        assert!(failure.words().contains(&server.place()), "{}", failure.words());
+    }
 }

@@ -106,6 +106,8 @@ const LOG_IN: &[&str] = &[
     "unauthenticated senders not allowed",
     "invalid credentials for relay",
     "not authorized to perform",
+    // Exchange Online, when a token runs out in mid-session.
+    "accesstokenexpired",
 ];
 
 pub(super) static TABLE: &[Row] = &[

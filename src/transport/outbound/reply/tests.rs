@@ -345,6 +345,7 @@ fn faults_never_fail_recipients() {
         (Fault::NotServed, (Account, Permanent, Server)),
         (Fault::Garbage, (Network, Temporary, Server)),
         (Fault::Secret, (Account, Temporary, Secret)),
+        (Fault::SignIn, (Account, Permanent, SignIn)),
         (Fault::Internal, (Message, Temporary, Plain)),
     ] {
         let (scope, permanence, cause) = meaning;

@@ -3,7 +3,7 @@
 use super::*;
 
 use crate::mapi::Priority;
-use crate::spool::{BodyId, Reply};
+use crate::spool::{BodyId, Expiry, Reply};
 use crate::transport::outbound::reply::{Fault, Phase};
 use crate::transport::outbound::testing::envelope_to;
 
@@ -18,6 +18,7 @@ fn record(addresses: &[&str]) -> QueueRecord {
         priority: Priority::Normal,
         submitted: NOW,
         expires: NOW.saturating_add(QueueSettings::default().lifetime),
+        expiry: Expiry::Lifetime,
         due: NOW,
         attempts: 1,
         envelope: envelope_to(addresses),
@@ -162,7 +163,7 @@ fn the_last_attempt_comes_at_the_end_of_life_and_then_it_is_given_up() {
     apply(&mut record, &[(0, delivered()), (1, refusal(Phase::Rcpt, 450, "4.2.1"))], late);
     conclude(&mut record, &BEFORE, &AttemptEnd::Answered, rules(late));
     assert_eq!(record.due, record.expires);
-    assert!(!is_unwanted(&record, settings(), record.due));
+    assert!(!is_unwanted(&record, record.due));
 
     let end = record.expires;
     conclude(&mut record, &BEFORE, &AttemptEnd::Broken(lost()), rules(end));
@@ -246,9 +247,10 @@ fn a_message_that_always_breaks_the_connection_has_an_end() {
 fn an_expiry_of_the_message_itself_is_final() {
     let mut record = record(&["a@x"]);
     record.expires = NOW.saturating_add(Duration::from_secs(60));
-    assert!(!is_unwanted(&record, settings(), NOW));
+    record.expiry = Expiry::Own;
+    assert!(!is_unwanted(&record, NOW));
     let end = record.expires;
-    assert!(is_unwanted(&record, settings(), end));
+    assert!(is_unwanted(&record, end));
     expire(&mut record, rules(end));
     let RecipientState::Failed { reply, .. } = &record.envelope.recipients[0].state else {
         panic!("{record:?}")

@@ -10,6 +10,7 @@ use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
 use crate::mapi::MapiCode;
 use crate::net::TlsMode;
 use crate::spool::{HistoryEnd, QueueRecord, QueueState, RecipientState, Spool};
+use crate::transport::InDoubtPolicy;
 use crate::transport::outbound::{Abort, Taken};
 
 /// Waits no longer than a machine under load needs: never for the server.
@@ -224,7 +225,9 @@ async fn an_end_behind_the_final_dot_is_in_doubt() {
 /// Proves: OB-11
 #[tokio::test]
 async fn after_a_crash_claims_are_due_at_their_stored_time_and_ends_are_told_again() {
-    let mut rig = Rig::new().await;
+    // Where in doubt means to send again, a claim over an open connection says in doubt at once.
+    let shape = Shape { in_doubt: InDoubtPolicy::Hold, ..Shape::default() };
+    let mut rig = Rig::shaped(shape, office().await).await;
     rig.open();
     let done = rig.send(1, &["bob@x.org"]).await;
     rig.hears_end_of(&done).await;

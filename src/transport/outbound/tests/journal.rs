@@ -61,6 +61,33 @@ async fn the_text_does_not_wait_for_the_journal_and_the_dot_does() {
 }
 
 #[tokio::test]
+async fn a_claim_over_an_open_connection_is_the_note_where_doubt_means_to_send_again() {
+    for policy in [InDoubtPolicy::Resend, InDoubtPolicy::Hold] {
+        let shape = Shape { in_doubt: policy, ..Shape::default() };
+        let mut rig = Rig::shaped(shape, office().await).await;
+        rig.open();
+        let first = rig.send(1, &["bob@x.org"]).await;
+        rig.hears_end_of(&first).await;
+        let hang = rig.office.inject(Fault::smtp(SmtpPhase::Mail, Action::Hang));
+        let second = rig.send(2, &["bob@x.org"]).await;
+        hang.reached(PATIENCE).await.unwrap();
+        let said = dot(&rig.row(&second).await.unwrap());
+        let early = matches!(said, FinalDot::MayBeOut { .. });
+        assert_eq!(early, policy == InDoubtPolicy::Resend);
+        // A crash now: nothing was sent, and it is sent once, whatever the row says.
+        rig.restart(None).await;
+        hang.remove();
+        let left = |row: &QueueRecord| !matches!(row.state, QueueState::Claimed(_));
+        let row = rig.row_when(&second, left).await;
+        assert_eq!(row.state.is_in_doubt(), early);
+        rig.open();
+        rig.wait_for_due(&row);
+        assert_eq!(rig.hears_end_of(&second).await.attempts, 2);
+        assert_eq!(rig.office.accepted_count(), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_journal_that_cannot_be_written_keeps_the_dot_back() {
     let rig = Rig::new().await;
     rig.faulty.fail("MayBeOut", 1, || {

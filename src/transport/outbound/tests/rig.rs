@@ -17,11 +17,11 @@ use crate::mapi::{
 use crate::net::{TlsMode, Trust};
 use crate::spi::{Content, ContentSink, Message, Repetition, SubmitError};
 use crate::spool::{QueueRecord, QueueState, RecipientState, SledSpool, Spool, SpoolOptions};
-use crate::transport::events::{Activity, Gate, Trouble};
+use crate::transport::events::{Activity, Gate, SendingNotes, Trouble};
 use crate::transport::outbound::deadlines::Deadlines;
 use crate::transport::outbound::testing::{Password, smtp_settings};
 use crate::transport::outbound::{Outbound, OutboundEvents, OutboundSettings, Taken};
-use crate::transport::{Credentials, Identity, InDoubtPolicy, QueueSettings};
+use crate::transport::{Credentials, Identity, InDoubtPolicy, QueueSettings, SmtpSettings};
 
 /// Nothing a test waits for takes so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -112,6 +112,7 @@ pub(super) enum Told {
     SentDeferred(EntryId),
     Activity(Activity),
     Trouble(Option<Trouble>),
+    Notes(SendingNotes),
     ReadyToSend,
     FlushDrained,
 }
@@ -130,6 +131,10 @@ impl OutboundEvents for Ears {
 
     fn trouble(&self, trouble: Option<Trouble>) {
         self.0.send_modify(|told| told.push(Told::Trouble(trouble)));
+    }
+
+    fn notes(&self, notes: SendingNotes) {
+        self.0.send_modify(|told| told.push(Told::Notes(notes)));
     }
 
     fn ready_to_send(&self) {
@@ -163,6 +168,8 @@ pub(super) struct Shape {
     pub(super) in_doubt: InDoubtPolicy,
     pub(super) deadlines: Deadlines,
     pub(super) trust: Option<Trust>,
+    /// What else is different about the server.
+    pub(super) smtp: Arc<dyn Fn(&mut SmtpSettings) + Send + Sync>,
 }
 
 impl Default for Shape {
@@ -173,6 +180,7 @@ impl Default for Shape {
             in_doubt: InDoubtPolicy::Resend,
             deadlines: Deadlines { quit: Duration::from_millis(200), ..Deadlines::default() },
             trust: None,
+            smtp: Arc::new(|_| {}),
         }
     }
 }
@@ -204,6 +212,7 @@ impl Rig {
         if let Some(trust) = shape.trust {
             smtp.server.trust = trust;
         }
+        (shape.smtp)(&mut smtp);
         let password = Arc::new(Password::new("secret"));
         let source = Arc::clone(&password) as Arc<dyn crate::spi::SecretSource>;
         smtp.credentials = Some(Credentials { user: "ann".to_owned(), password: source });

@@ -211,7 +211,12 @@ async fn with_dialer(rig: &mut Rig, dialer: Arc<dyn Dial>) {
 async fn a_delivery_that_panics_is_one_failed_attempt() {
     let mut rig = Rig::new().await;
     let settings = &rig.settings;
-    let good = SmtpDialer::new(&settings.smtp, &settings.helo, settings.deadlines.clone());
+    let good = SmtpDialer::new(
+        &settings.smtp,
+        &settings.helo,
+        settings.deadlines.clone(),
+        Arc::new(crate::clock::SystemClock),
+    );
     let dialer = ExplodesOnce { exploded: AtomicBool::new(false), good };
     with_dialer(&mut rig, Arc::new(dialer)).await;
     rig.open();

@@ -308,18 +308,24 @@ const MAX_PATH: usize = 1000;
 
 /// RFC 3461 sections 4.1 and 4.2.
 fn dsn_parameters(recipient: &QueueRecipient) -> Vec<RcptParameter> {
-    let Some(notify) = recipient.notify else { return Vec::new() };
-    let wishes: Vec<&str> =
-        [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")]
-            .into_iter()
-            .filter_map(|(wished, word)| wished.then_some(word))
-            .collect();
-    let notify = if wishes.is_empty() { "NEVER".to_owned() } else { wishes.join(",") };
-    let original = format!("rfc822;{}", recipient.address);
+    let notify = recipient.notify.map(|notify| {
+        let wishes: Vec<&str> =
+            [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")]
+                .into_iter()
+                .filter_map(|(wished, word)| wished.then_some(word))
+                .collect();
+        if wishes.is_empty() { "NEVER".to_owned() } else { wishes.join(",") }
+    });
+    // What a client said of the original recipient is passed on as it came (section 5.2.1).
+    let original = match &recipient.original {
+        Some(original) => Some(original.as_str()),
+        None => notify.is_some().then_some(recipient.address.as_str()),
+    };
+    let original = original.map(|original| format!("rfc822;{original}"));
     [("NOTIFY", notify), ("ORCPT", original)]
         .into_iter()
         // xtext has no form for what is not ASCII; RFC 6533 gives such addresses another type.
-        .filter(|(_, value)| value.is_ascii())
+        .filter_map(|(keyword, value)| Some((keyword, value.filter(|value| value.is_ascii())?)))
         .map(|(keyword, value)| RcptParameter::Other {
             keyword: keyword.to_owned(),
             value: Some(value),

@@ -1,0 +1,169 @@
+//! An account from options alone: no question is ever asked.
+
+use std::path::Path;
+
+use super::account::AccountPlan;
+use super::servers::{Found, place, provider_of};
+use super::{nothing_written, sign_in};
+use crate::cli::args::{AccountArguments, Only};
+use crate::cli::console::Console;
+use crate::cli::exit::{Exit, Failure};
+use crate::discovery::{Discoverer, MailDomain, Origin, Proposal, SignIn, read_autoconfig};
+use crate::mapi::{MapiCode, MapiError};
+use crate::profile::{IdentityProfile, NewPassword, Protocol, ServerUrl, parse_mailbox};
+
+/// The largest configuration file that is read, in bytes; more is refused when it is parsed.
+const LARGEST_FILE: u64 = 1024 * 1024;
+
+/// The account that the options describe.
+pub(super) async fn account(
+    arguments: &AccountArguments,
+    discoverer: &Discoverer,
+    console: &mut Console<'_>,
+) -> Result<AccountPlan, Failure> {
+    let Some(text) = &arguments.address else {
+        return Err(Failure::usage("name your address with --address"));
+    };
+    let identity = address(text)?;
+    let mut found = match servers(arguments)? {
+        Some(found) => found,
+        None => discovered(arguments, &identity, discoverer, console).await?,
+    };
+    match arguments.only {
+        Some(Only::Send) => found.imap = None,
+        Some(Only::Receive) => found.smtp = None,
+        None => {}
+    }
+    if found.smtp.is_none() && found.imap.is_none() {
+        return Err(nothing_written("there is no server in the direction that --only names"));
+    }
+    let mut hosts = found.smtp.iter().chain(&found.imap).map(|server| server.host.as_str());
+    let provider = found.provider.or_else(|| hosts.find_map(provider_of));
+    let mut plan = AccountPlan {
+        identity,
+        smtp: found.smtp,
+        imap: found.imap,
+        password: password(arguments),
+        trust: arguments.ca_file.clone(),
+        provider,
+        tried: false,
+    };
+    if let Some(user) = &arguments.user {
+        plan.set_user(Some(user));
+    }
+    if plan.password.is_none() && plan.wants_login() {
+        let only_oauth2 =
+            !found.sign_in.is_empty() && found.sign_in.iter().all(|way| *way == SignIn::OAuth2);
+        if only_oauth2 {
+            return Err(nothing_written(&sign_in::oauth2_only(provider)));
+        }
+        return Err(Failure::usage(
+            "say where the password comes from with --password-command, --password-env or \
+             --password-file",
+        ));
+    }
+    Ok(plan)
+}
+
+pub(super) fn address(text: &str) -> Result<IdentityProfile, Failure> {
+    parse_mailbox(text).map_err(|why| {
+        Failure::contract("make the profile", &MapiError::new(MapiCode::INVALID_PARAMETER, why))
+    })
+}
+
+pub(super) fn password(arguments: &AccountArguments) -> Option<NewPassword> {
+    let source = &arguments.source;
+    let command = source.password_command.clone().map(NewPassword::Command);
+    let variable = || source.password_env.clone().map(NewPassword::Env);
+    let file = || source.password_file.clone().map(NewPassword::File);
+    command.or_else(variable).or_else(file)
+}
+
+/// The servers that are named; `None` when none is.
+pub(super) fn servers(arguments: &AccountArguments) -> Result<Option<Found>, Failure> {
+    let smtp = server(arguments.smtp.as_deref(), Protocol::Smtp)?;
+    let imap = server(arguments.imap.as_deref(), Protocol::Imap)?;
+    if smtp.is_none() && imap.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Found { smtp, imap, ..Found::default() }))
+}
+
+fn server(text: Option<&str>, protocol: Protocol) -> Result<Option<ServerUrl>, Failure> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let option = match protocol {
+        Protocol::Smtp => "--smtp",
+        Protocol::Imap => "--imap",
+    };
+    let wrong = |why: String| Failure::usage(format!("{option} {text}: {why}"));
+    let url: ServerUrl = text.parse().map_err(wrong)?;
+    if url.protocol != protocol {
+        return Err(wrong("that is the other direction's server".to_owned()));
+    }
+    Ok(Some(url))
+}
+
+async fn discovered(
+    arguments: &AccountArguments,
+    identity: &IdentityProfile,
+    discoverer: &Discoverer,
+    console: &mut Console<'_>,
+) -> Result<Found, Failure> {
+    if !arguments.discover && arguments.autoconfig.is_none() {
+        return Err(Failure::usage(
+            "name a server with --smtp, --imap or both, or look for them with --discover",
+        ));
+    }
+    let Some(domain) = MailDomain::of(&identity.address) else {
+        let text = format!("{} has no domain to look up", identity.address);
+        return Err(nothing_written(&text));
+    };
+    let proposal = match &arguments.autoconfig {
+        Some(file) => autoconfig(file, &domain)?,
+        None => {
+            let found = discoverer.find(&domain).await;
+            let Some(proposal) = found.proposal else {
+                let troubles = found.troubles.iter();
+                let whys: Vec<String> =
+                    troubles.map(|one| format!(" ({}: {})", one.asked, one.why)).collect();
+                return Err(nothing_written(&format!(
+                    "no servers of {} were found{}; name them with --smtp and --imap",
+                    domain.domain(),
+                    whys.concat()
+                )));
+            };
+            proposal
+        }
+    };
+    let outside = proposal.hosts_to_confirm(&domain);
+    if !outside.is_empty() {
+        let options: Vec<String> = [("--smtp", &proposal.smtp), ("--imap", &proposal.imap)]
+            .into_iter()
+            .filter_map(|(option, server)| Some(format!("{option} {}", server.as_ref()?)))
+            .collect();
+        return Err(nothing_written(&format!(
+            "{} lies outside of {}, and only unsigned DNS records name it; if it is right, say {}",
+            outside.join(" and "),
+            domain.domain(),
+            options.join(" ")
+        )));
+    }
+    for (what, server) in [("sends with", &proposal.smtp), ("receives from", &proposal.imap)] {
+        if let Some(server) = server {
+            console.note(format_args!("{what} {} ({})", place(server), proposal.origin));
+        }
+    }
+    Ok(proposal.into())
+}
+
+/// Servers from a configuration file on this machine.
+pub(super) fn autoconfig(file: &Path, domain: &MailDomain) -> Result<Proposal, Failure> {
+    use std::io::Read;
+    let shown = file.display();
+    let failed = |error: std::io::Error| Failure::io(format_args!("read {shown}"), &error);
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    let mut bytes = Vec::new();
+    opened.take(LARGEST_FILE).read_to_end(&mut bytes).map_err(failed)?;
+    read_autoconfig(&bytes, domain, Origin::File(shown.to_string()))
+        .map_err(|error| Failure::new(Exit::Data, format!("cannot use {shown}: {error}")))
+}

@@ -1,0 +1,5 @@
+//! The search over ways that are made up, and the real ways to servers of this process.
+
+mod fake;
+mod search;
+mod wire;
