@@ -197,7 +197,9 @@ async fn a_crash_while_the_program_works_gives_it_whole_messages_and_says_what_m
     let daemon = program.daemon().await;
     let second = await_files(&out, ".1.text", 1).await;
     assert!(fs::read(&second[0]).unwrap() == message(20));
-    let id = |file: &Path| file.file_name().unwrap().to_str().unwrap()[..31].to_owned();
+    let id = |file: &Path| {
+        file.file_name().unwrap().to_str().unwrap().chars().take(31).collect::<String>()
+    };
     assert_eq!(id(&first[0]), id(&second[0]), "it can be known by its id");
     let waited = wait::until_async("the server's copy to go", PATIENCE, async || {
         office.messages("ann", "INBOX").unwrap().is_empty().then_some(())

@@ -43,7 +43,7 @@ pub enum Password {
     /// `$CREDENTIALS_DIRECTORY/NAME`.
     Credential(String),
     /// A token: the account signs in by what `[transport.oauth2]` says. Its source is made for the
-    /// whole transport, by [`sections`](super::sections).
+    /// whole transport, by [`sections`](super::sections()).
     SignIn,
 }
 
