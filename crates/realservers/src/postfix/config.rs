@@ -28,7 +28,7 @@ pub(super) fn main_cf(setup: &Setup<'_>) -> String {
     let key = setup.certificates.key_file().display();
     let auth = setup.auth_socket.display();
     let (lmtp_host, lmtp_port) = (setup.lmtp.ip(), setup.lmtp.port());
-    let mut text = format!(
+    let defaults = format!(
         "\
 compatibility_level = 3.6
 queue_directory = {work}/queue
@@ -75,7 +75,22 @@ maximal_backoff_time = 2s
 transport_retry_time = 1s
 "
     );
-    for (name, value) in &setup.options.main {
+    with_options(&defaults, &setup.options.main)
+}
+
+/// The parameters with others in place of those of the same name. Each name stands once: Postfix
+/// warns of a second one in every process, and so many warnings before its logger runs fill the
+/// logger's socket, upon which all of it stands still.
+fn with_options(defaults: &str, options: &[(String, String)]) -> String {
+    let is_set = |line: &&str| {
+        let name = line.split('=').next().unwrap_or_default().trim();
+        !options.iter().any(|(option, _)| option == name)
+    };
+    let mut text = defaults.lines().filter(is_set).fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{line}");
+        text
+    });
+    for (name, value) in options {
         let _ = writeln!(text, "{name} = {value}");
     }
     text
@@ -133,4 +148,16 @@ pub(super) fn mailboxes(addresses: &[String]) -> String {
         let _ = writeln!(text, "{address} exists");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_options;
+
+    #[test]
+    fn an_option_takes_the_place_of_a_default() {
+        let options = [("b".to_owned(), "new".to_owned()), ("d".to_owned(), "4".to_owned())];
+        let text = with_options("a = 1\n# b = x\nb = old\nc =\n", &options);
+        assert_eq!(text, "a = 1\n# b = x\nc =\nb = new\nd = 4\n");
+    }
 }
