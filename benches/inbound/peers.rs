@@ -64,9 +64,9 @@ impl Mbsync {
     }
 }
 
-/// The floor: files of these sizes, each written to `tmp`, synced and moved to `new`, by 8 threads.
-pub(crate) fn floor(sizes: &[usize]) -> Duration {
-    let folder = crate::user::folder();
+/// The floor: files of these sizes, each written to `tmp` of a folder, synced and moved to `new`,
+/// by 8 threads.
+pub(crate) fn floor(folder: &tempfile::TempDir, sizes: &[usize]) -> Duration {
     for part in ["tmp", "new"] {
         std::fs::create_dir(folder.path().join(part)).unwrap();
     }
