@@ -101,6 +101,7 @@ enum PasswordView {
     File(String),
     Command(String),
     Credential(String),
+    Keyring(String),
     /// By `[transport.oauth2]`.
     #[serde(rename = "sign_in")]
     SignIn(&'static str),
@@ -385,6 +386,7 @@ fn password(password: &Password) -> PasswordView {
         Password::Shell(line) => PasswordView::Command(line.clone()),
         Password::Program(words) => PasswordView::Command(words.join(" ")),
         Password::Credential(name) => PasswordView::Credential(name.clone()),
+        Password::Keyring(name) => PasswordView::Keyring(name.clone()),
         Password::SignIn => PasswordView::SignIn("oauth2"),
     }
 }

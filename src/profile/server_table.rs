@@ -108,7 +108,7 @@ fn user_name(user: &str) -> Result<String, &'static str> {
 }
 
 const PASSWORD_FORMS: &str = "it must be { command = \"..\" }, { env = \"..\" }, { file = \"..\" }, \
-                              { credential = \"..\" } or a text";
+                              { credential = \"..\" }, { keyring = \"..\" } or a text";
 
 fn read_password(
     table: &mut TableReader<'_>,
@@ -141,20 +141,17 @@ pub(super) fn read_named_password(
             if let Some(name) = inner.text("credential")? {
                 found.push(name.read(credential_password)?.value);
             }
-            if let Some(keyring) = inner.text("keyring")? {
-                return Err(keyring.problem(
-                    "this version cannot ask a keyring; use { command = \"secret-tool lookup ..\" }",
-                ));
+            if let Some(name) = inner.text("keyring")? {
+                found.push(name.read(keyring_password)?.value);
             }
             inner.finish()?;
             match (found.pop(), found.is_empty()) {
                 (Some(password), true) => {
                     Ok(Some(Item { key: place.key, at: place.at, value: password }))
                 }
-                _ => {
-                    Err(place
-                        .problem("it must name exactly one of command, env, file and credential"))
-                }
+                _ => Err(place.problem(
+                    "it must name exactly one of command, env, file, credential and keyring",
+                )),
             }
         }
     }
@@ -201,6 +198,13 @@ fn credential_password(name: &str) -> Result<Password, &'static str> {
         return Err("it must be the name of a credential, without a folder");
     }
     Ok(Password::Credential(name.to_owned()))
+}
+
+fn keyring_password(name: &str) -> Result<Password, &'static str> {
+    if !(1..=255).contains(&name.len()) || name.chars().any(char::is_control) {
+        return Err("it must be the name of an entry, 1 to 255 bytes without control characters");
+    }
+    Ok(Password::Keyring(name.to_owned()))
 }
 
 /// Refuses to send a password unprotected over a network, unless that is asked for in words.

@@ -14,7 +14,8 @@ use super::{
 use crate::net::Server;
 
 /// The mechanisms a login can be asked to use.
-const PASSWORD_MECHANISMS: [&str; 3] = ["plain", "login", "scram-sha-256"];
+const PASSWORD_MECHANISMS: [&str; 5] =
+    ["scram-sha-256-plus", "scram-sha-256", "plain", "login", "cram-md5"];
 
 /// The mechanisms that show a token.
 const TOKEN_MECHANISMS: [&str; 2] = ["oauthbearer", "xoauth2"];

@@ -27,7 +27,7 @@ pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_un
 pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
-    QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
+    OwedCopiesView, QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
     Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
 };
 pub(crate) use submit::rules as address_rules;

@@ -87,3 +87,20 @@ async fn dovecot_and_postfix_take_scram() {
         round(&folder, &text, number).await;
     }
 }
+
+/// A server that keeps passwords for nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dovecot_and_postfix_take_cram_md5() {
+    let provider = Provider::start(DovecotOptions {
+        extra_config: "auth_mechanisms = cram-md5\n".to_owned(),
+        ..DovecotOptions::default()
+    });
+    let password = provider.dovecot.password_of("ann").unwrap();
+    for (number, wanted) in (1..).zip([Some("auth = \"cram-md5\""), None]) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lines = vec!["user = \"ann\"".to_owned(), format!("password = {password:?}")];
+        lines.extend(wanted.map(str::to_owned));
+        let text = profile_text(&[provider.account(&lines)], &folder.path().join("Mail"));
+        round(&folder, &text, number).await;
+    }
+}

@@ -109,7 +109,9 @@ pub(crate) async fn make(
         _ => MAILDIR.to_owned(),
     };
     let transport = transport_name(helpers.catalog, target, arguments, &plan)?;
-    if helpers.person.is_some() && !arguments.no_check || arguments.check {
+    // Who is not signed in yet cannot log in.
+    let signs_in = plan.oauth2.is_some();
+    if !signs_in && (helpers.person.is_some() && !arguments.no_check || arguments.check) {
         trial::until_content(&mut helpers, console, target, &transport, &mut plan).await?;
     }
     write(&helpers, console, target, &transport, &plan, &maildir)
@@ -179,6 +181,13 @@ fn write(
         secrets.push(KeptSecret { file: file.clone(), secret: secret.clone() });
         plan.password = Some(NewPassword::File(file));
     }
+    if let Some(oauth2) = &mut plan.oauth2
+        && let Some(NewPassword::Text(secret)) = &oauth2.client_secret
+    {
+        let file = catalog.free_secret_file(&format!("{profile}-{transport}-client"));
+        secrets.push(KeptSecret { file: file.clone(), secret: secret.clone() });
+        oauth2.client_secret = Some(NewPassword::File(file));
+    }
     let text = text(target, plan.transport(transport), maildir);
     match target {
         Target::New { .. } => catalog.add_with_secrets(profile, &text, &secrets)?,
@@ -194,20 +203,26 @@ fn write(
     }
     for kept in &secrets {
         let file = dirs.config.join(&kept.file);
-        console.note(format_args!("the password is in {}, for your eyes only", file.display()));
+        console.note(format_args!("the secret is in {}, for your eyes only", file.display()));
     }
-    tell_next(console, target, &plan);
+    tell_next(console, target, transport, &plan);
     Ok(())
 }
 
 /// What a new user can do now.
-fn tell_next(console: &mut Console<'_>, target: &Target, plan: &AccountPlan) {
+fn tell_next(console: &mut Console<'_>, target: &Target, transport: &str, plan: &AccountPlan) {
     let profile = target.profile();
     let choice = match target {
         Target::New { default: true, .. } => String::new(),
         _ => format!(" --profile {profile}"),
     };
-    if plan.tried {
+    if plan.oauth2.is_some() {
+        let account = match target {
+            Target::New { .. } => String::new(),
+            Target::Added { .. } => format!(" {transport}"),
+        };
+        console.note(format_args!("next: `postrider{choice} auth login{account}` signs in"));
+    } else if plan.tried {
         console.note(format_args!(
             "next: `postrider{choice} run` is the daemon, `postrider{choice} send -t ADDRESS` sends"
         ));

@@ -1,5 +1,6 @@
 //! Connecting to peers that follow a script.
 
+pub(crate) mod bound;
 mod imap;
 mod peer;
 mod smtp;

@@ -207,3 +207,34 @@ async fn when_no_host_can_be_reached_each_is_named() {
         assert!(failure.words().contains(&server.place()), "{}", failure.words());
     }
 }
+
+/// RFC 7677 with RFC 9266: the login is bound to the TLS connection where the server offers that.
+#[tokio::test]
+async fn a_login_is_bound_to_its_connection() {
+    use crate::net::tests::bound::{Manner, ScramServer, Speech};
+    let office = office().await;
+    for (manner, wanted, works, flag) in [
+        (Manner::Honest, None, true, "p=tls-exporter"),
+        (Manner::Elsewhere, Some("scram-sha-256-plus"), false, "p=tls-exporter"),
+    ] {
+        let version = &rustls::version::TLS13;
+        let server = ScramServer::start(Speech::Smtp, manner, version).await;
+        let (mut settings, _folder) = smtp_settings(&office, TlsMode::Implicit);
+        settings.server.port = server.port;
+        let digest = ring::digest::digest(&ring::digest::SHA256, server.certificate.as_ref());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        settings.server.trust = crate::net::Trust::Fingerprint(crate::net::Fingerprint(bytes));
+        settings.auth = wanted.map(str::to_owned);
+        let source = Arc::new(Password::new("pencil")) as Arc<dyn crate::spi::SecretSource>;
+        settings.credentials = Some(Credentials { user: "ann".to_owned(), password: source });
+        let connected = dialer(&settings).connect().await;
+        let mechanism = connected.map(|(_, report)| report.mechanism);
+        let kind = mechanism.as_ref().map_err(Failure::trouble_kind);
+        match works {
+            true => assert_eq!(kind.ok(), Some(&Some("SCRAM-SHA-256-PLUS"))),
+            false => assert_eq!(kind.err(), Some(TroubleKind::LoginRefused)),
+        }
+        assert_eq!(server.heard().await.as_deref(), Some(flag));
+    }
+}
