@@ -106,7 +106,9 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_has_no_end_point() {
-        for garbage in [&b""[..], b"0", b"0\x80", b"0\x85aaaaaa", b"0\x84\xff\xff\xff\xff", b"0\x03abc"] {
+        for garbage in
+            [&b""[..], b"0", b"0\x80", b"0\x85aaaaaa", b"0\x84\xff\xff\xff\xff", b"0\x03abc"]
+        {
             assert_eq!(end_point(garbage), None, "{garbage:?}");
         }
     }

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::imap::{Capabilities, Said, told_capabilities};
 use super::imap_reply::{ImapReply, ReplyStatus, Throttle, throttle};
 use super::{
-    Binding, Channel, Claim, Connector, Exchange, ImapOpened, Mechanism, NetError, NetErrorKind, Phase,
-    SaslError, Stream, conceal,
+    Binding, Channel, Claim, Connector, Exchange, ImapOpened, Mechanism, NetError, NetErrorKind,
+    Phase, SaslError, Stream, conceal,
 };
 use crate::spi::SecretKind;
 

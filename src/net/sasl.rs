@@ -158,9 +158,7 @@ impl Mechanism {
         let mut found: Vec<Mechanism> = found.into_iter().filter(has).collect();
         if matches!(channel, Channel::Loopback | Channel::ClearAllowed) {
             // Where others may listen, what does not show the password comes first.
-            found.sort_by_key(|mechanism| {
-                matches!(mechanism, Mechanism::Plain | Mechanism::Login)
-            });
+            found.sort_by_key(|mechanism| matches!(mechanism, Mechanism::Plain | Mechanism::Login));
         }
         if found.is_empty() {
             let names: Vec<&str> = offered.iter().map(AsRef::as_ref).collect();

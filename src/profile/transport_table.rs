@@ -278,7 +278,7 @@ fn read_auth(table: &mut TableReader<'_>, login: Option<&Login>) -> Found<Option
                               oauthbearer and xoauth2"
                 .to_owned()),
             _ => Err(format!(
-                "possible are {} and {}",
+                "possible are {}, {}",
                 PASSWORD_MECHANISMS.join(", "),
                 TOKEN_MECHANISMS.join(" and "),
             )),

@@ -8,8 +8,8 @@ use crate::cli::exit::Failure;
 use crate::cli::provider_limits;
 use crate::discovery::{Discoverer, MailDomain, Provider};
 use crate::profile::{
-    IdentityProfile, NewOAuth2, NewPassword, NewReceiving, NewServer, NewTransport, Protocol, ServerUrl,
-    parse_mailbox,
+    IdentityProfile, NewOAuth2, NewPassword, NewReceiving, NewServer, NewTransport, Protocol,
+    ServerUrl, parse_mailbox,
 };
 
 /// What is known of an account that is not written yet.

@@ -13,9 +13,7 @@ use crate::discovery::{
     Discoverer, MailDomain, OAuth2Service, Origin, Proposal, Provider, SignIn, read_autoconfig,
 };
 use crate::mapi::{MapiCode, MapiError};
-use crate::profile::{
-    IdentityProfile, NewOAuth2, NewPassword, Protocol, ServerUrl, parse_mailbox,
-};
+use crate::profile::{IdentityProfile, NewOAuth2, NewPassword, Protocol, ServerUrl, parse_mailbox};
 
 /// The largest configuration file that is read, in bytes; more is refused when it is parsed.
 const LARGEST_FILE: u64 = 1024 * 1024;

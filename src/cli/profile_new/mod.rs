@@ -169,7 +169,7 @@ fn write(
 ) -> Result<(), Failure> {
     let catalog = helpers.catalog;
     let profile = target.profile();
-    let mut secrets = Vec::new();
+    let (mut secrets, mut names) = (Vec::new(), Vec::new());
     let mut plan = plan.clone();
     // A password that was typed goes into a file of its own.
     if let Some(NewPassword::Text(secret)) = &plan.password {
@@ -179,6 +179,7 @@ fn write(
         };
         let file = catalog.free_secret_file(&stem);
         secrets.push(KeptSecret { file: file.clone(), secret: secret.clone() });
+        names.push("the password");
         plan.password = Some(NewPassword::File(file));
     }
     if let Some(oauth2) = &mut plan.oauth2
@@ -186,6 +187,7 @@ fn write(
     {
         let file = catalog.free_secret_file(&format!("{profile}-{transport}-client"));
         secrets.push(KeptSecret { file: file.clone(), secret: secret.clone() });
+        names.push("the secret of the client");
         oauth2.client_secret = Some(NewPassword::File(file));
     }
     let text = text(target, plan.transport(transport), maildir);
@@ -201,9 +203,9 @@ fn write(
             console.note(format_args!("added the account {transport} to {}", file.display()));
         }
     }
-    for kept in &secrets {
+    for (kept, what) in secrets.iter().zip(&names) {
         let file = dirs.config.join(&kept.file);
-        console.note(format_args!("the secret is in {}, for your eyes only", file.display()));
+        console.note(format_args!("{what} is in {}, for your eyes only", file.display()));
     }
     tell_next(console, target, transport, &plan);
     Ok(())
@@ -227,7 +229,10 @@ fn tell_next(console: &mut Console<'_>, target: &Target, transport: &str, plan: 
             "next: `postrider{choice} run` is the daemon, `postrider{choice} send -t ADDRESS` sends"
         ));
     } else {
-        console.note(format_args!("`postrider profile check {profile}` tries it out"));
+        console.note(format_args!(
+            "next: `postrider profile check {profile}` tries it out, `postrider{choice} run` is the \
+             daemon"
+        ));
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) fn explain(
         return Ok(None);
     }
     if let Some(service) = service {
-        person.say(&format!("Signing in with {name} needs a client id of your own, which costs"))?;
+        person
+            .say(&format!("Signing in with {name} needs a client id of your own, which costs"))?;
         person.say("nothing; \"Getting a client id\" in docs/oauth2.md says how to get one.")?;
         let client_id = person.ask("Client id (Enter for none)", "")?;
         if !client_id.is_empty() {

@@ -82,7 +82,10 @@ impl ScramServer {
 }
 
 /// The server's end of a connection, by its kind.
-fn binding(tls: &TlsStream<TcpStream>, certificate: &CertificateDer<'_>) -> (&'static str, Vec<u8>) {
+fn binding(
+    tls: &TlsStream<TcpStream>,
+    certificate: &CertificateDer<'_>,
+) -> (&'static str, Vec<u8>) {
     let connection = tls.get_ref().1;
     match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => {

@@ -165,9 +165,7 @@ pub(super) fn identity(flaw: Flaw) -> Identity {
 }
 
 /// Certificate, key, and the authority that signed it.
-pub(super) fn identity_of(
-    flaw: Flaw,
-) -> (CertificateDer<'static>, PrivateKeyDer<'static>, String) {
+pub(super) fn identity_of(flaw: Flaw) -> (CertificateDer<'static>, PrivateKeyDer<'static>, String) {
     let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // Authorities of the same name are told apart by their signature only.
