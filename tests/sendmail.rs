@@ -367,7 +367,8 @@ async fn smtp_through_the_socket_for_every_user() {
         ("ann@example.org", vec!["ann@example.org"])
     );
     let text = sent.body.text();
-    assert!(field(&text, "Received").unwrap().contains("(postrider, from "), "{text}");
+    // The user is the one the kernel knows.
+    assert!(text.contains("(postrider, from "), "{text}");
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
 }
 
