@@ -282,7 +282,7 @@ impl ImapOpened {
             Initial::WhenAsked => self.begin(format!("AUTHENTICATE {name}").as_bytes()).await?,
             Initial::WithCommand => {
                 let command =
-                    Zeroizing::new(format!("AUTHENTICATE {name} {}", *exchange.initial()));
+                    Zeroizing::new(format!("AUTHENTICATE {name} {}", *exchange.initial_argument()));
                 self.begin(command.as_bytes()).await?
             }
         };

@@ -35,5 +35,5 @@ pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, thrott
 pub(crate) use line::for_people;
 pub use sasl::Cleartext;
 pub(crate) use sasl::{Binding, Channel, Claim, Exchange, Mechanism, SaslError, conceal};
-pub use server::{Fingerprint, Server, TlsMode, Trust};
+pub use server::{ClientCertificate, Fingerprint, Server, TlsMode, Trust};
 pub(crate) use stream::Stream;

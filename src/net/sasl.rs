@@ -54,10 +54,12 @@ pub(crate) enum Mechanism {
     OauthBearer,
     /// Google's and Microsoft's token login.
     XOauth2,
+    /// RFC 4422 appendix A: the certificate of the TLS handshake says who it is.
+    External,
 }
 
 /// All of them, the best of each kind first.
-const ALL: [Mechanism; 7] = [
+const ALL: [Mechanism; 8] = [
     Mechanism::ScramSha256Plus,
     Mechanism::ScramSha256,
     Mechanism::Plain,
@@ -65,6 +67,7 @@ const ALL: [Mechanism; 7] = [
     Mechanism::CramMd5,
     Mechanism::OauthBearer,
     Mechanism::XOauth2,
+    Mechanism::External,
 ];
 
 /// Why no mechanism can be used.
@@ -79,7 +82,7 @@ pub(crate) enum SaslError {
     /// The profile asks for a mechanism that this program does not know.
     #[error(
         "auth = {0:?} is not known; known are scram-sha-256-plus, scram-sha-256, plain, login, \
-         cram-md5, oauthbearer and xoauth2"
+         cram-md5, oauthbearer, xoauth2 and external"
     )]
     Unknown(String),
     /// The profile asks for a login that is bound to the connection, and this one cannot be named.
@@ -104,6 +107,7 @@ impl Mechanism {
             Mechanism::CramMd5 => "CRAM-MD5",
             Mechanism::OauthBearer => "OAUTHBEARER",
             Mechanism::XOauth2 => "XOAUTH2",
+            Mechanism::External => "EXTERNAL",
         }
     }
 
@@ -116,6 +120,7 @@ impl Mechanism {
             | Mechanism::Login
             | Mechanism::CramMd5 => SecretKind::Password,
             Mechanism::OauthBearer | Mechanism::XOauth2 => SecretKind::Token,
+            Mechanism::External => SecretKind::Certificate,
         }
     }
 
@@ -179,7 +184,7 @@ impl Mechanism {
         let (user, secret) = (claim.user, claim.secret.expose_secret());
         let parts: &[&str] = match (self, number) {
             (Mechanism::Plain, 0) => &["\0", user, "\0", secret],
-            (Mechanism::Login, 0) => &[user],
+            (Mechanism::Login | Mechanism::External, 0) => &[user],
             (Mechanism::Login, 1) => &[secret],
             (Mechanism::XOauth2, 0) => &["user=", user, "\x01auth=Bearer ", secret, "\x01\x01"],
             (Mechanism::OauthBearer, 0) => {
@@ -283,6 +288,16 @@ impl<'a> Exchange<'a> {
         match &self.scram {
             Some(scram) => Zeroizing::new(STANDARD.encode(scram.first())),
             None => Zeroizing::new(STANDARD.encode(&*self.mechanism.response(0, self.claim))),
+        }
+    }
+
+    /// The same as an argument, where nothing is written as `=` (RFC 4954 section 4, RFC 4959
+    /// section 3).
+    pub(crate) fn initial_argument(&mut self) -> Zeroizing<String> {
+        let initial = self.initial();
+        match initial.is_empty() {
+            true => Zeroizing::new("=".to_owned()),
+            false => initial,
         }
     }
 
@@ -491,6 +506,23 @@ mod tests {
             assert!(first.starts_with(&format!("{header}n=user,r=")), "{first}");
         }
         assert!(Exchange::new(plus, claim("user", &secret)).is_err());
+    }
+
+    #[test]
+    fn who_shows_a_certificate_says_nothing_or_whom_to_act_for() {
+        let nothing = SecretString::from("");
+        for (user, wanted) in [("", "="), ("ann", "YW5u")] {
+            let mut exchange = Exchange::new(Mechanism::External, claim(user, &nothing)).unwrap();
+            assert_eq!(*exchange.initial_argument(), wanted);
+        }
+        // Asked for it, nothing is an empty line.
+        let mut exchange = Exchange::new(Mechanism::External, claim("", &nothing)).unwrap();
+        assert_eq!(*exchange.answer("").unwrap(), "");
+        let choose = Mechanism::candidates::<&str>;
+        let offered = ["PLAIN", "EXTERNAL"];
+        let found = choose(&offered, None, Channel::Bound, SecretKind::Certificate);
+        assert_eq!(found, Ok(vec![Mechanism::External]));
+        assert_eq!(conceal("no such user", claim("", &nothing)), "no such user");
     }
 
     #[test]

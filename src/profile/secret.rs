@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::keyring::KeyringSource;
 use super::load::no_wait;
 use crate::oauth2::NoStore;
-use crate::spi::{SecretError, SecretSource};
+use crate::spi::{SecretError, SecretKind, SecretSource};
 
 /// The longest secret that is taken, in bytes; OAuth2 tokens reach a few thousand.
 const LONGEST_SECRET: usize = 64 * 1024;
@@ -50,6 +50,8 @@ pub enum Password {
     /// A token: the account signs in by what `[transport.oauth2]` says. Its source is made for the
     /// whole transport, by [`sections`](super::sections()).
     SignIn,
+    /// None: the certificate of the TLS handshake says who logs in (`auth = "external"`).
+    Certificate,
 }
 
 impl Password {
@@ -77,6 +79,7 @@ impl Password {
             Password::Credential(name) => Arc::new(CredentialSource(name.clone())),
             Password::Keyring(name) => Arc::new(KeyringSource::new(name)),
             Password::SignIn => Arc::new(NoStore),
+            Password::Certificate => Arc::new(CertificateSource),
         }
     }
 }
@@ -93,6 +96,7 @@ impl fmt::Display for Password {
             Password::Credential(name) => write!(f, "credential {name}"),
             Password::Keyring(name) => write!(f, "keyring entry {name}"),
             Password::SignIn => f.write_str("the sign-in of [transport.oauth2]"),
+            Password::Certificate => f.write_str("the client certificate"),
         }
     }
 }
@@ -100,6 +104,20 @@ impl fmt::Display for Password {
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+/// Nothing is secret but the key of the certificate, which the TLS handshake reads.
+struct CertificateSource;
+
+#[async_trait]
+impl SecretSource for CertificateSource {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        Ok(SecretString::from(""))
+    }
+
+    fn kind(&self) -> SecretKind {
+        SecretKind::Certificate
     }
 }
 

@@ -8,7 +8,7 @@ use super::Password;
 use super::load::Surroundings;
 use super::reader::{Found, Item, TableReader, TextOrTable, TextOrTexts};
 use super::transport_table::profile_path;
-use crate::net::{Fingerprint, Server, TlsMode, Trust};
+use crate::net::{ClientCertificate, Fingerprint, Server, TlsMode, Trust};
 
 pub(super) fn read_server(
     table: &mut TableReader<'_>,
@@ -30,7 +30,8 @@ pub(super) fn read_server(
         Some(item) => item.read(port_number)?.value,
     };
     let trust = read_trust(table, surroundings, tls)?;
-    let server = Server { host: host.value.to_owned(), port, tls, trust };
+    let client = read_client(table, surroundings, tls)?;
+    let server = Server { host: host.value.to_owned(), port, tls, trust, client };
     Ok(Item { key: table.name("tls"), at: tls_at, value: server })
 }
 
@@ -85,6 +86,38 @@ fn read_trust(
             Ok(Trust::CaFile(path.value))
         }
         (None, Some(item)) => Ok(Trust::Fingerprint(item.read(str::parse::<Fingerprint>)?.value)),
+    }
+}
+
+/// The certificate that this side shows.
+fn read_client(
+    table: &mut TableReader<'_>,
+    surroundings: &Surroundings<'_>,
+    tls: TlsMode,
+) -> Found<Option<ClientCertificate>> {
+    let (certificate, key) = (table.text("client_cert")?, table.text("client_key")?);
+    let first = certificate.as_ref().or(key.as_ref());
+    if let (Some(item), TlsMode::Plain) = (first, tls) {
+        return Err(item.problem("without TLS no certificate is shown"));
+    }
+    let file = |item: Item<&str>| -> Found<std::path::PathBuf> {
+        let path = item.read(|text| {
+            let path = profile_path(text, surroundings)?;
+            match std::fs::File::open(&path) {
+                Ok(_) => Ok(path),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            }
+        })?;
+        Ok(path.value)
+    };
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (file(certificate)?, file(key)?);
+            Ok(Some(ClientCertificate { certificate, key }))
+        }
+        (Some(item), None) => Err(item.problem("a certificate needs its key: write client_key")),
+        (None, Some(item)) => Err(item.problem("a key needs its certificate: write client_cert")),
     }
 }
 

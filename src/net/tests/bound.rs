@@ -203,7 +203,7 @@ fn text(encoded: &str) -> Option<String> {
 async fn log_in(server: &ScramServer, wanted: Option<&str>) -> Result<(), LoginError> {
     let trust = Trust::Fingerprint(tls::fingerprint(&server.certificate));
     let (host, port) = ("localhost".to_owned(), server.port);
-    let server = Server { host, port, tls: TlsMode::Implicit, trust };
+    let server = Server { host, port, tls: TlsMode::Implicit, trust, client: None };
     let connector = Connector::new(server, Deadlines::default(), Cleartext::LoopbackOnly);
     let opened = connector.imap_open().await?;
     let (secret, memory) = (SecretString::from(PASSWORD), LoginMemory::default());

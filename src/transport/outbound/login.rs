@@ -274,7 +274,7 @@ impl SmtpDialer {
         let name = mechanism.name();
         let mut command = match initial {
             Initial::WithCommand => {
-                Zeroizing::new(format!("AUTH {name} {}\r\n", *exchange.initial()))
+                Zeroizing::new(format!("AUTH {name} {}\r\n", *exchange.initial_argument()))
             }
             Initial::WhenAsked => Zeroizing::new(format!("AUTH {name}\r\n")),
         };
