@@ -302,6 +302,29 @@ fn configurations_of_other_programs_become_profiles() {
 }
 
 #[test]
+fn limits_of_the_provider_are_written_with_an_account() {
+    let home = Home::new();
+    let text = "account office\nhost smtp.office365.com\ntls on\nfrom ann@example.org\n\
+                auth on\nuser ann@example.org\npasswordeval echo x\n";
+    fs::write(home.path("msmtprc"), text).unwrap();
+    let file = home.path("msmtprc").display().to_string();
+    let (code, _, err) = home.said(&["profile", "import", &file, "--name", "office"]);
+    assert_eq!(code, 0, "{err}");
+    let given = ["--address", "ann@onmicrosoft.com", "--password-keyring", "ann", "--discover"];
+    let (code, _, err) = home.said(&[&["profile", "new", "other"][..], &given].concat());
+    assert_eq!(code, 0, "{err}");
+    for name in ["office", "other"] {
+        let (_, out, _) = home.said(&["profile", "show", name, "--json"]);
+        let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let smtp = &shown["transport"][0]["smtp"];
+        assert_eq!(smtp["messages_per_minute"], 28, "{name}: {shown}");
+        assert_eq!(smtp["connections"], 2, "{name}: {shown}");
+    }
+    let (_, out, _) = home.said(&["profile", "show", "other"]);
+    assert!(out.contains("keyring = \"ann\""), "{out}");
+}
+
+#[test]
 fn two_halves_of_one_account_are_imported_together() {
     let home = Home::new();
     let (sends, receives) = (fixture("msmtprc"), fixture("mbsyncrc"));

@@ -109,6 +109,8 @@ async fn what_lmtp_does_not_take_stays_on_the_server_and_the_status_says_why() {
     assert!(row.await.status_string.contains(&address.to_string()));
     let inbound = session.status().await.unwrap().inbound;
     assert!(inbound.iter().all(|state| state.set_aside.is_empty()), "{inbound:?}");
+    // What is owed to the receiver is what the mailbox still has to give.
+    assert_eq!(inbound[0].pending, 1, "{inbound:?}");
     session.shutdown(GRACE).await.unwrap();
     assert_eq!(on_server(&dovecot, "ann", "INBOX").len(), 1);
 }
@@ -223,4 +225,34 @@ async fn a_crash_while_the_program_works_gives_it_whole_messages_and_says_what_m
     assert_eq!(files(&out, ".0.text").len(), 6);
     // At most those whose answer had not been noted when the daemon was killed.
     assert!(files(&out, ".1.text").len() <= 1 + 4, "{:?}", files(&out, ".1.text"));
+}
+
+/// `profile check` asks the receiver, too, and hands nothing over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_says_whether_received_mail_would_be_taken() {
+    let dovecot = dovecot(&[]);
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let account = account(&office, &program.path("config"), &[]);
+    let address = dovecot.lmtp_address();
+    let bob = dovecot.address_of("bob");
+    let cases = [
+        (format!("lmtp = \"{address}\"\nrecipient = {bob:?}"), 0, "store delivers to", "ok"),
+        (
+            format!("lmtp = \"{address}\"\nrecipient = \"nobody@example.test\""),
+            1,
+            "store delivers to",
+            "answered 550",
+        ),
+        ("lmtp = \"unix:/nonexistent/lmtp\"".to_owned(), 1, "unix:/nonexistent", "reached"),
+        ("mda = [\"cat\"]".to_owned(), 0, "store delivers to cat: ok", ""),
+        ("mda = [\"no-such-program\"]".to_owned(), 1, "no-such-program", "PATH"),
+    ];
+    for (store, code, named, words) in cases {
+        program.write_profile(&profile_text_with(std::slice::from_ref(&account), &store));
+        let said = program.run(&["profile", "check"]).await;
+        assert_eq!(said.code, code, "{store}: {said:?}");
+        assert!(said.out.contains(named) && said.out.contains(words), "{store}: {said:?}");
+    }
+    assert!(on_server(&dovecot, "bob", "INBOX").is_empty());
 }

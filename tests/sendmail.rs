@@ -20,6 +20,8 @@ mod office;
 #[path = "support/program.rs"]
 mod program;
 
+use std::sync::Arc;
+
 use desk::{Desk, assert_silent, body, field, run};
 use postoffice::{Notify, Ret, ViolationKind};
 use postrider::control::Client;
@@ -27,6 +29,7 @@ use postrider::session::{RawEnvelope, Service};
 use program::assert_one_line;
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Proves: SP-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -315,6 +318,58 @@ async fn smtp_on_standard_input_without_a_daemon() {
     assert_eq!(desk.program.json(&["queue"]).await.as_array().unwrap().len(), 1);
     assert_silent(&desk.call("sendmail", &["-qR", "example.org"], b"").await);
     assert_eq!(body(&desk.next().await.body.text()), ".dot\r\n");
+}
+
+/// As mail programs do it that start a server of their own, also with names of this machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn smtp_on_standard_input_beside_a_daemon() {
+    let desk = Desk::new().await;
+    let daemon = desk.program.daemon().await;
+    let dialogue = b"EHLO me\r\nMAIL FROM:<root>\r\nRCPT TO:<root>\r\n\
+                     RCPT TO:<bob@example.org> NOTIFY=NEVER\r\nDATA\r\nSubject: x\r\n\r\nhello\r\n.\r\n\
+                     MAIL FROM:<ann@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n\
+                     Subject: cut off\r\n\r\nhel";
+    let said = desk.call("sendmail", &["-bs"], dialogue).await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert_eq!(said.out.matches("queued as").count(), 1, "{said:?}");
+    let sent = desk.next_as_it_is().await;
+    assert_eq!(sent.envelope.from, "ann@example.org");
+    assert_eq!(sent.recipients(), ["ann@example.org", "bob@example.org"]);
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+    // What had no end is no message.
+    assert_eq!(desk.program.json(&["queue"]).await, Value::Array(Vec::new()));
+    assert_eq!(desk.office.accepted_count(), 1);
+}
+
+/// What `-bs` does for a user whose mail the daemon of another user takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn smtp_through_the_socket_for_every_user() {
+    let desk = Desk::new().await;
+    let socket = desk.program.path("submit.sock");
+    desk.change_profile("", &format!("[local]\nsocket = {:?}\n", socket.display().to_string()));
+    let daemon = desk.program.daemon().await;
+    let client = Arc::new(Client::connect_to_submit(&socket).await.unwrap());
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let clock = Arc::new(postrider::clock::SystemClock);
+    let settings = postrider::listener::ListenSettings::default();
+    let serving = tokio::spawn(postrider::listener::serve_stream(theirs, settings, client, clock));
+    let (mut read, mut write) = tokio::io::split(ours);
+    let dialogue = b"EHLO me\r\nMAIL FROM:<www-data>\r\nRCPT TO:<root>\r\nDATA\r\n\
+                     Subject: x\r\n\r\nhello\r\n.\r\nQUIT\r\n";
+    write.write_all(dialogue).await.unwrap();
+    let mut heard = String::new();
+    read.read_to_string(&mut heard).await.unwrap();
+    serving.await.unwrap();
+    assert!(heard.contains("250 2.0.0 queued as ") && heard.ends_with("bye\r\n"), "{heard}");
+    let sent = desk.next_as_it_is().await;
+    assert_eq!(
+        (sent.envelope.from.as_str(), sent.recipients()),
+        ("ann@example.org", vec!["ann@example.org"])
+    );
+    let text = sent.body.text();
+    // The user is the one the kernel knows.
+    assert!(text.contains("(postrider, from "), "{text}");
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

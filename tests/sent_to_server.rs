@@ -28,7 +28,7 @@ use std::path::Path;
 use house::{Account, GRACE, House, PATIENCE, Server, profile_text_with};
 use letters::letter;
 use office::{account, office};
-use postoffice::{Action, Fault, ImapPhase, Listener, PostOffice};
+use postoffice::{Action, Fault, ImapAction, ImapPhase, Listener, PostOffice};
 use postrider::session::{Logon, Service};
 use program::Program;
 use real::{imaps, on_server};
@@ -127,6 +127,24 @@ async fn a_copy_is_owed_over_crashes_and_lost_replies_and_stored_once() {
     daemon.crash().await;
     hang.remove();
     assert_eq!((owed(&state), stored(&office).len()), (1, 0));
+    let status = program.json(&["status"]).await;
+    assert_eq!(status["owed_copies"], serde_json::json!([{"transport": "work", "count": 1}]));
+
+    // Refused: the status says why.
+    let full = ImapAction::No("[OVERQUOTA] full".to_owned());
+    let refused = office.inject(Fault::imap(ImapPhase::Append, full));
+    let daemon = program.daemon().await;
+    let waited = wait::until_async("the reason in the status", PATIENCE, async || {
+        let status = program.json(&["status"]).await;
+        let owed = &status["owed_copies"][0];
+        let why = owed["why"].as_str().is_some_and(|why| why.contains("full"));
+        (why && owed["count"] == 1).then_some(())
+    });
+    waited.await.unwrap();
+    let shown = program.run(&["status"]).await.out;
+    assert!(shown.contains("sent mail: 1 copy not on the server of work yet"), "{shown}");
+    daemon.crash().await;
+    refused.remove();
 
     // Killed when the server has it and the reply has not come.
     let hang = office.inject(Fault::imap(ImapPhase::Append, Action::Hang).after_effect().once());
@@ -143,6 +161,8 @@ async fn a_copy_is_owed_over_crashes_and_lost_replies_and_stored_once() {
     let stored = await_stored(&office, 2).await;
     assert!(stored.len() == 2 && stored.values().all(|count| *count == 1), "{stored:?}");
     await_nothing_owed(&state).await;
+    let status = program.json(&["status"]).await;
+    assert_eq!(status.get("owed_copies"), None, "{status}");
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
     assert_eq!(office.accepted_count(), 2);
     assert!(!program.maildir().join(".Sent").exists(), "none in the Maildir");

@@ -90,7 +90,12 @@ pub(crate) fn unparsed(error: &clap::Error) -> Failure {
     // The explanation ends where the usage begins.
     let told = text.split("\n\nUsage:").next().unwrap_or_default();
     let told = told.strip_prefix("error: ").unwrap_or(told);
-    Failure::usage(format!("{}; see `postrider --help`", told.trim_end()))
+    // The usage begins with the command that was meant.
+    let usage = text.split("Usage: ").nth(1).unwrap_or_default();
+    let is_word = |word: &&str| word.starts_with(|c: char| c.is_ascii_alphabetic());
+    let command: Vec<&str> = usage.split_whitespace().take_while(is_word).collect();
+    let command = if command.is_empty() { "postrider".to_owned() } else { command.join(" ") };
+    Failure::usage(format!("{}; see `{command} --help`", told.trim_end()))
 }
 
 /// What every command needs to know.

@@ -12,7 +12,7 @@ use super::args::LogFormat;
 /// How much is said without `-v`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Talkativeness {
-    /// A command: warnings.
+    /// A command: what it returns says what went wrong, so only what nobody returns.
     Command,
     /// The daemon: what it does.
     Daemon,
@@ -45,13 +45,16 @@ fn filter(base: Talkativeness, verbose: u8) -> Targets {
         Talkativeness::Daemon => verbose.saturating_add(1),
     };
     let own = match steps {
-        0 => LevelFilter::WARN,
+        0 => LevelFilter::ERROR,
         1 => LevelFilter::INFO,
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
+    // It says of a certificate what the error says that it returns, in the middle of a dialogue.
+    let verifier = if verbose == 0 { LevelFilter::OFF } else { LevelFilter::WARN };
     Targets::new()
         .with_default(LevelFilter::WARN)
+        .with_target("rustls_platform_verifier", verifier)
         .with_target("postrider", own)
         .with_target("lettre", LevelFilter::OFF)
         .with_target("async_imap", LevelFilter::OFF)
@@ -78,14 +81,25 @@ mod tests {
     }
 
     #[test]
+    fn what_an_error_says_anyway_is_not_logged_beside_it() {
+        for base in [Talkativeness::Command, Talkativeness::Daemon] {
+            let heard = |verbose| {
+                filter(base, verbose)
+                    .would_enable("rustls_platform_verifier::verification::others", &Level::ERROR)
+            };
+            assert_eq!((heard(0), heard(1)), (false, true));
+        }
+    }
+
+    #[test]
     fn each_v_says_more() {
         let heard = |base, verbose| {
             let filter = filter(base, verbose);
-            let levels = [Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+            let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
             levels.iter().filter(|level| filter.would_enable("postrider::cli", level)).count()
         };
         let command: Vec<usize> = (0..5).map(|v| heard(Talkativeness::Command, v)).collect();
-        assert_eq!(command, [1, 2, 3, 4, 4]);
-        assert_eq!(heard(Talkativeness::Daemon, 0), 2);
+        assert_eq!(command, [1, 3, 4, 5, 5]);
+        assert_eq!(heard(Talkativeness::Daemon, 0), 3);
     }
 }

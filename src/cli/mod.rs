@@ -27,6 +27,7 @@ mod profile_commands;
 mod profile_import;
 mod profile_new;
 mod profile_view;
+mod provider_limits;
 mod queue;
 mod queue_view;
 mod reading;

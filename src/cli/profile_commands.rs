@@ -128,11 +128,9 @@ pub(crate) async fn remove(
 fn kept_secrets(catalog: &Catalog, name: &ProfileName) -> Vec<std::path::PathBuf> {
     let Ok(profile) = catalog.load(name) else { return Vec::new() };
     let folder = &catalog.dirs().config;
-    let smtp = profile.transports.iter().filter_map(|one| one.smtp.as_ref()?.login.as_ref());
-    let imap = profile.transports.iter().filter_map(|one| Some(&one.imap.as_ref()?.login));
-    let mut files: Vec<_> = smtp
-        .chain(imap)
-        .filter_map(|login| match &login.password {
+    let mut files: Vec<_> = profile
+        .passwords()
+        .filter_map(|password| match password {
             Password::File(file) if file.parent() == Some(folder) => Some(file.clone()),
             _ => None,
         })
@@ -155,6 +153,7 @@ pub(crate) fn print_checks(
             let direction = match report.direction {
                 Direction::Inbound => "receives from",
                 Direction::Outbound => "sends with",
+                Direction::Delivery => "delivers to",
             };
             let verdict = match &report.error {
                 None if report.ok => "ok".to_owned(),

@@ -12,6 +12,7 @@ use super::console::Console;
 use super::exit::{Exit, Failure};
 use super::profile_commands::{name, print_checks};
 use super::profile_new::{MAILDIR, Person, Terminal, ask_password};
+use super::provider_limits::{fill_in, provider_of};
 use super::text::one_line;
 use crate::profile::import::{
     ImportKind, ImportedAccount, LARGEST_FILE, Remark, decode, import as read_accounts, merge,
@@ -201,7 +202,7 @@ fn complete(
         return Ok(());
     }
     // One half often knows what the other one does not.
-    let known = halves(account).or_else(|| given(source));
+    let known = halves(account).or_else(|| source.given());
     let password = match (known, person) {
         (Some(password), _) => password,
         (None, Some(person)) => {
@@ -211,7 +212,7 @@ fn complete(
         (None, None) => {
             return Err(Failure::usage(format!(
                 "the account {} has no password in its file; say where it comes from with \
-                 --password-command, --password-env or --password-file",
+                 --password-command, --password-env, --password-file or --password-keyring",
                 one_line(&account.name)
             )));
         }
@@ -223,12 +224,6 @@ fn complete(
         }
     }
     Ok(())
-}
-
-fn given(source: &PasswordArguments) -> Option<NewPassword> {
-    let command = source.password_command.clone().map(NewPassword::Command);
-    let variable = source.password_env.clone().map(NewPassword::Env);
-    command.or(variable).or(source.password_file.clone().map(NewPassword::File))
 }
 
 fn user_of(account: &ImportedAccount) -> String {
@@ -243,7 +238,14 @@ fn transports(accounts: Vec<ImportedAccount>) -> Result<Vec<NewTransport>, Failu
     let mut taken = BTreeSet::new();
     let mut transports = Vec::new();
     for account in accounts {
-        let ImportedAccount { name, identity, smtp, imap, .. } = account;
+        let ImportedAccount { name, identity, mut smtp, mut imap, .. } = account;
+        let limits = |host: &str| provider_of(host).map(|one| one.limits).unwrap_or_default();
+        if let Some(smtp) = &mut smtp {
+            fill_in(limits(&smtp.url.host), Some(smtp), None);
+        }
+        if let Some(imap) = &mut imap {
+            fill_in(limits(&imap.server.url.host), None, Some(imap));
+        }
         let identity =
             identity.unwrap_or(IdentityProfile { name: String::new(), address: String::new() });
         let plain: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
@@ -260,6 +262,7 @@ fn transports(accounts: Vec<ImportedAccount>) -> Result<Vec<NewTransport>, Failu
             password: None,
             smtp,
             imap,
+            oauth2: None,
         });
     }
     Ok(transports)

@@ -83,6 +83,10 @@ struct ServerView {
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    client_cert: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<PasswordView>,
@@ -101,6 +105,7 @@ enum PasswordView {
     File(String),
     Command(String),
     Credential(String),
+    Keyring(String),
     /// By `[transport.oauth2]`.
     #[serde(rename = "sign_in")]
     SignIn(&'static str),
@@ -360,6 +365,7 @@ fn server(
         Trust::CaFile(path) => (Some(path.display().to_string()), None),
         Trust::Fingerprint(digest) => (None, Some(digest.to_string())),
     };
+    let client = server.client.as_ref();
     ServerView {
         host: server.host.clone(),
         port: server.port,
@@ -370,8 +376,12 @@ fn server(
         },
         ca_file,
         fingerprint,
-        user: login.map(|login| login.user.clone()),
-        password: login.map(|login| password(&login.password)),
+        client_cert: client.map(|client| client.certificate.display().to_string()),
+        client_key: client.map(|client| client.key.display().to_string()),
+        user: login.map(|login| login.user.clone()).filter(|user| !user.is_empty()),
+        password: login
+            .filter(|login| !matches!(login.password, Password::Certificate))
+            .map(|login| password(&login.password)),
         auth,
         connections,
     }
@@ -385,7 +395,9 @@ fn password(password: &Password) -> PasswordView {
         Password::Shell(line) => PasswordView::Command(line.clone()),
         Password::Program(words) => PasswordView::Command(words.join(" ")),
         Password::Credential(name) => PasswordView::Credential(name.clone()),
+        Password::Keyring(name) => PasswordView::Keyring(name.clone()),
         Password::SignIn => PasswordView::SignIn("oauth2"),
+        Password::Certificate => PasswordView::SignIn("certificate"),
     }
 }
 

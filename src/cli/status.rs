@@ -12,7 +12,7 @@ use super::text::{one_line, relative};
 use crate::mapi::StatusCode;
 use crate::profile::sign_in_command;
 use crate::session::Logon;
-use crate::session::{InboundMode, InboundState, StatusReport, StatusRowView};
+use crate::session::{InboundMode, InboundState, OwedCopiesView, StatusReport, StatusRowView};
 use crate::spi::StatusRowKind;
 
 /// `status`.
@@ -129,6 +129,9 @@ fn print(report: &StatusReport, console: &mut Console<'_>) -> Result<(), Failure
             console.line(format_args!("last error: {}", one_line(error)))?;
         }
     }
+    for owed in &report.owed_copies {
+        console.line(owed_words(owed))?;
+    }
     if report.inbound.is_empty() {
         return Ok(());
     }
@@ -148,6 +151,17 @@ fn print(report: &StatusReport, console: &mut Console<'_>) -> Result<(), Failure
         console.line(set_aside_words(mailbox))?;
     }
     Ok(())
+}
+
+/// Sent copies that their server has not got.
+fn owed_words(owed: &OwedCopiesView) -> String {
+    let word = if owed.count == 1 { "copy" } else { "copies" };
+    let why = owed.why.as_deref().map(|why| format!(": {}", one_line(why))).unwrap_or_default();
+    format!(
+        "sent mail: {} {word} not on the server of {} yet{why}",
+        owed.count,
+        one_line(&owed.transport)
+    )
 }
 
 /// Which messages of a mailbox wait for a person to look at them.

@@ -104,6 +104,7 @@ impl FakeService {
             }],
             last_error: Some("451 later".into()),
             needs_sign_in: Vec::new(),
+            owed_copies: Vec::new(),
             next_attempt: Some("2026-01-02T03:05:05Z".into()),
         }
     }

@@ -60,6 +60,7 @@ impl Reach for TlsReach {
             port: server.port(),
             tls: server.tls,
             trust: self.trust.clone(),
+            client: None,
         };
         let short = self.deadline;
         let deadlines = Deadlines {

@@ -128,7 +128,7 @@ impl HttpsWeb {
         };
         let port = uri.port_u16().unwrap_or(usual);
         let trust = if tls == TlsMode::Plain { Trust::Platform } else { self.trust.clone() };
-        Ok(Server { host, port, tls, trust })
+        Ok(Server { host, port, tls, trust, client: None })
     }
 }
 

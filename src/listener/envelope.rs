@@ -1,5 +1,7 @@
 //! The envelope of a transaction: MAIL and RCPT with their parameters, without I/O.
 
+use std::borrow::Cow;
+
 use smtp_proto::{
     MAIL_BODY_BINARYMIME, MAIL_RET_FULL, MAIL_RET_HDRS, MailFrom, RCPT_NOTIFY_DELAY,
     RCPT_NOTIFY_FAILURE, RCPT_NOTIFY_NEVER, RCPT_NOTIFY_SUCCESS, RcptTo,
@@ -88,6 +90,28 @@ impl Envelope {
             ..RawEnvelope::default()
         }
     }
+}
+
+/// A command whose path is a bare name (`RCPT TO:<root>`) with the domain that means this machine:
+/// the parser wants one in each address. RFC 5321 section 4.5.1 demands it for `postmaster`; other
+/// names are those of this machine's users.
+pub(super) fn qualified(line: &[u8]) -> Cow<'_, [u8]> {
+    let begins =
+        |verb: &[u8]| line.get(..verb.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(verb));
+    let verb = [&b"RCPT TO:"[..], b"MAIL FROM:"].into_iter().find(|verb| begins(verb));
+    let behind = verb.and_then(|verb| line.get(verb.len()..)).map(<[u8]>::trim_ascii_start);
+    let Some(path) = behind.and_then(|path| path.strip_prefix(b"<")) else {
+        return Cow::Borrowed(line);
+    };
+    let Some(length) = memchr::memchr(b'>', path) else { return Cow::Borrowed(line) };
+    let is_plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"._+-".contains(octet);
+    let name = path.get(..length).unwrap_or_default();
+    if name.is_empty() || !name.iter().all(is_plain) {
+        return Cow::Borrowed(line);
+    }
+    let end = line.len() - path.len() + length;
+    let (head, tail) = line.split_at_checked(end).unwrap_or((line, b""));
+    Cow::Owned([head, b"@localhost", tail].concat())
 }
 
 /// The answer to content or RCPT without MAIL.
@@ -210,6 +234,33 @@ mod tests {
         assert_eq!(mail("MAIL FROM:<a@b.example> HOLDUNTIL=2063-11-15T00:00:00Z"), Err(501));
         let both = "MAIL FROM:<a@b.example> HOLDFOR=60 HOLDUNTIL=2023-11-15T00:00:00Z";
         assert_eq!(mail(both), Err(501));
+    }
+
+    #[test]
+    fn bare_names_are_names_of_this_machine() {
+        for (line, wanted) in [
+            ("RCPT TO:<root>\r\n", "RCPT TO:<root@localhost>\r\n"),
+            (
+                "rcpt to: <Post.Master> NOTIFY=NEVER\r\n",
+                "rcpt to: <Post.Master@localhost> NOTIFY=NEVER\r\n",
+            ),
+            ("MAIL FROM:<www-data> SIZE=3\r\n", "MAIL FROM:<www-data@localhost> SIZE=3\r\n"),
+        ] {
+            assert_eq!(*qualified(line.as_bytes()), *wanted.as_bytes());
+        }
+        for line in [
+            "MAIL FROM:<>\r\n",
+            "RCPT TO:<a@b>\r\n",
+            "RCPT TO:<@a:b>\r\n",
+            "RCPT TO:<\"a b\">\r\n",
+            "RCPT TO:<a b>\r\n",
+            "RCPT TO:root\r\n",
+            "RCPT TO:<root\r\n",
+            "NOOP <root>\r\n",
+            "",
+        ] {
+            assert_eq!(*qualified(line.as_bytes()), *line.as_bytes());
+        }
     }
 
     #[test]

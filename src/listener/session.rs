@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::{Credentials, Malformed};
 use super::content::{BareNewline, DotDecoder, NewlineCheck, Step};
-use super::envelope::{Envelope, mail_first};
+use super::envelope::{Envelope, mail_first, qualified};
 use super::receive::Intake;
 use super::reply::{Reply, Then, bad_sequence, closing, of_bare_newline, of_error, syntax};
 use super::server::Context;
@@ -119,6 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Session<S> {
         if !line.ends_with(b"\r\n") {
             return self.answer(&Reply::new(500, "5.5.2", "lines end in CRLF"));
         }
+        let line = qualified(line);
         let request = match Request::parse(&mut line.iter()) {
             Ok(request) => request.into_owned(),
             Err(error) => return self.answer(&unparsed(&error)),

@@ -54,6 +54,7 @@ impl Connector {
     pub(crate) fn channel(&self, stream: &Stream) -> Channel {
         let loopback = stream.peer_addr().is_ok_and(|peer| is_loopback(peer.ip()));
         match (stream.is_encrypted(), self.cleartext) {
+            (true, _) if stream.binding().is_some() => Channel::Bound,
             (true, _) => Channel::Encrypted,
             (false, _) if loopback => Channel::Loopback,
             (false, Cleartext::Allowed) => Channel::ClearAllowed,

@@ -41,6 +41,7 @@ pub(crate) struct ImapOpened {
     /// TLS version and cipher suite; `None` in clear.
     pub(crate) protection: Option<String>,
     pub(super) channel: super::Channel,
+    pub(super) binding: Option<super::ChannelBinding>,
     /// What the server offers before the login, as told under the protection that holds now.
     pub(crate) capabilities: Capabilities,
     /// The words of the greeting.
@@ -59,10 +60,12 @@ impl Connector {
     pub(crate) async fn imap_open(&self) -> Result<ImapOpened, NetError> {
         let stream = self.open().await?;
         let (protection, channel) = (stream.protection(), self.channel(&stream));
+        let binding = stream.binding();
         let mut opened = ImapOpened {
             lines: LineStream::new(stream, &self.name),
             protection,
             channel,
+            binding,
             capabilities: Capabilities::default(),
             greeting: String::new(),
             last_tag: 0,
@@ -74,6 +77,7 @@ impl Connector {
             let stream = self.upgrade(opened.lines.into_stream(&[])).await?;
             opened.protection = stream.protection();
             opened.channel = self.channel(&stream);
+            opened.binding = stream.binding();
             opened.lines = LineStream::new(stream, &self.name);
             // What was told in clear is forgotten (RFC 3501 section 6.2.1).
             let work = opened.ask_capabilities();

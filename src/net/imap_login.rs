@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::imap::{Capabilities, Said, told_capabilities};
 use super::imap_reply::{ImapReply, ReplyStatus, Throttle, throttle};
 use super::{
-    Channel, Claim, Connector, Exchange, ImapOpened, Mechanism, NetError, NetErrorKind, Phase,
-    SaslError, Stream, conceal,
+    Binding, Channel, Claim, Connector, Exchange, ImapOpened, Mechanism, NetError, NetErrorKind,
+    Phase, SaslError, Stream, conceal,
 };
 use crate::spi::SecretKind;
 
@@ -132,7 +132,14 @@ impl Connector {
         let methods = methods(&opened.capabilities, login, opened.channel)
             .map_err(|error| LoginError::Settings { server: self.name.clone(), error })?;
         let ImapLogin { user, secret, .. } = login;
-        let claim = Claim { user, secret, host: &self.server.host, port: self.server.port };
+        let binding = opened.binding.take();
+        let claim = Claim {
+            user,
+            secret,
+            host: &self.server.host,
+            port: self.server.port,
+            binding: Binding::of(binding.as_ref(), &opened.capabilities.mechanisms()),
+        };
         let work = async { Ok(opened.log_in(&methods, claim, login.memory).await) };
         let told = self.deadlines.bound(Phase::Login, &self.name, work).await?;
         let told = told.map_err(|error| error.concealing(claim))?;
@@ -182,8 +189,9 @@ fn methods(
     if falls_back {
         found.push(Method::LoginCommand);
     }
-    // More refusals in a row would look like an attack.
-    found.truncate(2);
+    // More refusals in a row would look like an attack; SCRAM bound and unbound is one.
+    let bound = found.first() == Some(&Method::Authenticate(Mechanism::ScramSha256Plus));
+    found.truncate(if bound { 3 } else { 2 });
     if let Some(preferred) = found.iter().copied().find(|method| login.memory.prefers(*method)) {
         return Ok(vec![preferred]);
     }
@@ -274,7 +282,7 @@ impl ImapOpened {
             Initial::WhenAsked => self.begin(format!("AUTHENTICATE {name}").as_bytes()).await?,
             Initial::WithCommand => {
                 let command =
-                    Zeroizing::new(format!("AUTHENTICATE {name} {}", *exchange.initial()));
+                    Zeroizing::new(format!("AUTHENTICATE {name} {}", *exchange.initial_argument()));
                 self.begin(command.as_bytes()).await?
             }
         };

@@ -1,11 +1,14 @@
-//! Which login to use, and what it says (RFC 4422, RFC 4616, RFC 7628, RFC 7677).
+//! Which login to use, and what it says (RFC 2195, RFC 4422, RFC 4616, RFC 7628, RFC 7677).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use md5::Md5;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use super::scram::Scram;
+use super::binding::ChannelBinding;
+use super::scram::{Bound, Scram};
 use crate::spi::SecretKind;
 
 /// Whether the profile allows a password on a connection without TLS.
@@ -21,6 +24,8 @@ pub enum Cleartext {
 /// How far a password is safe on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Channel {
+    /// TLS protects it, and a login can be bound to the connection.
+    Bound,
     /// TLS protects it.
     Encrypted,
     /// It does not leave this machine.
@@ -34,25 +39,35 @@ pub(crate) enum Channel {
 /// A SASL mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mechanism {
+    /// RFC 7677, bound to the TLS connection.
+    ScramSha256Plus,
     /// RFC 7677.
     ScramSha256,
     /// RFC 4616.
     Plain,
     /// `LOGIN`, never standardised and the only one of some servers.
     Login,
+    /// RFC 2195. It does not show the password and is weak against guessing: under TLS for servers
+    /// that offer nothing else, without TLS better than the two above.
+    CramMd5,
     /// RFC 7628.
     OauthBearer,
     /// Google's and Microsoft's token login.
     XOauth2,
+    /// RFC 4422 appendix A: the certificate of the TLS handshake says who it is.
+    External,
 }
 
 /// All of them, the best of each kind first.
-const ALL: [Mechanism; 5] = [
+const ALL: [Mechanism; 8] = [
+    Mechanism::ScramSha256Plus,
     Mechanism::ScramSha256,
     Mechanism::Plain,
     Mechanism::Login,
+    Mechanism::CramMd5,
     Mechanism::OauthBearer,
     Mechanism::XOauth2,
+    Mechanism::External,
 ];
 
 /// Why no mechanism can be used.
@@ -66,9 +81,13 @@ pub(crate) enum SaslError {
     Cleartext,
     /// The profile asks for a mechanism that this program does not know.
     #[error(
-        "auth = {0:?} is not known; known are plain, login, scram-sha-256, oauthbearer and xoauth2"
+        "auth = {0:?} is not known; known are scram-sha-256-plus, scram-sha-256, plain, login, \
+         cram-md5, oauthbearer, xoauth2 and external"
     )]
     Unknown(String),
+    /// The profile asks for a login that is bound to the connection, and this one cannot be named.
+    #[error("scram-sha-256-plus needs TLS, and a certificate that is signed in a usual way")]
+    Unbound,
     /// The server does not offer what is needed.
     #[error("the server offers no login this program can use (it offers: {0})")]
     NotOffered(String),
@@ -81,19 +100,27 @@ impl Mechanism {
     /// Its registered name.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Mechanism::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
             Mechanism::Plain => "PLAIN",
             Mechanism::Login => "LOGIN",
+            Mechanism::CramMd5 => "CRAM-MD5",
             Mechanism::OauthBearer => "OAUTHBEARER",
             Mechanism::XOauth2 => "XOAUTH2",
+            Mechanism::External => "EXTERNAL",
         }
     }
 
     /// What it proves that one has.
     fn kind(self) -> SecretKind {
         match self {
-            Mechanism::ScramSha256 | Mechanism::Plain | Mechanism::Login => SecretKind::Password,
+            Mechanism::ScramSha256Plus
+            | Mechanism::ScramSha256
+            | Mechanism::Plain
+            | Mechanism::Login
+            | Mechanism::CramMd5 => SecretKind::Password,
             Mechanism::OauthBearer | Mechanism::XOauth2 => SecretKind::Token,
+            Mechanism::External => SecretKind::Certificate,
         }
     }
 
@@ -105,7 +132,8 @@ impl Mechanism {
 
     /// The mechanisms to use out of what the server offers, the best first; at least one. `wanted`
     /// is the profile's `auth`: that one and no other. Without it those that fit the secret:
-    /// SCRAM-SHA-256, PLAIN and LOGIN for a password, OAUTHBEARER and XOAUTH2 for a token.
+    /// SCRAM-SHA-256-PLUS where the connection can be bound to, SCRAM-SHA-256, PLAIN, LOGIN and
+    /// CRAM-MD5 for a password, OAUTHBEARER and XOAUTH2 for a token.
     ///
     /// # Errors
     /// [`SaslError`]; [`SaslError::Cleartext`] comes first, whatever is offered.
@@ -121,11 +149,22 @@ impl Mechanism {
         let has = |mechanism: &Mechanism| {
             offered.iter().any(|name| name.as_ref().eq_ignore_ascii_case(mechanism.name()))
         };
-        let found: Vec<Mechanism> = match wanted {
-            Some(setting) => vec![Mechanism::from_setting(setting)?],
-            None => ALL.into_iter().filter(|mechanism| mechanism.kind() == secret).collect(),
+        let fits = |mechanism: &Mechanism| {
+            mechanism.kind() == secret
+                && (channel == Channel::Bound || *mechanism != Mechanism::ScramSha256Plus)
         };
-        let found: Vec<Mechanism> = found.into_iter().filter(has).collect();
+        let found: Vec<Mechanism> = match wanted.map(Mechanism::from_setting).transpose()? {
+            Some(Mechanism::ScramSha256Plus) if channel != Channel::Bound => {
+                return Err(SaslError::Unbound);
+            }
+            Some(wanted) => vec![wanted],
+            None => ALL.into_iter().filter(fits).collect(),
+        };
+        let mut found: Vec<Mechanism> = found.into_iter().filter(has).collect();
+        if matches!(channel, Channel::Loopback | Channel::ClearAllowed) {
+            // Where others may listen, what does not show the password comes first.
+            found.sort_by_key(|mechanism| matches!(mechanism, Mechanism::Plain | Mechanism::Login));
+        }
         if found.is_empty() {
             let names: Vec<&str> = offered.iter().map(AsRef::as_ref).collect();
             let names = names.join(" ");
@@ -145,7 +184,7 @@ impl Mechanism {
         let (user, secret) = (claim.user, claim.secret.expose_secret());
         let parts: &[&str] = match (self, number) {
             (Mechanism::Plain, 0) => &["\0", user, "\0", secret],
-            (Mechanism::Login, 0) => &[user],
+            (Mechanism::Login | Mechanism::External, 0) => &[user],
             (Mechanism::Login, 1) => &[secret],
             (Mechanism::XOauth2, 0) => &["user=", user, "\x01auth=Bearer ", secret, "\x01\x01"],
             (Mechanism::OauthBearer, 0) => {
@@ -163,7 +202,14 @@ impl Mechanism {
 
     /// Whether its first response may go with the command itself (RFC 4954, RFC 4959).
     pub(crate) fn has_initial_response(self) -> bool {
-        self != Mechanism::Login
+        !matches!(self, Mechanism::Login | Mechanism::CramMd5)
+    }
+
+    /// Whether the server needs more than to be told the password: keys, or the password itself,
+    /// which it may have of some users only.
+    pub(crate) fn needs_keys(self) -> bool {
+        use Mechanism::{CramMd5, ScramSha256, ScramSha256Plus};
+        matches!(self, ScramSha256Plus | ScramSha256 | CramMd5)
     }
 }
 
@@ -178,6 +224,33 @@ pub(crate) struct Claim<'a> {
     pub(crate) host: &'a str,
     /// Its port.
     pub(crate) port: u16,
+    /// The connection, as far as a login can be bound to it.
+    pub(crate) binding: Binding<'a>,
+}
+
+/// A connection, as far as a login can be bound to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Binding<'a> {
+    /// Not at all.
+    #[default]
+    None,
+    /// It could be, and the server offers no mechanism that does it.
+    NotOffered,
+    /// To this.
+    To(&'a ChannelBinding),
+}
+
+impl<'a> Binding<'a> {
+    /// What can be done with the binding of a connection whose server offers these mechanisms.
+    pub(crate) fn of<S: AsRef<str>>(binding: Option<&'a ChannelBinding>, offered: &[S]) -> Self {
+        let plus = Mechanism::ScramSha256Plus.name();
+        let is_offered = offered.iter().any(|name| name.as_ref().eq_ignore_ascii_case(plus));
+        match (binding, is_offered) {
+            (None, _) => Binding::None,
+            (Some(_), false) => Binding::NotOffered,
+            (Some(binding), true) => Binding::To(binding),
+        }
+    }
 }
 
 /// One exchange of a mechanism, from its first response to the server's last word.
@@ -193,10 +266,17 @@ impl<'a> Exchange<'a> {
     /// Begins.
     ///
     /// # Errors
-    /// A sentence when the system lacks random numbers.
+    /// A sentence when the system lacks random numbers, or there is nothing to be bound to.
     pub(crate) fn new(mechanism: Mechanism, claim: Claim<'a>) -> Result<Self, &'static str> {
-        let scram = match mechanism {
-            Mechanism::ScramSha256 => Some(Scram::new(claim.user)?),
+        let scram = match (mechanism, claim.binding) {
+            (Mechanism::ScramSha256Plus, Binding::To(binding)) => {
+                Some(Scram::new(claim.user, Bound::To(binding))?)
+            }
+            (Mechanism::ScramSha256Plus, _) => return Err("SCRAM: nothing to be bound to"),
+            (Mechanism::ScramSha256, Binding::NotOffered) => {
+                Some(Scram::new(claim.user, Bound::NotOffered)?)
+            }
+            (Mechanism::ScramSha256, _) => Some(Scram::new(claim.user, Bound::No)?),
             _ => None,
         };
         Ok(Exchange { mechanism, claim, answered: 0, scram, complaint: None })
@@ -208,6 +288,16 @@ impl<'a> Exchange<'a> {
         match &self.scram {
             Some(scram) => Zeroizing::new(STANDARD.encode(scram.first())),
             None => Zeroizing::new(STANDARD.encode(&*self.mechanism.response(0, self.claim))),
+        }
+    }
+
+    /// The same as an argument, where nothing is written as `=` (RFC 4954 section 4, RFC 4959
+    /// section 3).
+    pub(crate) fn initial_argument(&mut self) -> Zeroizing<String> {
+        let initial = self.initial();
+        match initial.is_empty() {
+            true => Zeroizing::new("=".to_owned()),
+            false => initial,
         }
     }
 
@@ -233,6 +323,11 @@ impl<'a> Exchange<'a> {
                 _ => Err("SCRAM does not end"),
             };
         }
+        if self.mechanism == Mechanism::CramMd5 {
+            let words = STANDARD.decode(challenge.trim()).ok().filter(|_| number == 0);
+            let words = words.ok_or("CRAM-MD5: one challenge in base64 was expected")?;
+            return cram_md5(&words, self.claim).map(|said| Zeroizing::new(STANDARD.encode(said)));
+        }
         if self.mechanism.kind() == SecretKind::Token {
             self.complaint = complaint(challenge);
         }
@@ -254,6 +349,16 @@ impl<'a> Exchange<'a> {
     pub(crate) fn complaint(&self) -> Option<&str> {
         self.complaint.as_deref()
     }
+}
+
+/// The answer of RFC 2195: the user, and the challenge signed with the password.
+fn cram_md5(challenge: &[u8], claim: Claim<'_>) -> Result<String, &'static str> {
+    let mut mac = Hmac::<Md5>::new_from_slice(claim.secret.expose_secret().as_bytes())
+        .map_err(|_| "CRAM-MD5: the password is no key")?;
+    mac.update(challenge);
+    let digest = mac.finalize().into_bytes();
+    let hex: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{} {}", claim.user, hex.concat()))
 }
 
 /// What of an error challenge is for people: status and scope, no address.
@@ -307,12 +412,12 @@ fn join(parts: &[&str]) -> Zeroizing<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
 
     fn claim<'a>(user: &'a str, secret: &'a SecretString) -> Claim<'a> {
-        Claim { user, secret, host: "mail.example.org", port: 587 }
+        Claim { user, secret, host: "mail.example.org", port: 587, binding: Binding::None }
     }
 
     #[test]
@@ -355,6 +460,82 @@ mod tests {
         }
         let unknown = choose(&["PLAIN"], Some("kerberos"), Encrypted, Password);
         assert!(matches!(unknown, Err(SaslError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_bound_login_comes_first_where_the_connection_can_be_named() {
+        use Channel::{Bound, ClearAllowed, Encrypted, Loopback};
+        use SecretKind::Password;
+        let choose = Mechanism::candidates::<&str>;
+        let all = ["CRAM-MD5", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"];
+        let (plus, scram) = (Mechanism::ScramSha256Plus, Mechanism::ScramSha256);
+        let (plain, cram) = (Mechanism::Plain, Mechanism::CramMd5);
+        assert_eq!(choose(&all, None, Bound, Password), Ok(vec![plus, scram, plain, cram]));
+        assert_eq!(choose(&all, None, Encrypted, Password), Ok(vec![scram, plain, cram]));
+        // Without TLS what does not show the password comes first.
+        for channel in [Loopback, ClearAllowed] {
+            assert_eq!(choose(&all, None, channel, Password), Ok(vec![scram, cram, plain]));
+        }
+        let wanted = Some("scram-sha-256-plus");
+        assert_eq!(choose(&all, wanted, Bound, Password), Ok(vec![plus]));
+        for channel in [Encrypted, Loopback] {
+            assert_eq!(choose(&all, wanted, channel, Password), Err(SaslError::Unbound));
+        }
+        assert!(matches!(
+            choose(&["SCRAM-SHA-256"], wanted, Bound, Password),
+            Err(SaslError::NotOffered(_))
+        ));
+    }
+
+    #[test]
+    fn what_a_scram_login_says_of_binding_follows_from_the_offer() {
+        let secret = SecretString::from("pencil");
+        let binding = ChannelBinding { kind: "tls-exporter", data: vec![1; 32] };
+        let (plus, scram) = (Mechanism::ScramSha256Plus, Mechanism::ScramSha256);
+        let offers = ["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"];
+        for (binding, offered, mechanism, header) in [
+            (Some(&binding), &offers[..], plus, "p=tls-exporter,,"),
+            (Some(&binding), &offers[..], scram, "n,,"),
+            (Some(&binding), &offers[..1], scram, "y,,"),
+            (None, &offers[..], scram, "n,,"),
+        ] {
+            let binding = Binding::of(binding, offered);
+            let claim = Claim { binding, ..claim("user", &secret) };
+            let first = Exchange::new(mechanism, claim).unwrap().initial();
+            let first = String::from_utf8(STANDARD.decode(&*first).unwrap()).unwrap();
+            assert!(first.starts_with(&format!("{header}n=user,r=")), "{first}");
+        }
+        assert!(Exchange::new(plus, claim("user", &secret)).is_err());
+    }
+
+    #[test]
+    fn who_shows_a_certificate_says_nothing_or_whom_to_act_for() {
+        let nothing = SecretString::from("");
+        for (user, wanted) in [("", "="), ("ann", "YW5u")] {
+            let mut exchange = Exchange::new(Mechanism::External, claim(user, &nothing)).unwrap();
+            assert_eq!(*exchange.initial_argument(), wanted);
+        }
+        // Asked for it, nothing is an empty line.
+        let mut exchange = Exchange::new(Mechanism::External, claim("", &nothing)).unwrap();
+        assert_eq!(*exchange.answer("").unwrap(), "");
+        let choose = Mechanism::candidates::<&str>;
+        let offered = ["PLAIN", "EXTERNAL"];
+        let found = choose(&offered, None, Channel::Bound, SecretKind::Certificate);
+        assert_eq!(found, Ok(vec![Mechanism::External]));
+        assert_eq!(conceal("no such user", claim("", &nothing)), "no such user");
+    }
+
+    #[test]
+    fn cram_md5_answers_as_in_the_rfc() {
+        let secret = SecretString::from("tanstaaftanstaaf");
+        let mut exchange = Exchange::new(Mechanism::CramMd5, claim("tim", &secret)).unwrap();
+        let challenge = STANDARD.encode("<1896.697170952@postoffice.reston.mci.net>");
+        let answer = exchange.answer(&challenge).unwrap();
+        let answer = String::from_utf8(STANDARD.decode(&*answer).unwrap()).unwrap();
+        assert_eq!(answer, "tim b913a602c7eda7a495b4e6e7334d3890");
+        assert!(exchange.answer(&challenge).is_err(), "there is one challenge");
+        let mut exchange = Exchange::new(Mechanism::CramMd5, claim("tim", &secret)).unwrap();
+        assert!(exchange.answer("!").is_err());
     }
 
     #[test]

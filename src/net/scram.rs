@@ -1,11 +1,13 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677): the client proves the password without saying it, and the
-//! server proves that it knows it too. Pure but for the nonce.
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677): the client proves the password without
+//! saying it, and the server proves that it knows it too. Pure but for the nonce.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac, pbkdf2, rand};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
+
+use super::binding::ChannelBinding;
 
 /// Fewest rounds that are taken (RFC 7677 section 4): fewer would help who guesses passwords.
 const FEWEST_ROUNDS: u32 = 4096;
@@ -21,31 +23,50 @@ pub(super) struct Scram {
     /// `client-first-message-bare`.
     first_bare: String,
     nonce: String,
+    /// What stands before it, and behind that in the final message.
+    header: String,
+    bound_to: Vec<u8>,
     /// What the server must sign in the end, and by which key, once the proof is out.
     expected: Option<(hmac::Key, String)>,
     proven: bool,
 }
 
-/// Without channel binding, and no name to act for.
-const GS2_HEADER: &str = "n,,";
+/// What a client says of channel binding (RFC 5802 section 6).
+#[derive(Clone, Copy)]
+pub(super) enum Bound<'a> {
+    /// It cannot, or does not want to.
+    No,
+    /// It could, and the server does not offer it: one that does offer it learns by this that
+    /// somebody has taken that out of its words.
+    NotOffered,
+    /// To this.
+    To(&'a ChannelBinding),
+}
 
 impl Scram {
     /// An exchange for `user` with a nonce of its own.
-    pub(super) fn new(user: &str) -> Result<Self, &'static str> {
+    pub(super) fn new(user: &str, bound: Bound<'_>) -> Result<Self, &'static str> {
         let random: [u8; 32] = rand::generate(&rand::SystemRandom::new())
             .map_err(|_| "the system has no random numbers")?
             .expose();
-        Ok(Self::with_nonce(user, STANDARD.encode(random)))
+        Ok(Self::with_nonce(user, STANDARD.encode(random), bound))
     }
 
-    fn with_nonce(user: &str, nonce: String) -> Self {
+    fn with_nonce(user: &str, nonce: String, bound: Bound<'_>) -> Self {
         let user = prepare(user).replace('=', "=3D").replace(',', "=2C");
-        Scram { first_bare: format!("n={user},r={nonce}"), nonce, expected: None, proven: false }
+        // No name to act for behind the flag.
+        let (header, bound_to) = match bound {
+            Bound::No => ("n,,".to_owned(), Vec::new()),
+            Bound::NotOffered => ("y,,".to_owned(), Vec::new()),
+            Bound::To(binding) => (format!("p={},,", binding.kind), binding.data.clone()),
+        };
+        let first_bare = format!("n={user},r={nonce}");
+        Scram { first_bare, nonce, header, bound_to, expected: None, proven: false }
     }
 
     /// `client-first-message`.
     pub(super) fn first(&self) -> String {
-        format!("{GS2_HEADER}{}", self.first_bare)
+        format!("{}{}", self.header, self.first_bare)
     }
 
     /// `client-final-message` for the server's first one.
@@ -77,7 +98,8 @@ impl Scram {
         let client_key = hmac::sign(&salted_key, b"Client Key");
         let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
         let stored_key = hmac::Key::new(hmac::HMAC_SHA256, stored_key.as_ref());
-        let without_proof = format!("c={},r={nonce}", STANDARD.encode(GS2_HEADER));
+        let binding = [self.header.as_bytes(), &self.bound_to].concat();
+        let without_proof = format!("c={},r={nonce}", STANDARD.encode(binding));
         let words = format!("{},{server_first},{without_proof}", self.first_bare);
         let signature = hmac::sign(&stored_key, words.as_bytes());
         let proof: Vec<u8> =
@@ -135,7 +157,8 @@ mod tests {
     const SERVER_FINAL: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
     fn example() -> (Scram, SecretString) {
-        (Scram::with_nonce("user", NONCE.to_owned()), SecretString::from("pencil"))
+        let scram = Scram::with_nonce("user", NONCE.to_owned(), Bound::No);
+        (scram, SecretString::from("pencil"))
     }
 
     #[test]
@@ -150,6 +173,24 @@ mod tests {
         assert!(!scram.is_proven());
         scram.verify(SERVER_FINAL).unwrap();
         assert!(scram.is_proven());
+    }
+
+    #[test]
+    fn what_it_is_bound_to_stands_in_the_final_message() {
+        let password = SecretString::from("pencil");
+        let binding = ChannelBinding { kind: "tls-exporter", data: vec![0, 1, 255] };
+        for (bound, header, data) in [
+            (Bound::No, "n,,", &[][..]),
+            (Bound::NotOffered, "y,,", &[]),
+            (Bound::To(&binding), "p=tls-exporter,,", &[0, 1, 255]),
+        ] {
+            let mut scram = Scram::with_nonce("user", NONCE.to_owned(), bound);
+            assert_eq!(scram.first(), format!("{header}n=user,r={NONCE}"));
+            let proof = scram.proof(SERVER_FIRST, &password).unwrap();
+            let said = proof.split(',').next().and_then(|part| part.strip_prefix("c="));
+            let wanted = [header.as_bytes(), data].concat();
+            assert_eq!(STANDARD.decode(said.unwrap()).unwrap(), wanted);
+        }
     }
 
     #[test]
@@ -189,7 +230,7 @@ mod tests {
 
     #[test]
     fn names_and_passwords_are_prepared() {
-        let scram = Scram::with_nonce("a=b,c\u{ad}", "n".to_owned());
+        let scram = Scram::with_nonce("a=b,c\u{ad}", "n".to_owned(), Bound::No);
         assert_eq!(scram.first(), "n,,n=a=3Db=2Cc,r=n");
         assert_eq!(prepare("\u{2168}"), "IX");
         assert_eq!(prepare("a\u{7}"), "a\u{7}");

@@ -58,6 +58,16 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// What this side shows for itself in the TLS handshake: PEM files, the certificate with those that
+/// signed it behind it, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its key; others must not be able to read it.
+    pub key: PathBuf,
+}
+
 /// A server to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -69,6 +79,8 @@ pub struct Server {
     pub tls: TlsMode,
     /// How the server's identity is checked.
     pub trust: Trust,
+    /// What is shown to it; `None` for nothing.
+    pub client: Option<ClientCertificate>,
 }
 
 impl Server {
@@ -119,6 +131,7 @@ mod tests {
             port: 465,
             tls: TlsMode::Implicit,
             trust: Trust::CaFile("ca.pem".into()),
+            client: None,
         };
         let cases = [
             ("smtp2.example.org", "smtp2.example.org:465"),

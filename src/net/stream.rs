@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::binding::{self, ChannelBinding};
+
 /// A connection. Bytes that were read too early, or that a later reader expects to see (a
 /// greeting), stand before what comes from the wire.
 pub(crate) struct Stream {
@@ -60,6 +62,12 @@ impl Stream {
         let version = connection.protocol_version()?;
         let suite = connection.negotiated_cipher_suite()?.suite();
         Some(format!("{version:?}, {suite:?}").replace('_', "."))
+    }
+
+    /// What a login over it can be bound to; `None` in clear and where TLS has nothing to offer.
+    pub(crate) fn binding(&self) -> Option<ChannelBinding> {
+        let Wire::Tls(tls) = &self.wire else { return None };
+        binding::of(tls.get_ref().1)
     }
 
     /// The address of the peer.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,11 +14,13 @@ use rustls::{
     SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Fingerprint, NetError, NetErrorKind, Server, Stream, TlsReason, Trust};
+use super::{
+    ClientCertificate, Fingerprint, NetError, NetErrorKind, Server, Stream, TlsReason, Trust,
+};
 
 /// Makes the TLS settings for a server. Reads files: not for an async task.
 pub(super) fn client_config(server: &Server, name: &str) -> Result<Arc<ClientConfig>, NetError> {
@@ -42,9 +45,37 @@ pub(super) fn client_config(server: &Server, name: &str) -> Result<Arc<ClientCon
         .with_safe_default_protocol_versions()
         .map_err(|error| settings(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let config = match &server.client {
+        None => config.with_no_client_auth(),
+        Some(client) => {
+            let (chain, key) = shown(client).map_err(settings)?;
+            config.with_client_auth_cert(chain, key).map_err(|error| {
+                settings(format!("client_cert {}: {error}", client.certificate.display()))
+            })?
+        }
+    };
     Ok(Arc::new(config))
+}
+
+/// What is shown to the server: the certificate, those that signed it, and its key.
+fn shown(
+    client: &ClientCertificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let ClientCertificate { certificate, key } = client;
+    let wrong = |why: &dyn fmt::Display| format!("client_cert {}: {why}", certificate.display());
+    let chain = CertificateDer::pem_file_iter(certificate).map_err(|error| wrong(&error))?;
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|error| wrong(&error))?;
+    if chain.is_empty() {
+        return Err(wrong(&"there is no certificate in it"));
+    }
+    let wrong = |why: &dyn fmt::Display| format!("client_key {}: {why}", key.display());
+    let metadata = std::fs::metadata(key).map_err(|error| wrong(&error))?;
+    if metadata.mode() & 0o044 != 0 {
+        return Err(wrong(&"others can read it; chmod 600 mends that"));
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(&error))?;
+    Ok((chain, key))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, String> {

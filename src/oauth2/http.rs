@@ -53,6 +53,7 @@ async fn exchange(
         port: endpoint.port(),
         tls: if endpoint.is_https() { TlsMode::Implicit } else { TlsMode::Plain },
         trust: trust.clone(),
+        client: None,
     };
     let connector = Connector::new(server, Deadlines::default(), Cleartext::LoopbackOnly);
     let stream = connector.open().await.map_err(|error| error.to_string())?;

@@ -347,7 +347,8 @@ impl Profile {
         self.passwords().filter_map(variable).collect()
     }
 
-    fn passwords(&self) -> impl Iterator<Item = &Password> {
+    /// Where its secrets come from: those of logins and of OAuth2 clients.
+    pub(crate) fn passwords(&self) -> impl Iterator<Item = &Password> {
         let smtp = self.transports.iter().filter_map(|t| t.smtp.as_ref()?.login.as_ref());
         let imap = self.transports.iter().filter_map(|t| Some(&t.imap.as_ref()?.login));
         let listen = self.listen.iter().filter_map(|listen| listen.login.as_ref());

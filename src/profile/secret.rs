@@ -1,4 +1,5 @@
-//! Where passwords come from: the profile, the environment, a file, a command.
+//! Where passwords come from: the profile, the environment, a file, a command, a credential of the
+//! service manager, the keyring.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -16,9 +17,10 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
 use zeroize::Zeroizing;
 
+use super::keyring::KeyringSource;
 use super::load::no_wait;
 use crate::oauth2::NoStore;
-use crate::spi::{SecretError, SecretSource};
+use crate::spi::{SecretError, SecretKind, SecretSource};
 
 /// The longest secret that is taken, in bytes; OAuth2 tokens reach a few thousand.
 const LONGEST_SECRET: usize = 64 * 1024;
@@ -42,9 +44,14 @@ pub enum Password {
     /// The first line of a credential of the service manager (systemd.exec(5)):
     /// `$CREDENTIALS_DIRECTORY/NAME`.
     Credential(String),
+    /// The entry of this name in the keyring: the Secret Service of the desktop, on macOS the
+    /// keychain. Its service is `postrider`, its user name this one.
+    Keyring(String),
     /// A token: the account signs in by what `[transport.oauth2]` says. Its source is made for the
     /// whole transport, by [`sections`](super::sections()).
     SignIn,
+    /// None: the certificate of the TLS handshake says who logs in (`auth = "external"`).
+    Certificate,
 }
 
 impl Password {
@@ -70,7 +77,9 @@ impl Password {
                 Arc::new(CommandSource::new(words.clone(), words.join(" "), hidden))
             }
             Password::Credential(name) => Arc::new(CredentialSource(name.clone())),
+            Password::Keyring(name) => Arc::new(KeyringSource::new(name)),
             Password::SignIn => Arc::new(NoStore),
+            Password::Certificate => Arc::new(CertificateSource),
         }
     }
 }
@@ -85,7 +94,9 @@ impl fmt::Display for Password {
             Password::Shell(line) => write!(f, "command {line}"),
             Password::Program(words) => write!(f, "command {}", words.join(" ")),
             Password::Credential(name) => write!(f, "credential {name}"),
+            Password::Keyring(name) => write!(f, "keyring entry {name}"),
             Password::SignIn => f.write_str("the sign-in of [transport.oauth2]"),
+            Password::Certificate => f.write_str("the client certificate"),
         }
     }
 }
@@ -93,6 +104,20 @@ impl fmt::Display for Password {
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+/// Nothing is secret but the key of the certificate, which the TLS handshake reads.
+struct CertificateSource;
+
+#[async_trait]
+impl SecretSource for CertificateSource {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        Ok(SecretString::from(""))
+    }
+
+    fn kind(&self) -> SecretKind {
+        SecretKind::Certificate
     }
 }
 
@@ -127,8 +152,7 @@ struct FileSource(PathBuf);
 impl SecretSource for FileSource {
     async fn secret(&self) -> Result<SecretString, SecretError> {
         let path = self.0.clone();
-        let read = tokio::task::spawn_blocking(move || read_password_file(&path));
-        read.await.map_err(|_| SecretError::new("reading the password file was given up"))?
+        read(path, Access::OwnerOnly).await
     }
 }
 
@@ -144,12 +168,36 @@ impl SecretSource for CredentialSource {
                  in the unit sets it"
             ))
         })?;
-        // The service manager owns the file and lets nobody else read it.
-        FileSource(PathBuf::from(folder).join(name)).secret().await
+        read(PathBuf::from(folder).join(name), Access::ServiceManager).await
     }
 }
 
-fn read_password_file(path: &Path) -> Result<SecretString, SecretError> {
+/// Who sees to it that nobody else reads a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Its owner, by its mode.
+    OwnerOnly,
+    /// The service manager, which owns it and lets the user of the unit read it by an access
+    /// control list, whose mask shows as rights of the group.
+    ServiceManager,
+}
+
+impl Access {
+    /// The bits that must not be set.
+    fn forbidden(self) -> u32 {
+        match self {
+            Access::OwnerOnly => 0o044,
+            Access::ServiceManager => 0o004,
+        }
+    }
+}
+
+async fn read(path: PathBuf, access: Access) -> Result<SecretString, SecretError> {
+    let read = tokio::task::spawn_blocking(move || read_password_file(&path, access));
+    read.await.map_err(|_| SecretError::new("reading the password file was given up"))?
+}
+
+fn read_password_file(path: &Path, access: Access) -> Result<SecretString, SecretError> {
     let fault =
         |why: String| SecretError::new(format!("the password file {}: {why}", path.display()));
     let failed = |error: std::io::Error| fault(error.to_string());
@@ -160,7 +208,7 @@ fn read_password_file(path: &Path) -> Result<SecretString, SecretError> {
     if !metadata.is_file() {
         return Err(fault("it is not a file".into()));
     }
-    if metadata.mode() & 0o044 != 0 {
+    if metadata.mode() & access.forbidden() != 0 {
         return Err(fault("others can read it; chmod 600 mends that".into()));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET + 1));
@@ -170,7 +218,7 @@ fn read_password_file(path: &Path) -> Result<SecretString, SecretError> {
 }
 
 /// The first line without its end.
-fn first_line(bytes: &[u8]) -> Result<SecretString, &'static str> {
+pub(super) fn first_line(bytes: &[u8]) -> Result<SecretString, &'static str> {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.len() > LONGEST_SECRET {
@@ -383,6 +431,19 @@ mod tests {
             let why = ask(password).await.unwrap_err();
             assert!(why.contains("chmod 600") && !why.contains("s3cret"), "{why}");
         }
+    }
+
+    /// The service manager gives the user of the unit its credentials by an access control list,
+    /// whose mask is where the rights of the group stand.
+    #[tokio::test]
+    async fn credentials_of_the_service_manager_may_show_rights_of_the_group() {
+        for (mode, allowed) in [(0o400, true), (0o440, true), (0o444, false)] {
+            let (dir, _) = file("s3cret\n", mode);
+            let read = read(dir.path().join("password"), Access::ServiceManager).await;
+            assert_eq!(read.is_ok(), allowed, "{mode:o}");
+        }
+        let (_dir, own) = file("s3cret\n", 0o440);
+        assert!(ask(own).await.unwrap_err().contains("chmod 600"));
     }
 
     #[tokio::test]

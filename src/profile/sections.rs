@@ -167,6 +167,11 @@ fn set_server(section: &mut ProfileSection, part: &str, server: &Server) {
             section.set(&format!("{part}.fingerprint"), text(&digest.to_string()));
         }
     }
+    if let Some(client) = &server.client {
+        let file = |path: &Path| text(&path.to_string_lossy());
+        section.set(&format!("{part}.client_cert"), file(&client.certificate));
+        section.set(&format!("{part}.client_key"), file(&client.key));
+    }
 }
 
 fn set_login(

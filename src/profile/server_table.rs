@@ -8,7 +8,7 @@ use super::Password;
 use super::load::Surroundings;
 use super::reader::{Found, Item, TableReader, TextOrTable, TextOrTexts};
 use super::transport_table::profile_path;
-use crate::net::{Fingerprint, Server, TlsMode, Trust};
+use crate::net::{ClientCertificate, Fingerprint, Server, TlsMode, Trust};
 
 pub(super) fn read_server(
     table: &mut TableReader<'_>,
@@ -30,7 +30,8 @@ pub(super) fn read_server(
         Some(item) => item.read(port_number)?.value,
     };
     let trust = read_trust(table, surroundings, tls)?;
-    let server = Server { host: host.value.to_owned(), port, tls, trust };
+    let client = read_client(table, surroundings, tls)?;
+    let server = Server { host: host.value.to_owned(), port, tls, trust, client };
     Ok(Item { key: table.name("tls"), at: tls_at, value: server })
 }
 
@@ -88,6 +89,38 @@ fn read_trust(
     }
 }
 
+/// The certificate that this side shows.
+fn read_client(
+    table: &mut TableReader<'_>,
+    surroundings: &Surroundings<'_>,
+    tls: TlsMode,
+) -> Found<Option<ClientCertificate>> {
+    let (certificate, key) = (table.text("client_cert")?, table.text("client_key")?);
+    let first = certificate.as_ref().or(key.as_ref());
+    if let (Some(item), TlsMode::Plain) = (first, tls) {
+        return Err(item.problem("without TLS no certificate is shown"));
+    }
+    let file = |item: Item<&str>| -> Found<std::path::PathBuf> {
+        let path = item.read(|text| {
+            let path = profile_path(text, surroundings)?;
+            match std::fs::File::open(&path) {
+                Ok(_) => Ok(path),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            }
+        })?;
+        Ok(path.value)
+    };
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (file(certificate)?, file(key)?);
+            Ok(Some(ClientCertificate { certificate, key }))
+        }
+        (Some(item), None) => Err(item.problem("a certificate needs its key: write client_key")),
+        (None, Some(item)) => Err(item.problem("a key needs its certificate: write client_cert")),
+    }
+}
+
 /// User and password as far as they are there.
 pub(super) struct LoginParts {
     pub(super) user: Option<Item<String>>,
@@ -108,7 +141,7 @@ fn user_name(user: &str) -> Result<String, &'static str> {
 }
 
 const PASSWORD_FORMS: &str = "it must be { command = \"..\" }, { env = \"..\" }, { file = \"..\" }, \
-                              { credential = \"..\" } or a text";
+                              { credential = \"..\" }, { keyring = \"..\" } or a text";
 
 fn read_password(
     table: &mut TableReader<'_>,
@@ -141,20 +174,17 @@ pub(super) fn read_named_password(
             if let Some(name) = inner.text("credential")? {
                 found.push(name.read(credential_password)?.value);
             }
-            if let Some(keyring) = inner.text("keyring")? {
-                return Err(keyring.problem(
-                    "this version cannot ask a keyring; use { command = \"secret-tool lookup ..\" }",
-                ));
+            if let Some(name) = inner.text("keyring")? {
+                found.push(name.read(keyring_password)?.value);
             }
             inner.finish()?;
             match (found.pop(), found.is_empty()) {
                 (Some(password), true) => {
                     Ok(Some(Item { key: place.key, at: place.at, value: password }))
                 }
-                _ => {
-                    Err(place
-                        .problem("it must name exactly one of command, env, file and credential"))
-                }
+                _ => Err(place.problem(
+                    "it must name exactly one of command, env, file, credential and keyring",
+                )),
             }
         }
     }
@@ -201,6 +231,13 @@ fn credential_password(name: &str) -> Result<Password, &'static str> {
         return Err("it must be the name of a credential, without a folder");
     }
     Ok(Password::Credential(name.to_owned()))
+}
+
+fn keyring_password(name: &str) -> Result<Password, &'static str> {
+    if !(1..=255).contains(&name.len()) || name.chars().any(char::is_control) {
+        return Err("it must be the name of an entry, 1 to 255 bytes without control characters");
+    }
+    Ok(Password::Keyring(name.to_owned()))
 }
 
 /// Refuses to send a password unprotected over a network, unless that is asked for in words.

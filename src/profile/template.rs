@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{AfterProfile, IdentityProfile, ServerUrl, is_loopback};
 use crate::net::TlsMode;
+use crate::oauth2::Provider;
 
 /// Where the password of a new profile comes from.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum NewPassword {
     Env(String),
     /// A file's first line holds it.
     File(String),
+    /// The entry of the keyring with this name holds it.
+    Keyring(String),
     /// It stands in the profile itself.
     Text(Zeroizing<String>),
 }
@@ -27,6 +30,7 @@ impl fmt::Debug for NewPassword {
             NewPassword::Command(line) => f.debug_tuple("Command").field(line).finish(),
             NewPassword::Env(name) => f.debug_tuple("Env").field(name).finish(),
             NewPassword::File(path) => f.debug_tuple("File").field(path).finish(),
+            NewPassword::Keyring(name) => f.debug_tuple("Keyring").field(name).finish(),
             NewPassword::Text(_) => f.write_str("Text(not shown)"),
         }
     }
@@ -60,6 +64,8 @@ pub struct NewTransport {
     pub smtp: Option<NewServer>,
     /// Receiving.
     pub imap: Option<NewReceiving>,
+    /// Signing in by OAuth 2.0, where it does.
+    pub oauth2: Option<NewOAuth2>,
 }
 
 /// A server of a new profile.
@@ -77,6 +83,29 @@ pub struct NewServer {
     pub auth: Option<String>,
     /// Most connections.
     pub connections: Option<u64>,
+    /// Sending: most messages begun in a minute.
+    pub messages_per_minute: Option<u64>,
+    /// Sending: most recipients of a message.
+    pub recipients_per_message: Option<u64>,
+}
+
+/// How an account of a new profile signs in by OAuth 2.0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewOAuth2 {
+    /// A provider whose services are known.
+    pub provider: Option<Provider>,
+    /// The client as it is registered with the provider.
+    pub client_id: String,
+    /// Its secret, where there is one.
+    pub client_secret: Option<NewPassword>,
+    /// Where the browser is sent.
+    pub auth_url: Option<String>,
+    /// Where tokens come from.
+    pub token_url: Option<String>,
+    /// Where other devices sign in.
+    pub device_url: Option<String>,
+    /// What is asked for; empty for what the provider is known to want.
+    pub scopes: Vec<String>,
 }
 
 /// How a new profile receives.
@@ -94,8 +123,16 @@ pub struct NewReceiving {
 
 impl From<ServerUrl> for NewServer {
     fn from(url: ServerUrl) -> Self {
-        let (password, ca_file, fingerprint) = (None, None, None);
-        NewServer { url, password, ca_file, fingerprint, auth: None, connections: None }
+        NewServer {
+            url,
+            password: None,
+            ca_file: None,
+            fingerprint: None,
+            auth: None,
+            connections: None,
+            messages_per_minute: None,
+            recipients_per_message: None,
+        }
     }
 }
 
@@ -161,7 +198,7 @@ impl NewTransport {
         if let Some(smtp) = &self.smtp {
             writeln!(out, "\n  [transport.smtp]")?;
             let (user, password) = sending.unzip();
-            write_server(out, smtp, user, password)?;
+            write_server(out, smtp, user.or(self.signing_user(smtp)), password)?;
         }
         if let Some(imap) = &self.imap {
             writeln!(out, "\n  [transport.imap]")?;
@@ -170,10 +207,19 @@ impl NewTransport {
             let (user, password) = receiving.unzip();
             let user = user.filter(|user| Some(*user) != sending.map(|login| login.0));
             let password = password.filter(|own| Some(*own) != sending.map(|login| login.1));
-            write_server(out, &imap.server, user, password)?;
+            write_server(out, &imap.server, user.or(self.signing_user(&imap.server)), password)?;
             write_receiving(out, imap)?;
         }
-        Ok(())
+        match &self.oauth2 {
+            Some(oauth2) => write_oauth2(out, oauth2),
+            None => Ok(()),
+        }
+    }
+
+    /// The user who signs in, where it is not the address.
+    fn signing_user<'a>(&'a self, server: &'a NewServer) -> Option<&'a str> {
+        let user = server.url.user.as_deref().filter(|_| self.oauth2.is_some());
+        user.filter(|user| *user != self.identity.address)
     }
 
     /// Whom to send as: the user of the URL, else, where TLS protects the login, that of the
@@ -218,25 +264,56 @@ fn write_server(
     if let Some(user) = user {
         writeln!(out, "  user = {}", quoted(user))?;
     }
-    match password {
-        None => {}
-        Some(NewPassword::Command(line)) => {
-            writeln!(out, "  password = {{ command = {} }}", quoted(line))?;
-        }
-        Some(NewPassword::Env(name)) => {
-            writeln!(out, "  password = {{ env = {} }}", quoted(name))?;
-        }
-        Some(NewPassword::File(path)) => {
-            writeln!(out, "  password = {{ file = {} }}", quoted(path))?;
-        }
-        Some(NewPassword::Text(text)) => writeln!(out, "  password = {}", quoted(text))?,
+    if let Some(password) = password {
+        write_secret(out, "password", password)?;
     }
     if let Some(mechanism) = &server.auth {
         writeln!(out, "  auth = {}", quoted(mechanism))?;
     }
-    match server.connections {
-        Some(connections) => writeln!(out, "  connections = {connections}"),
-        None => Ok(()),
+    for (key, limit) in [
+        ("connections", server.connections),
+        ("messages_per_minute", server.messages_per_minute),
+        ("recipients_per_message", server.recipients_per_message),
+    ] {
+        if let Some(limit) = limit {
+            writeln!(out, "  {key} = {limit}")?;
+        }
+    }
+    Ok(())
+}
+
+fn write_secret(out: &mut String, key: &str, secret: &NewPassword) -> fmt::Result {
+    let (source, text) = match secret {
+        NewPassword::Text(text) => return writeln!(out, "  {key} = {}", quoted(text)),
+        NewPassword::Command(line) => ("command", line),
+        NewPassword::Env(name) => ("env", name),
+        NewPassword::File(path) => ("file", path),
+        NewPassword::Keyring(name) => ("keyring", name),
+    };
+    writeln!(out, "  {key} = {{ {source} = {} }}", quoted(text))
+}
+
+fn write_oauth2(out: &mut String, oauth2: &NewOAuth2) -> fmt::Result {
+    writeln!(out, "\n  [transport.oauth2]        # `postrider auth login` signs in")?;
+    if let Some(provider) = oauth2.provider {
+        writeln!(out, "  provider = {}", quoted(&provider.to_string()))?;
+    }
+    for (key, url) in [
+        ("auth_url", &oauth2.auth_url),
+        ("token_url", &oauth2.token_url),
+        ("device_url", &oauth2.device_url),
+    ] {
+        if let Some(url) = url {
+            writeln!(out, "  {key} = {}", quoted(url))?;
+        }
+    }
+    writeln!(out, "  client_id = {}", quoted(&oauth2.client_id))?;
+    if let Some(secret) = &oauth2.client_secret {
+        write_secret(out, "client_secret", secret)?;
+    }
+    match oauth2.scopes.as_slice() {
+        [] => Ok(()),
+        scopes => writeln!(out, "  scopes = {}", list(scopes)),
     }
 }
 

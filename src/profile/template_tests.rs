@@ -19,6 +19,7 @@ fn new_transport() -> NewTransport {
         password: Some(NewPassword::Command("pass show \"mail/ann\" | head -1".into())),
         smtp: Some(url("smtps://smtp.example.org").into()),
         imap: Some(url("imap+starttls://imap.example.org:1143").into()),
+        oauth2: None,
     }
 }
 
@@ -92,6 +93,45 @@ fn each_server_gets_the_user_that_was_meant() {
 }
 
 #[test]
+fn an_account_that_signs_in_needs_no_password() {
+    let known = NewOAuth2 {
+        provider: Some(Provider::Microsoft),
+        client_id: "0123-abcd".into(),
+        client_secret: Some(NewPassword::Keyring("client".into())),
+        ..NewOAuth2::default()
+    };
+    let named = NewOAuth2 {
+        client_id: "postrider".into(),
+        auth_url: Some("https://login.example.org/authorize".into()),
+        token_url: Some("https://login.example.org/token".into()),
+        device_url: Some("https://login.example.org/device".into()),
+        scopes: vec!["mail".into()],
+        ..NewOAuth2::default()
+    };
+    for oauth2 in [known, named] {
+        let profile = read_back(NewTransport {
+            password: None,
+            oauth2: Some(oauth2.clone()),
+            smtp: Some(url("smtps://smtp.example.org").into()),
+            imap: Some(url("imaps://other@imap.example.org").into()),
+            ..new_transport()
+        });
+        let transport = &profile.transports[0];
+        let smtp = transport.smtp.as_ref().unwrap().login.as_ref().unwrap();
+        assert_eq!(smtp.user, "ann@example.org");
+        assert_eq!(transport.imap.as_ref().unwrap().login.user, "other");
+        let read = transport.oauth2.as_ref().unwrap();
+        assert_eq!((read.provider, &read.client_id), (oauth2.provider, &oauth2.client_id));
+        assert!(read.device_url.is_some());
+        assert_eq!(
+            read.client_secret.as_ref().map(ToString::to_string),
+            oauth2.client_secret.map(|_| "keyring entry client".to_owned())
+        );
+        assert_eq!(read.scopes.len(), if oauth2.provider.is_some() { 3 } else { 1 });
+    }
+}
+
+#[test]
 fn several_accounts_with_all_that_can_be_said() {
     let env = |name: &str| Some(NewPassword::Env(name.into()));
     let full = NewTransport {
@@ -103,6 +143,8 @@ fn several_accounts_with_all_that_can_be_said() {
             fingerprint: Some(format!("sha256:{}", "ab".repeat(32))),
             auth: Some("login".into()),
             connections: Some(2),
+            messages_per_minute: Some(28),
+            recipients_per_message: Some(50),
             ..url("smtp+starttls://ann@h").into()
         }),
         imap: Some(NewReceiving {
@@ -118,6 +160,7 @@ fn several_accounts_with_all_that_can_be_said() {
     assert_eq!(transport.aliases, ["a@example.net", "b@example.net"]);
     let smtp = transport.smtp.as_ref().unwrap();
     assert_eq!((smtp.connections, smtp.auth.as_deref()), (Some(2), Some("login")));
+    assert_eq!((smtp.messages_per_minute, smtp.recipients_per_message), (Some(28), Some(50)));
     assert_eq!(smtp.login.as_ref().unwrap().password.to_string(), "environment variable SMTP_PW");
     let imap = transport.imap.as_ref().unwrap();
     assert_eq!(imap.login.password.to_string(), "environment variable IMAP_PW");

@@ -7,17 +7,21 @@ use super::address::{parse_address, parse_mailbox};
 use super::load::{Surroundings, parse_duration};
 use super::oauth2_table::read_oauth2;
 use super::reader::{Found, Item, TableReader, TextOrTable};
-use super::server_table::{check_cleartext, host_name, read_login_parts, read_server};
+use super::server_table::{LoginParts, check_cleartext, host_name, read_login_parts, read_server};
 use super::{
     AfterProfile, ImapProfile, Login, Password, RewriteProfile, SmtpProfile, TransportProfile,
 };
 use crate::net::Server;
 
 /// The mechanisms a login can be asked to use.
-const PASSWORD_MECHANISMS: [&str; 3] = ["plain", "login", "scram-sha-256"];
+const PASSWORD_MECHANISMS: [&str; 5] =
+    ["scram-sha-256-plus", "scram-sha-256", "plain", "login", "cram-md5"];
 
 /// The mechanisms that show a token.
 const TOKEN_MECHANISMS: [&str; 2] = ["oauthbearer", "xoauth2"];
+
+/// The login by the certificate of the TLS handshake.
+const EXTERNAL: &str = "external";
 
 /// Most hosts that can stand in for the first one.
 const MOST_FALLBACKS: usize = 8;
@@ -86,7 +90,12 @@ fn read_smtp(
 ) -> Found<SmtpProfile> {
     let server = read_server(&mut table, surroundings, smtp_port)?;
     let parts = read_login_parts(&mut table, surroundings)?;
+    let external = wants_external(&mut table, &server.value, &parts)?;
     let login = match (parts.user, parts.password) {
+        (user, None) if external => {
+            let user = user.map(|user| user.value).unwrap_or_default();
+            Some(Login { user, password: Password::Certificate })
+        }
         (Some(user), Some(password)) => Some(Login { user: user.value, password: password.value }),
         (user, None) if signs_in.is_some() => {
             let user = user.map(|user| user.value).or_else(|| signs_in.map(str::to_owned));
@@ -175,8 +184,13 @@ fn read_imap(
 ) -> Found<ImapProfile> {
     let server = read_server(&mut table, surroundings, imap_port)?;
     let parts = read_login_parts(&mut table, surroundings)?;
-    let user = parts.user.map(|user| user.value);
+    let external = wants_external(&mut table, &server.value, &parts)?;
+    // A certificate is each server's own affair.
+    let smtp_login =
+        smtp_login.filter(|login| !external && !matches!(login.password, Password::Certificate));
+    let user = parts.user.map(|user| user.value).or_else(|| external.then(String::new));
     let password = parts.password.map(|password| password.value);
+    let password = password.or_else(|| external.then_some(Password::Certificate));
     let password = password.or_else(|| signs_in.map(|_| Password::SignIn));
     let user = user.or_else(|| smtp_login.map(|login| login.user.clone()));
     let Some(user) = user.or_else(|| signs_in.map(str::to_owned)) else {
@@ -263,6 +277,21 @@ fn read_after(table: &mut TableReader<'_>) -> Found<AfterProfile> {
     }
 }
 
+/// Whether the certificate that is shown is the login.
+fn wants_external(table: &mut TableReader<'_>, server: &Server, parts: &LoginParts) -> Found<bool> {
+    let Some(auth) = table.text("auth")? else { return Ok(false) };
+    if !auth.value.eq_ignore_ascii_case(EXTERNAL) {
+        return Ok(false);
+    }
+    if server.client.is_none() {
+        return Err(auth.problem("external needs client_cert and client_key"));
+    }
+    match &parts.password {
+        None => Ok(true),
+        Some(password) => Err(password.problem("with auth = \"external\" there is no password")),
+    }
+}
+
 /// The mechanism to use. A token may also be what a password command prints.
 fn read_auth(table: &mut TableReader<'_>, login: Option<&Login>) -> Found<Option<String>> {
     let Some(auth) = table.text("auth")? else { return Ok(None) };
@@ -270,6 +299,10 @@ fn read_auth(table: &mut TableReader<'_>, login: Option<&Login>) -> Found<Option
     let auth = auth.read(|text| {
         let lower = text.to_ascii_lowercase();
         let known = |all: &[&str]| all.contains(&lower.as_str());
+        if lower == EXTERNAL {
+            // Looked at with the login.
+            return Ok(lower);
+        }
         match (known(&TOKEN_MECHANISMS), known(&PASSWORD_MECHANISMS)) {
             (true, _) => Ok(lower),
             (_, true) if !signs_in => Ok(lower),
@@ -277,9 +310,9 @@ fn read_auth(table: &mut TableReader<'_>, login: Option<&Login>) -> Found<Option
                               oauthbearer and xoauth2"
                 .to_owned()),
             _ => Err(format!(
-                "possible are {} and {}",
+                "possible are {}, {} and {EXTERNAL}",
                 PASSWORD_MECHANISMS.join(", "),
-                TOKEN_MECHANISMS.join(" and "),
+                TOKEN_MECHANISMS.join(", "),
             )),
         }
     })?;

@@ -27,8 +27,9 @@ pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_un
 pub use options::{Logon, SessionOptions};
 pub use service::{
     CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
-    QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow, RecipientRowState,
-    Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep, TraceStepKind,
+    OwedCopiesView, QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow,
+    RecipientRowState, Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep,
+    TraceStepKind,
 };
 pub(crate) use submit::rules as address_rules;
 pub(crate) use user::{login_name, login_name_of};

@@ -69,7 +69,7 @@ impl Courier {
                 return Round::Trouble;
             }
         };
-        let mut round = Round::Empty;
+        let (mut round, mut trouble) = (Round::Empty, None);
         for copy in &copies {
             let opened = match self.store.open_copy(copy).await {
                 Ok(opened) => opened,
@@ -90,12 +90,14 @@ impl Courier {
                     "A sent copy is not on the server yet, it stays owed"
                 );
                 round = Round::Trouble;
+                trouble = Some(error.to_string());
                 // A copy that is not taken says nothing of the others.
                 if error.code() != MapiCode::CALL_FAILED {
                     break;
                 }
             }
         }
+        self.store.note_trouble(&self.transport, trouble);
         self.folder.rest().await;
         round
     }

@@ -299,6 +299,22 @@ pub struct StatusReport {
     /// `postrider auth login`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs_sign_in: Vec<String>,
+    /// Sent copies that are not in the mailboxes of their servers yet; transports without any are
+    /// left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owed_copies: Vec<OwedCopiesView>,
+}
+
+/// Sent copies that a server is to get (`sent = "server"`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OwedCopiesView {
+    /// Name of the transport.
+    pub transport: String,
+    /// How many wait.
+    pub count: u64,
+    /// Why the last try failed; `None` when there was none, or it is not known any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A row of the status table.
@@ -379,18 +395,20 @@ pub enum Direction {
     Inbound,
     /// From us to the server.
     Outbound,
+    /// From us to the program or the LMTP server that gets what was received.
+    Delivery,
 }
 
-/// What a trial login found out about one server (`profile check --json`, ST-7).
+/// What a trial found out about one server, or about the program that gets received mail (`profile check --json`, ST-7).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CheckReport {
-    /// Name of the transport.
+    /// Name of the transport; `store` for who gets received mail.
     pub transport: String,
     /// Which of its servers.
     pub direction: Direction,
-    /// Host and port.
+    /// Host and port, or the program.
     pub server: String,
-    /// Whether the login worked.
+    /// Whether the login worked, or received mail would be taken.
     pub ok: bool,
     /// What the server says it can do, in its own words (EHLO keywords, IMAP capabilities).
     pub offers: Vec<String>,

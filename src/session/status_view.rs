@@ -8,13 +8,16 @@ use futures_util::Stream;
 use futures_util::stream;
 
 use super::queue_view;
-use super::{InboundMode, InboundState, Logon, Session, StatusReport, StatusRowView};
+use super::{
+    InboundMode, InboundState, Logon, OwedCopiesView, Session, StatusReport, StatusRowView,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::mapi::{MapiCode, MapiResult, StatusCode, SysTime};
 use crate::profile::{Profile, TransportProfile, token_store};
 use crate::spi::{StatusRow, StatusRowKind};
 use crate::spool::{AccountKey, Spool};
 use crate::spooler::{StatusSubscription, StatusTable, stopped_row};
+use crate::store::LocalStore;
 use crate::transport::{SmtpImapProvider, Watched};
 
 /// The report as of now.
@@ -35,6 +38,7 @@ pub(super) async fn watch(
         profile: session.profile.clone(),
         state_folder: session.state_folder.clone(),
         spool: Arc::clone(&session.spool),
+        store: Arc::clone(&session.store),
         traffic: session.traffic(),
         provider: Arc::clone(&session.running()?.provider),
         subscription,
@@ -51,6 +55,7 @@ struct Watcher {
     profile: Profile,
     state_folder: PathBuf,
     spool: Arc<dyn Spool>,
+    store: Arc<LocalStore>,
     traffic: queue_view::Traffic,
     provider: Arc<SmtpImapProvider>,
     subscription: StatusSubscription,
@@ -66,6 +71,10 @@ impl Watcher {
         self.report.rows = rows.iter().map(row_view).collect();
         self.report.queue = queue_view::counts(self.spool.counts(), self.traffic);
         self.report.last_error = rows.iter().find_map(row_trouble);
+        // What cannot be counted now is as it was.
+        if let Ok(owed) = owed_copies(&self.profile, &self.store).await {
+            self.report.owed_copies = owed;
+        }
         show_waits(&mut self.report, &self.provider);
         show_failure(&mut self.report, self.spool.as_ref());
         self.report.clone()
@@ -95,6 +104,7 @@ async fn complete(session: &Session, rows: Vec<StatusRow>) -> MapiResult<StatusR
         last_error: rows.iter().find_map(row_trouble),
         next_attempt: next_attempt(session).await?.map(|time| time.to_string()),
         needs_sign_in: needs_sign_in(&session.profile, &session.state_folder),
+        owed_copies: owed_copies(&session.profile, &session.store).await?,
     };
     if let Some(running) = &session.running {
         show_waits(&mut report, &running.provider);
@@ -112,6 +122,22 @@ fn needs_sign_in(profile: &Profile, state_folder: &Path) -> Vec<String> {
             && token_store(state_folder, transport).standing(now).needs_sign_in()
     };
     profile.transports.iter().filter(needs).map(|transport| transport.name.clone()).collect()
+}
+
+/// The sent copies that servers are to get. That is a look into one folder for each account.
+async fn owed_copies(profile: &Profile, store: &LocalStore) -> MapiResult<Vec<OwedCopiesView>> {
+    let mut owed = Vec::new();
+    for transport in &profile.transports {
+        let count = store.owed_copies(&transport.name).await?.len();
+        if count > 0 {
+            owed.push(OwedCopiesView {
+                transport: transport.name.clone(),
+                count: u64::try_from(count).unwrap_or(u64::MAX),
+                why: store.trouble_of(&transport.name),
+            });
+        }
+    }
+    Ok(owed)
 }
 
 /// One sentence for each row in trouble.

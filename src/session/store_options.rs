@@ -50,27 +50,35 @@ pub(super) fn of(
     if let Some(maildir) = &store.maildir {
         options.maildir.clone_from(maildir);
     }
-    if let Some(hand) = &store.hand {
-        let receiver = match &hand.receiver {
-            ReceiverProfile::Program(words) => {
-                // No program of the user needs to see the passwords of the accounts.
-                let hidden = profile.password_variables();
-                Receiver::Program { words: words.clone(), hidden }
-            }
-            ReceiverProfile::Lmtp(address) => {
-                Receiver::Lmtp(address.parse::<LmtpAddress>().map_err(|why| {
-                    let words = format!("the profile key store.lmtp: {why}");
-                    MapiError::new(MapiCode::UNCONFIGURED, words)
-                })?)
-            }
-        };
-        let hand = HandOptions {
-            receiver,
-            recipient: hand.recipient.clone(),
-            timeout: hand.timeout,
-            at_once: usize::try_from(hand.connections).unwrap_or(usize::MAX),
-        };
+    if let Some(hand) = hand(profile)? {
         options.hand = Some((hand, state_folder.join(STAGING)));
     }
     Ok(options)
+}
+
+/// To whom received mail is handed instead of being kept in a Maildir.
+///
+/// # Errors
+/// `MAPI_E_UNCONFIGURED` for an LMTP address that is none.
+pub(super) fn hand(profile: &Profile) -> MapiResult<Option<HandOptions>> {
+    let Some(hand) = &profile.store.hand else { return Ok(None) };
+    let receiver = match &hand.receiver {
+        ReceiverProfile::Program(words) => {
+            // No program of the user needs to see the passwords of the accounts.
+            let hidden = profile.password_variables();
+            Receiver::Program { words: words.clone(), hidden }
+        }
+        ReceiverProfile::Lmtp(address) => {
+            Receiver::Lmtp(address.parse::<LmtpAddress>().map_err(|why| {
+                let words = format!("the profile key store.lmtp: {why}");
+                MapiError::new(MapiCode::UNCONFIGURED, words)
+            })?)
+        }
+    };
+    Ok(Some(HandOptions {
+        receiver,
+        recipient: hand.recipient.clone(),
+        timeout: hand.timeout,
+        at_once: usize::try_from(hand.connections).unwrap_or(usize::MAX),
+    }))
 }

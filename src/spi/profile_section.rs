@@ -44,6 +44,8 @@ pub enum SecretKind {
     Password,
     /// An access token (RFC 6749), for XOAUTH2 and OAUTHBEARER.
     Token,
+    /// None: the certificate that is shown in the TLS handshake says who logs in (EXTERNAL).
+    Certificate,
 }
 
 /// Why a secret could not be had; never contains the secret.

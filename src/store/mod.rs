@@ -24,6 +24,7 @@ mod submit;
 mod submit_raw;
 
 pub(crate) use delay::Late;
+pub(crate) use hand::{HandCheck, check_hand};
 pub use hand::{HandOptions, LmtpAddress, Receiver};
 pub use owed::{CopyTo, OwedOptions};
 pub use submit_raw::RawSubmission;

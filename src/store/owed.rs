@@ -40,6 +40,8 @@ pub(super) struct Owed {
     folder: PathBuf,
     transports: HashMap<String, CopyTo>,
     copies: Mutex<Copies>,
+    /// By transport, why the last try failed.
+    troubles: Mutex<HashMap<String, String>>,
     news: Notify,
 }
 
@@ -72,6 +74,7 @@ impl Owed {
             folder: options.folder.clone(),
             transports: options.transports.clone(),
             copies: Mutex::default(),
+            troubles: Mutex::default(),
             news: Notify::new(),
         }
     }
@@ -154,6 +157,22 @@ impl LocalStore {
             Ok(copies)
         };
         on(&self.runtime, list).await?.map_err(|error| unreadable(&error))
+    }
+
+    /// Notes why the copies of a transport could not be stored, or that they can be.
+    pub(crate) fn note_trouble(&self, transport: &str, why: Option<String>) {
+        let Some(owed) = &self.owed else { return };
+        let mut troubles = owed.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            Some(why) => drop(troubles.insert(transport.to_owned(), why)),
+            None => drop(troubles.remove(transport)),
+        }
+    }
+
+    /// Why the last try to store copies of a transport failed.
+    pub(crate) fn trouble_of(&self, transport: &str) -> Option<String> {
+        let owed = self.owed.as_ref()?;
+        owed.troubles.lock().unwrap_or_else(PoisonError::into_inner).get(transport).cloned()
     }
 
     /// Opens a copy for storing it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::net::{Cleartext, ImapLogin, LoginMemory, Server, TlsMode, Trust};
+use crate::net::{Cleartext, ClientCertificate, ImapLogin, LoginMemory, Server, TlsMode, Trust};
 use crate::spi::{ProfileSection, SecretSource};
 
 /// Everything one logon needs to know.
@@ -62,7 +62,8 @@ impl fmt::Debug for Credentials {
 /// How to send.
 #[derive(Clone, Debug)]
 pub struct SmtpSettings {
-    /// The server (`smtp.host`, `.port`, `.tls`, `.ca_file`, `.fingerprint`).
+    /// The server (`smtp.host`, `.port`, `.tls`, `.ca_file`, `.fingerprint`, `.client_cert`,
+    /// `.client_key`).
     pub server: Server,
     /// Login; `None` sends without (`smtp.user`, `.password`).
     pub credentials: Option<Credentials>,
@@ -320,7 +321,16 @@ fn server(
         (None, Some(file)) => Trust::CaFile(file.into()),
         (None, None) => Trust::Platform,
     };
-    Ok(Server { host: section.required_text(&key("host"))?.to_owned(), port, tls, trust })
+    let client = match (section.text(&key("client_cert"))?, section.text(&key("client_key"))?) {
+        (None, None) => None,
+        (Some(certificate), Some(file)) => {
+            Some(ClientCertificate { certificate: certificate.into(), key: file.into() })
+        }
+        (Some(_), None) => return Err(bad(&key("client_key"), "a certificate needs its key")),
+        (None, Some(_)) => return Err(bad(&key("client_cert"), "a key needs its certificate")),
+    };
+    let host = section.required_text(&key("host"))?.to_owned();
+    Ok(Server { host, port, tls, trust, client })
 }
 
 fn credentials(section: &ProfileSection, part: &str) -> MapiResult<Option<Credentials>> {

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use postoffice::{AuthorizationServer, Fault, PostOffice, SmtpAction, SmtpPhase, TokenFault};
+use postoffice::{
+    AuthorizationServer, Fault, Listener, PostOffice, SmtpAction, SmtpPhase, TokenFault,
+};
 use realservers::wait;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -221,5 +223,88 @@ async fn a_provider_out_of_reach_is_network_trouble_and_no_end() {
     })
     .await;
     assert_eq!(code, 0);
+    assert_eq!(daemon.stop(Signal::TERM).await, 0);
+}
+
+/// From nothing, without writing a file: two accounts that sign in, one daemon for both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_user_has_two_accounts_that_sign_in() {
+    let office = PostOffice::builder().user("ann", "unused").user("bob", "unused");
+    let office = Arc::new(office.start().await.unwrap());
+    let server = AuthorizationServer::start().await.unwrap();
+    let told = Arc::downgrade(&office);
+    server.on_token(move |user, token| {
+        if let Some(office) = told.upgrade() {
+            office.set_token(user, Some(token));
+        }
+    });
+    let program = Program::new(&office, &[]);
+    std::fs::remove_file(program.path("config/test.toml")).unwrap();
+    let ca = program.path("config/ca.pem").display().to_string();
+    let maildir = program.maildir().display().to_string();
+    let url = |scheme: &str, user: &str, listener| {
+        format!("{scheme}://{user}@localhost:{}", office.port(listener))
+    };
+    let (auth_url, token_url) = (server.url("authorize"), server.url("token"));
+    let options = |user: &str| -> Vec<String> {
+        let (smtp, imap) = (Listener::Smtps, Listener::Imaps);
+        [
+            ("--address", format!("{user}@example.org")),
+            ("--smtp", url("smtps", user, smtp)),
+            ("--imap", url("imaps", user, imap)),
+            ("--ca-file", ca.clone()),
+            ("--client-id", "postrider".to_owned()),
+            ("--auth-url", auth_url.clone()),
+            ("--token-url", token_url.clone()),
+            ("--scope", "mail".to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(option, value)| [option.to_owned(), value])
+        .collect()
+    };
+    async fn run(program: &Program, begin: &[&str], options: &[String]) -> Said {
+        let all: Vec<&str> =
+            begin.iter().copied().chain(options.iter().map(String::as_str)).collect();
+        program.run(&all).await
+    }
+
+    let begin = ["profile", "new", "test", "--maildir", &maildir, "--transport", "work"];
+    let said = run(&program, &begin, &options("ann")).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("next: `postrider auth login` signs in"), "{said:?}");
+    let begin = ["profile", "add", "test", "--transport", "club"];
+    let said = run(&program, &begin, &options("bob")).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("auth login club` signs in"), "{said:?}");
+
+    // Nothing is lost before anybody has signed in, and the status says what to do.
+    let early = program.send("early", "bob@example.org").await;
+    let daemon = program.daemon().await;
+    let said = program.run(&["status"]).await;
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("auth login work"), "{said:?}");
+    let said = program.run(&["auth", "login"]).await;
+    assert_eq!(said.code, 64, "{said:?}");
+    assert!(said.err.contains("which one? name one of work, club"), "{said:?}");
+    for transport in ["work", "club"] {
+        let said = sign_in(&program, &["auth", "login", transport]).await;
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    assert_eq!(program.run(&["auth", "status"]).await.code, 0);
+    let (_, code) = await_status(&program, "both to be ready", |report| {
+        let rows = report["rows"].as_array().unwrap();
+        rows.iter().all(|row| row["status_string"] == "ready")
+    })
+    .await;
+    assert_eq!(code, 0);
+    // Each account sends its own mail, and each one's mail comes in.
+    let arguments = ["send", "--wait", "-f", "bob@example.org", "-t", "ann@example.org"];
+    let said = program.run(&[&arguments[..], &["--body", "x"]].concat()).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    await_messages(&program.maildir(), "INBOX", 2).await;
+    let senders: Vec<String> =
+        office.accepted().iter().map(|mail| mail.envelope.from.clone()).collect();
+    assert_eq!(senders, ["ann@example.org", "bob@example.org"]);
+    assert_eq!(program.run(&["trace", &early]).await.code, 0);
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
 }

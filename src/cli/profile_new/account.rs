@@ -5,10 +5,11 @@ use super::servers::{self, Found};
 use super::{MAILDIR, nothing_written, sign_in};
 use crate::cli::args::AccountArguments;
 use crate::cli::exit::Failure;
+use crate::cli::provider_limits;
 use crate::discovery::{Discoverer, MailDomain, Provider};
 use crate::profile::{
-    IdentityProfile, NewPassword, NewReceiving, NewServer, NewTransport, Protocol, ServerUrl,
-    parse_mailbox,
+    IdentityProfile, NewOAuth2, NewPassword, NewReceiving, NewServer, NewTransport, Protocol,
+    ServerUrl, parse_mailbox,
 };
 
 /// What is known of an account that is not written yet.
@@ -19,6 +20,8 @@ pub(crate) struct AccountPlan {
     pub(crate) imap: Option<ServerUrl>,
     /// A text is one that was typed, and goes into a file of its own.
     pub(crate) password: Option<NewPassword>,
+    /// Signing in by OAuth 2.0 instead. A client secret that is a text was typed, too.
+    pub(crate) oauth2: Option<NewOAuth2>,
     /// File with the authorities to trust, or a fingerprint.
     pub(crate) trust: Option<String>,
     /// The provider, where the table knows it.
@@ -31,17 +34,18 @@ impl AccountPlan {
     /// As it is written.
     pub(crate) fn transport(&self, name: &str) -> NewTransport {
         let limits = self.provider.map(|provider| provider.limits).unwrap_or_default();
-        let server = |url: &ServerUrl, connections| {
+        let server = |url: &ServerUrl| {
             let trust = self.trust.clone();
             let is_digest = trust.as_ref().is_some_and(|trust| trust.starts_with("sha256:"));
             let (ca_file, fingerprint) = if is_digest { (None, trust) } else { (trust, None) };
             let mut url = url.clone();
             // A user without a password would be a profile that cannot be read.
-            url.user = url.user.filter(|_| self.password.is_some());
-            NewServer { ca_file, fingerprint, connections, ..NewServer::from(url) }
+            url.user = url.user.filter(|_| self.password.is_some() || self.oauth2.is_some());
+            NewServer { ca_file, fingerprint, ..NewServer::from(url) }
         };
-        let smtp = self.smtp.as_ref().map(|url| server(url, limits.smtp_connections));
-        let imap = self.imap.as_ref().map(|url| server(url, limits.imap_connections));
+        let mut smtp = self.smtp.as_ref().map(server);
+        let mut imap = self.imap.as_ref().map(|url| NewReceiving::from(server(url)));
+        provider_limits::fill_in(limits, smtp.as_mut(), imap.as_mut());
         NewTransport {
             name: name.to_owned(),
             identity: self.identity.clone(),
@@ -49,7 +53,8 @@ impl AccountPlan {
             remarks: self.remarks(),
             password: self.password.clone(),
             smtp,
-            imap: imap.map(NewReceiving::from),
+            imap,
+            oauth2: self.oauth2.clone(),
         }
     }
 
@@ -57,14 +62,8 @@ impl AccountPlan {
     fn remarks(&self) -> Vec<String> {
         let Some(provider) = self.provider else { return Vec::new() };
         let mut remarks = vec![provider.name.clone()];
-        let limits = provider.limits;
-        for (limit, what) in [
-            (limits.messages_per_minute, "messages in a minute"),
-            (limits.messages_per_day, "messages in a day"),
-            (limits.recipients_per_message, "recipients of a message"),
-        ] {
-            remarks.extend(limit.map(|limit| format!("It allows {limit} {what}.")));
-        }
+        let most = provider.limits.messages_per_day;
+        remarks.extend(most.map(|most| format!("It allows {most} messages in a day.")));
         if provider.saves_sent {
             remarks.push("It keeps a copy of what is sent by itself.".to_owned());
         }
@@ -113,12 +112,13 @@ pub(super) async fn ask(
         return Err(nothing_written("a profile needs a server in at least one direction"));
     }
     let mut hosts = smtp.iter().chain(&imap).map(|server| server.host.as_str());
-    provider = provider.or_else(|| hosts.find_map(servers::provider_of));
+    provider = provider.or_else(|| hosts.find_map(provider_limits::provider_of));
     let mut plan = AccountPlan {
         identity,
         smtp,
         imap,
         password: super::given::password(arguments),
+        oauth2: super::given::oauth2(arguments, provider)?,
         trust: arguments.ca_file.clone(),
         provider,
         tried: false,
@@ -126,8 +126,10 @@ pub(super) async fn ask(
     if let Some(user) = &arguments.user {
         plan.set_user(Some(user));
     }
-    if plan.password.is_none() && plan.wants_login() {
-        sign_in::explain(plan.provider, &sign_in, person)?;
+    if plan.password.is_none() && plan.oauth2.is_none() && plan.wants_login() {
+        plan.oauth2 = sign_in::explain(plan.provider, &sign_in, person)?;
+    }
+    if plan.password.is_none() && plan.oauth2.is_none() && plan.wants_login() {
         plan.password = Some(sign_in::ask_password(plan.user().unwrap_or_default(), person)?);
     }
     Ok(plan)

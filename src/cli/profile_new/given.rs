@@ -3,14 +3,17 @@
 use std::path::Path;
 
 use super::account::AccountPlan;
-use super::servers::{Found, place, provider_of};
+use super::servers::{Found, place};
 use super::{nothing_written, sign_in};
 use crate::cli::args::{AccountArguments, Only};
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
-use crate::discovery::{Discoverer, MailDomain, Origin, Proposal, SignIn, read_autoconfig};
+use crate::cli::provider_limits::provider_of;
+use crate::discovery::{
+    Discoverer, MailDomain, OAuth2Service, Origin, Proposal, Provider, SignIn, read_autoconfig,
+};
 use crate::mapi::{MapiCode, MapiError};
-use crate::profile::{IdentityProfile, NewPassword, Protocol, ServerUrl, parse_mailbox};
+use crate::profile::{IdentityProfile, NewOAuth2, NewPassword, Protocol, ServerUrl, parse_mailbox};
 
 /// The largest configuration file that is read, in bytes; more is refused when it is parsed.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -44,6 +47,7 @@ pub(super) async fn account(
         smtp: found.smtp,
         imap: found.imap,
         password: password(arguments),
+        oauth2: oauth2(arguments, provider)?,
         trust: arguments.ca_file.clone(),
         provider,
         tried: false,
@@ -51,15 +55,15 @@ pub(super) async fn account(
     if let Some(user) = &arguments.user {
         plan.set_user(Some(user));
     }
-    if plan.password.is_none() && plan.wants_login() {
+    if plan.password.is_none() && plan.oauth2.is_none() && plan.wants_login() {
         let only_oauth2 =
             !found.sign_in.is_empty() && found.sign_in.iter().all(|way| *way == SignIn::OAuth2);
         if only_oauth2 {
             return Err(nothing_written(&sign_in::oauth2_only(provider)));
         }
         return Err(Failure::usage(
-            "say where the password comes from with --password-command, --password-env or \
-             --password-file",
+            "say where the password comes from with --password-command, --password-env, \
+             --password-file or --password-keyring, or sign in by OAuth2 with --client-id",
         ));
     }
     Ok(plan)
@@ -72,11 +76,36 @@ pub(super) fn address(text: &str) -> Result<IdentityProfile, Failure> {
 }
 
 pub(super) fn password(arguments: &AccountArguments) -> Option<NewPassword> {
-    let source = &arguments.source;
-    let command = source.password_command.clone().map(NewPassword::Command);
-    let variable = || source.password_env.clone().map(NewPassword::Env);
-    let file = || source.password_file.clone().map(NewPassword::File);
-    command.or_else(variable).or_else(file)
+    arguments.source.given()
+}
+
+/// How the account signs in by OAuth2, as far as the options say that it does.
+pub(super) fn oauth2(
+    arguments: &AccountArguments,
+    provider: Option<&Provider>,
+) -> Result<Option<NewOAuth2>, Failure> {
+    let given = &arguments.oauth2;
+    let Some(client_id) = given.client_id.clone() else { return Ok(None) };
+    let service = given.oauth2.map(OAuth2Service::from);
+    let service = service.or_else(|| provider.and_then(|provider| provider.oauth2));
+    let service = service.filter(|_| given.token_url.is_none());
+    if service.is_none() && given.token_url.is_none() {
+        return Err(Failure::usage(
+            "--client-id: name who gives out the tokens, with --oauth2 google, --oauth2 microsoft \
+             or --token-url and --auth-url",
+        ));
+    }
+    let file = given.client_secret_file.clone().map(NewPassword::File);
+    let secret = given.client_secret_command.clone().map(NewPassword::Command);
+    Ok(Some(NewOAuth2 {
+        provider: service.map(sign_in::provider_name),
+        client_id,
+        client_secret: secret.or(file),
+        auth_url: given.auth_url.clone(),
+        token_url: given.token_url.clone(),
+        device_url: given.device_url.clone(),
+        scopes: given.scopes.clone(),
+    }))
 }
 
 /// The servers that are named; `None` when none is.

@@ -109,7 +109,9 @@ pub(crate) async fn make(
         _ => MAILDIR.to_owned(),
     };
     let transport = transport_name(helpers.catalog, target, arguments, &plan)?;
-    if helpers.person.is_some() && !arguments.no_check || arguments.check {
+    // Who is not signed in yet cannot log in.
+    let signs_in = plan.oauth2.is_some();
+    if !signs_in && (helpers.person.is_some() && !arguments.no_check || arguments.check) {
         trial::until_content(&mut helpers, console, target, &transport, &mut plan).await?;
     }
     write(&helpers, console, target, &transport, &plan, &maildir)
@@ -167,7 +169,7 @@ fn write(
 ) -> Result<(), Failure> {
     let catalog = helpers.catalog;
     let profile = target.profile();
-    let mut secrets = Vec::new();
+    let (mut secrets, mut names) = (Vec::new(), Vec::new());
     let mut plan = plan.clone();
     // A password that was typed goes into a file of its own.
     if let Some(NewPassword::Text(secret)) = &plan.password {
@@ -177,7 +179,16 @@ fn write(
         };
         let file = catalog.free_secret_file(&stem);
         secrets.push(KeptSecret { file: file.clone(), secret: secret.clone() });
+        names.push("the password");
         plan.password = Some(NewPassword::File(file));
+    }
+    if let Some(oauth2) = &mut plan.oauth2
+        && let Some(NewPassword::Text(secret)) = &oauth2.client_secret
+    {
+        let file = catalog.free_secret_file(&format!("{profile}-{transport}-client"));
+        secrets.push(KeptSecret { file: file.clone(), secret: secret.clone() });
+        names.push("the secret of the client");
+        oauth2.client_secret = Some(NewPassword::File(file));
     }
     let text = text(target, plan.transport(transport), maildir);
     match target {
@@ -192,27 +203,36 @@ fn write(
             console.note(format_args!("added the account {transport} to {}", file.display()));
         }
     }
-    for kept in &secrets {
+    for (kept, what) in secrets.iter().zip(&names) {
         let file = dirs.config.join(&kept.file);
-        console.note(format_args!("the password is in {}, for your eyes only", file.display()));
+        console.note(format_args!("{what} is in {}, for your eyes only", file.display()));
     }
-    tell_next(console, target, &plan);
+    tell_next(console, target, transport, &plan);
     Ok(())
 }
 
 /// What a new user can do now.
-fn tell_next(console: &mut Console<'_>, target: &Target, plan: &AccountPlan) {
+fn tell_next(console: &mut Console<'_>, target: &Target, transport: &str, plan: &AccountPlan) {
     let profile = target.profile();
     let choice = match target {
         Target::New { default: true, .. } => String::new(),
         _ => format!(" --profile {profile}"),
     };
-    if plan.tried {
+    if plan.oauth2.is_some() {
+        let account = match target {
+            Target::New { .. } => String::new(),
+            Target::Added { .. } => format!(" {transport}"),
+        };
+        console.note(format_args!("next: `postrider{choice} auth login{account}` signs in"));
+    } else if plan.tried {
         console.note(format_args!(
             "next: `postrider{choice} run` is the daemon, `postrider{choice} send -t ADDRESS` sends"
         ));
     } else {
-        console.note(format_args!("`postrider profile check {profile}` tries it out"));
+        console.note(format_args!(
+            "next: `postrider profile check {profile}` tries it out, `postrider{choice} run` is the \
+             daemon"
+        ));
     }
 }
 

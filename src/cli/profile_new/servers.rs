@@ -3,7 +3,7 @@
 use super::account::ask_use;
 use super::person::{Person, agrees};
 use crate::cli::exit::Failure;
-use crate::discovery::{Discoverer, MailDomain, Origin, Proposal, Provider, SignIn, providers};
+use crate::discovery::{Discoverer, MailDomain, Origin, Proposal, Provider, SignIn};
 use crate::net::TlsMode;
 use crate::profile::{Protocol, ServerUrl, host_name, is_loopback};
 
@@ -21,12 +21,6 @@ impl From<Proposal> for Found {
         let Proposal { smtp, imap, provider, sign_in, .. } = proposal;
         Found { smtp, imap, provider, sign_in }
     }
-}
-
-/// The provider that runs a host, for hosts that a person named.
-pub(super) fn provider_of(host: &str) -> Option<&'static Provider> {
-    let runs = |provider: &&Provider| !is_loopback(host) && provider.runs(host);
-    providers().iter().find(runs)
 }
 
 /// Looks for the servers and shows them; `None` when there are none or they are not wanted.

@@ -163,6 +163,7 @@ async fn alone(
         let direction = match report.direction {
             Direction::Inbound => "receives from",
             Direction::Outbound => "sends with",
+            Direction::Delivery => "delivers to",
         };
         let (verdict, why) = verdict(report);
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();

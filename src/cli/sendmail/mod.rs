@@ -146,10 +146,22 @@ fn run(call: &Call, globals: &Globals, console: &mut Console<'_>) -> Result<(), 
             on_runtime(deliver::deliver(call, &found, console, envelope, &input))
                 .map_err(|failure| created(failure, &found))
         }
-        Mode::List => on_runtime(list::list(&find()?, console)),
-        Mode::Verify => verify::verify(call, &find()?, console),
+        Mode::List => {
+            let found = find()?;
+            found.must_be_own("show the queue")?;
+            on_runtime(list::list(&found, console))
+        }
+        Mode::Verify => {
+            let found = find()?;
+            found.must_be_own("verify")?;
+            verify::verify(call, &found, console)
+        }
         Mode::Smtp => on_runtime(smtp::serve(&find()?, console)),
-        Mode::Flush(what) => on_runtime(queue_run::flush(what, &find()?, console)),
+        Mode::Flush(what) => {
+            let found = find()?;
+            found.must_be_own("flush the queue")?;
+            on_runtime(queue_run::flush(what, &found, console))
+        }
     }
 }
 

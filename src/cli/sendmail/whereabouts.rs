@@ -96,8 +96,18 @@ fn find_among(
                     is_of_system = true;
                     of_system
                 }
-                // The error names the user's own folder.
-                (false, Ok(own)) => own,
+                // The error names both folders.
+                (false, Ok(own)) => {
+                    return Err(Failure::new(
+                        Exit::Config,
+                        format!(
+                            "no profile, neither yours in {} nor one for all users in {}; \
+                             `postrider profile new NAME` makes one",
+                            own.dirs().config.display(),
+                            system.config.display()
+                        ),
+                    ));
+                }
                 (false, Err(why)) => return Err(Failure::new(Exit::Config, why)),
             }
         }
@@ -124,6 +134,23 @@ impl Found {
     /// The socket at which mail is handed over to the daemon of another user.
     pub(super) fn submission_socket(&self) -> Option<&Path> {
         self.socket.as_deref()
+    }
+
+    /// That it is this user's, who alone sees what is in the queue.
+    ///
+    /// # Errors
+    /// 77 where mail is only handed over to the daemon of another user.
+    pub(super) fn must_be_own(&self, what: &str) -> Result<(), Failure> {
+        match &self.socket {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(
+                Exit::NotPermitted,
+                format!(
+                    "cannot {what}: profile and queue of this machine belong to another user; you \
+                     may only hand over mail"
+                ),
+            )),
+        }
     }
 
     /// Reads the profile.
@@ -242,6 +269,19 @@ mod tests {
         assert_eq!(system.found(None, &none, true), pair("etc/system.toml", "var/system"));
         assert_eq!(Machine::new(&[]).found(None, &none, true), Err(78));
         assert_eq!(Machine::new(&[]).found(None, &none, false), Err(78));
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_not_shown() {
+        let machine = Machine::new(&["etc/system.toml"]);
+        let dirs = Dirs { config: machine.folder.path().join("etc"), state: "/".into() };
+        let (name, socket) = ("system".parse().unwrap(), None);
+        let catalog = Catalog::new(dirs, Environment::empty());
+        let own = Found { catalog, name, socket };
+        own.must_be_own("show the queue").unwrap();
+        let others = Found { socket: Some("/run/submit.sock".into()), ..own };
+        let failure = others.must_be_own("show the queue").unwrap_err();
+        assert_eq!(failure.exit, Exit::NotPermitted);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Connecting to peers that follow a script.
 
+pub(crate) mod bound;
 mod imap;
 mod peer;
 mod smtp;
@@ -23,7 +24,7 @@ fn short() -> Deadlines {
 }
 
 fn connector(port: u16, tls: TlsMode, trust: Trust) -> Connector {
-    let server = Server { host: "localhost".into(), port, tls, trust };
+    let server = Server { host: "localhost".into(), port, tls, trust, client: None };
     Connector::new(server, short(), Cleartext::LoopbackOnly)
 }
 

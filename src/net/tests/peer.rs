@@ -153,6 +153,19 @@ pub(super) struct Identity {
 }
 
 pub(super) fn identity(flaw: Flaw) -> Identity {
+    let (certificate, key, ca_pem) = identity_of(flaw);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    Identity { acceptor: TlsAcceptor::from(Arc::new(config)), certificate, ca_pem }
+}
+
+/// Certificate, key, and the authority that signed it.
+pub(super) fn identity_of(flaw: Flaw) -> (CertificateDer<'static>, PrivateKeyDer<'static>, String) {
     let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // Authorities of the same name are told apart by their signature only.
@@ -175,20 +188,6 @@ pub(super) fn identity(flaw: Flaw) -> Identity {
     }
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &authority).unwrap();
-
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
-    Identity {
-        acceptor: TlsAcceptor::from(Arc::new(config)),
-        certificate: certificate.der().clone(),
-        ca_pem: authority.pem(),
-    }
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    (certificate.der().clone(), key, authority.pem())
 }

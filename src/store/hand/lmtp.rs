@@ -29,31 +29,59 @@ pub(super) async fn deliver(
     timeout: Duration,
 ) -> Result<(), Failure> {
     let work = async {
-        let failed = |error: std::io::Error| {
-            Failure::Unavailable(format!("the LMTP server {address} cannot be reached: {error}"))
-        };
-        let text = tokio::fs::File::from_std(text);
-        match address {
-            LmtpAddress::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(failed)?;
-                talk(&format!("{address}"), stream, text, facts).await
-            }
-            LmtpAddress::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
-                // Without it each step of the dialogue waits for the other side's clock.
-                let _slower = stream.set_nodelay(true);
-                talk(&format!("{address}"), stream, text, facts).await
-            }
-        }
+        let stream = connect(address).await?;
+        talk(&address.to_string(), stream, tokio::fs::File::from_std(text), facts).await
     };
-    match tokio::time::timeout(timeout, work).await {
-        Ok(handed) => handed,
-        Err(_) => {
-            let timeout = humantime::format_duration(timeout);
-            let words = format!("the LMTP server {address} took longer than {timeout}");
-            Err(Failure::Temporary(words))
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(late(address, timeout)))
+}
+
+/// Asks whether mail for the recipient would be taken now, and what the server offers. No message
+/// is begun.
+///
+/// # Errors
+/// In words.
+pub(super) async fn ask(
+    address: &LmtpAddress,
+    host: &str,
+    recipient: &str,
+    timeout: Duration,
+) -> Result<Vec<String>, String> {
+    let work = async {
+        let (server, stream) = (address.to_string(), BufReader::new(connect(address).await?));
+        let mut dialogue = Dialogue { server: &server, stream };
+        let hello = dialogue.hello(host).await?;
+        dialogue.asks("MAIL", "MAIL FROM:<>\r\n").await?;
+        dialogue.asks("RCPT", &format!("RCPT TO:<{recipient}>\r\n")).await?;
+        dialogue.goodbye().await;
+        Ok(hello.lines.into_iter().skip(1).collect())
+    };
+    let asked = tokio::time::timeout(timeout, work).await;
+    asked.unwrap_or_else(|_| Err(late(address, timeout))).map_err(Failure::into_words)
+}
+
+fn late(address: &LmtpAddress, timeout: Duration) -> Failure {
+    let timeout = humantime::format_duration(timeout);
+    Failure::Temporary(format!("the LMTP server {address} took longer than {timeout}"))
+}
+
+/// A connection of either kind.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
+
+async fn connect(address: &LmtpAddress) -> Result<Box<dyn Wire>, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::Unavailable(format!("the LMTP server {address} cannot be reached: {error}"))
+    };
+    Ok(match address {
+        LmtpAddress::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
+        LmtpAddress::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+            // Without it each step of the dialogue waits for the other side's clock.
+            let _slower = stream.set_nodelay(true);
+            Box::new(stream)
         }
-    }
+    })
 }
 
 /// The dialogue over a stream.
@@ -64,11 +92,7 @@ pub(super) async fn talk(
     facts: &Facts<'_>,
 ) -> Result<(), Failure> {
     let mut dialogue = Dialogue { server, stream: BufReader::new(stream) };
-    let greeting = dialogue.reply("the greeting").await?;
-    dialogue.wants(&greeting, 220, "the greeting").map_err(unavailable)?;
-    let hello = dialogue.command("LHLO", &format!("LHLO {}\r\n", facts.host)).await?;
-    dialogue.wants(&hello, 250, "LHLO").map_err(unavailable)?;
-
+    let hello = dialogue.hello(facts.host).await?;
     let offers = |keyword: &str| {
         hello.lines.iter().skip(1).any(|line| {
             line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword))
@@ -82,12 +106,10 @@ pub(super) async fn talk(
         // The same for the same message (RFC 3461 section 4.4).
         let _infallible = write!(mail, " ENVID={}", facts.id);
     }
-    let answer = dialogue.command("MAIL", &format!("{mail}\r\n")).await?;
-    dialogue.wants(&answer, 250, "MAIL")?;
+    dialogue.asks("MAIL", &format!("{mail}\r\n")).await?;
     let rcpt = format!("RCPT TO:<{}>\r\n", facts.recipient);
-    let answer = dialogue.command("RCPT", &rcpt).await?;
     // The recipient is the same for every message: what is wrong with it concerns them all.
-    dialogue.wants(&answer, 250, "RCPT").map_err(unavailable)?;
+    dialogue.asks("RCPT", &rcpt).await.map_err(unavailable)?;
     let answer = dialogue.command("DATA", "DATA\r\n").await?;
     dialogue.wants(&answer, 354, "DATA")?;
     dialogue.text(text).await?;
@@ -96,8 +118,7 @@ pub(super) async fn talk(
         Failure::Temporary(failure.into_words())
     })?;
     dialogue.wants(&answer, 250, "the end of the message")?;
-    let goodbye = dialogue.command("QUIT", "QUIT\r\n");
-    let _nobody_cares = tokio::time::timeout(QUIT, goodbye).await;
+    dialogue.goodbye().await;
     Ok(())
 }
 
@@ -112,6 +133,26 @@ struct Reply {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<'_, S> {
+    /// Greeting and LHLO.
+    async fn hello(&mut self, host: &str) -> Result<Reply, Failure> {
+        let greeting = self.reply("the greeting").await?;
+        self.wants(&greeting, 220, "the greeting").map_err(unavailable)?;
+        let hello = self.command("LHLO", &format!("LHLO {host}\r\n")).await?;
+        self.wants(&hello, 250, "LHLO").map_err(unavailable)?;
+        Ok(hello)
+    }
+
+    /// A command that is to be agreed to.
+    async fn asks(&mut self, phase: &str, line: &str) -> Result<(), Failure> {
+        let answer = self.command(phase, line).await?;
+        self.wants(&answer, 250, phase)
+    }
+
+    async fn goodbye(&mut self) {
+        let goodbye = self.command("QUIT", "QUIT\r\n");
+        let _nobody_cares = tokio::time::timeout(QUIT, goodbye).await;
+    }
+
     async fn command(&mut self, phase: &str, line: &str) -> Result<Reply, Failure> {
         self.write(phase, line.as_bytes()).await?;
         self.flush(phase).await?;

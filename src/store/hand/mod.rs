@@ -6,10 +6,12 @@
 //! is told that it may be a repetition, under the same id. Before it is first handed over, the
 //! transport has noted on disk that it is about to be.
 
+mod check;
 mod lmtp;
 mod mda;
 mod place;
 
+pub(crate) use check::{HandCheck, check as check_hand};
 pub use place::LmtpAddress;
 
 use std::collections::{HashMap, HashSet};

@@ -14,7 +14,8 @@ use super::hosts::Hosts;
 use super::reply::{Failure, Fault, Permanence, Phase};
 use crate::clock::Clock;
 use crate::net::{
-    self, Channel, Claim, Connector, Exchange, Mechanism, NetError, NetErrorKind, Server, TlsReason,
+    self, Binding, Channel, ChannelBinding, Claim, Connector, Exchange, Mechanism, NetError,
+    NetErrorKind, Server, TlsReason,
 };
 use crate::spi::{SecretError, SecretErrorKind, SecretKind};
 use crate::transport::events::TroubleKind;
@@ -82,6 +83,12 @@ impl Route {
     fn worked(&self) -> MutexGuard<'_, Option<Mechanism>> {
         self.worked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is to be known of a connection before a login.
+struct Line {
+    channel: Channel,
+    binding: Option<ChannelBinding>,
 }
 
 /// Most challenges a login may take; no mechanism here needs more than two.
@@ -162,7 +169,7 @@ impl SmtpDialer {
         let connector = &route.connector;
         let opened = connector.smtp_open(&self.helo).await.map_err(|error| failure_of(&error))?;
         let channel = connector.channel(&opened.stream);
-        let protection = opened.stream.protection();
+        let (protection, binding) = (opened.stream.protection(), opened.stream.binding());
         let greeting = net::for_people(&opened.greeting.join(" "));
         let stream = Box::new(opened.stream);
         let mut connection =
@@ -174,7 +181,8 @@ impl SmtpDialer {
         hello(&mut connection, &self.helo).await?;
         let mechanism = match &self.credentials {
             Some(credentials) => {
-                Some(self.log_in(&mut connection, route, credentials, (channel, token)).await?)
+                let line = Line { channel, binding };
+                Some(self.log_in(&mut connection, route, credentials, line, token).await?)
             }
             None => None,
         };
@@ -188,7 +196,8 @@ impl SmtpDialer {
         connection: &mut Connection,
         route: &Route,
         credentials: &Credentials,
-        (channel, token): (Channel, Option<SecretString>),
+        Line { channel, binding }: Line,
+        token: Option<SecretString>,
     ) -> Result<&'static str, Failure> {
         let source = &credentials.password;
         let offered = &connection.capabilities().auth;
@@ -205,6 +214,7 @@ impl SmtpDialer {
             secret: &secret,
             host: &route.host,
             port: route.connector.port(),
+            binding: Binding::of(binding.as_ref(), offered),
         };
         let worked = route.worked().filter(|worked| candidates.contains(worked));
         let mut next =
@@ -264,7 +274,7 @@ impl SmtpDialer {
         let name = mechanism.name();
         let mut command = match initial {
             Initial::WithCommand => {
-                Zeroizing::new(format!("AUTH {name} {}\r\n", *exchange.initial()))
+                Zeroizing::new(format!("AUTH {name} {}\r\n", *exchange.initial_argument()))
             }
             Initial::WhenAsked => Zeroizing::new(format!("AUTH {name}\r\n")),
         };
@@ -302,11 +312,11 @@ enum Initial {
     WhenAsked,
 }
 
-/// Whether the next mechanism may do better: this one is not served, or it is SCRAM, which a
-/// server may offer to all and have the keys of some.
+/// Whether the next mechanism may do better: this one is not served, or it is one that a server may
+/// offer to all and have the keys of some.
 fn is_worth_another(tried: Mechanism, failure: &Failure) -> bool {
     let refused = failure.trouble_kind() == TroubleKind::LoginRefused;
-    matches!(failure.reply.code, 502 | 504) || (tried == Mechanism::ScramSha256 && refused)
+    matches!(failure.reply.code, 502 | 504) || (tried.needs_keys() && refused)
 }
 
 async fn secret_of(credentials: &Credentials, host: &str) -> Result<SecretString, Failure> {

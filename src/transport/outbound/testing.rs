@@ -241,6 +241,7 @@ pub(crate) fn smtp_settings(office: &PostOffice, tls: TlsMode) -> (SmtpSettings,
         port: address.port(),
         tls,
         trust: Trust::CaFile(ca_file),
+        client: None,
     };
     let password = Arc::new(Password::new("secret"));
     let credentials = Some(Credentials { user: "ann".to_owned(), password });

@@ -56,6 +56,7 @@ impl Rig {
                 port: address.port(),
                 tls: TlsMode::Plain,
                 trust: Trust::Platform,
+                client: None,
             },
             credentials: Credentials { user: "ann".to_owned(), password: Arc::new(Password) },
             auth: None,

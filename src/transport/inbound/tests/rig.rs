@@ -90,6 +90,7 @@ impl Rig {
                 port: office.port(Listener::Imap),
                 tls: TlsMode::Plain,
                 trust: Trust::Platform,
+                client: None,
             },
             credentials: Credentials { user: "ann".into(), password: password.clone() },
             auth: None,

@@ -207,3 +207,106 @@ async fn when_no_host_can_be_reached_each_is_named() {
         assert!(failure.words().contains(&server.place()), "{}", failure.words());
     }
 }
+
+/// RFC 7677 with RFC 9266: the login is bound to the TLS connection where the server offers that.
+#[tokio::test]
+async fn a_login_is_bound_to_its_connection() {
+    use crate::net::tests::bound::{Manner, ScramServer, Speech};
+    let office = office().await;
+    for (manner, wanted, works, flag) in [
+        (Manner::Honest, None, true, "p=tls-exporter"),
+        (Manner::Elsewhere, Some("scram-sha-256-plus"), false, "p=tls-exporter"),
+    ] {
+        let version = &rustls::version::TLS13;
+        let server = ScramServer::start(Speech::Smtp, manner, version).await;
+        let (mut settings, _folder) = smtp_settings(&office, TlsMode::Implicit);
+        settings.server.port = server.port;
+        let digest = ring::digest::digest(&ring::digest::SHA256, server.certificate.as_ref());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        settings.server.trust = crate::net::Trust::Fingerprint(crate::net::Fingerprint(bytes));
+        settings.auth = wanted.map(str::to_owned);
+        let source = Arc::new(Password::new("pencil")) as Arc<dyn crate::spi::SecretSource>;
+        settings.credentials = Some(Credentials { user: "ann".to_owned(), password: source });
+        let connected = dialer(&settings).connect().await;
+        let mechanism = connected.map(|(_, report)| report.mechanism);
+        let kind = mechanism.as_ref().map_err(Failure::trouble_kind);
+        match works {
+            true => assert_eq!(kind.ok(), Some(&Some("SCRAM-SHA-256-PLUS"))),
+            false => assert_eq!(kind.err(), Some(TroubleKind::LoginRefused)),
+        }
+        assert_eq!(server.heard().await.as_deref(), Some(flag));
+    }
+}
+
+/// RFC 4422 appendix A over a connection whose handshake asks for a certificate.
+#[tokio::test]
+async fn a_certificate_is_a_login() {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls_pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+
+    let office = office().await;
+    let (mut settings, folder) = smtp_settings(&office, TlsMode::Implicit);
+    let made = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap(), key)
+    };
+    let ((server, server_key), (client, client_key)) = (made("localhost"), made("ann"));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(client.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::clone(&provider),
+    );
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![server.der().clone()],
+            PrivateKeyDer::try_from(server_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = tokio::io::BufStream::new(acceptor.accept(tcp).await.unwrap());
+        let mut heard = Vec::new();
+        for reply in ["220 hello", "250-hello\r\n250 AUTH PLAIN EXTERNAL", "235 2.7.0 in"] {
+            if !reply.starts_with("220") {
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                heard.push(line);
+            }
+            stream.write_all(format!("{reply}\r\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        (heard, stream)
+    });
+    let write = |name: &str, text: String| {
+        use std::os::unix::fs::PermissionsExt;
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        file
+    };
+    settings.server.port = port;
+    settings.server.host = "localhost".to_owned();
+    settings.server.trust = crate::net::Trust::CaFile(write("server.pem", server.pem()));
+    settings.server.client = Some(crate::net::ClientCertificate {
+        certificate: write("client.pem", client.pem()),
+        key: write("client.key", client_key.serialize_pem()),
+    });
+    settings.auth = Some("external".to_owned());
+    let source = crate::profile::Password::Certificate.source();
+    settings.credentials = Some(Credentials { user: String::new(), password: source });
+    let (_, report) = dialer(&settings).connect().await.unwrap();
+    assert_eq!(report.mechanism, Some("EXTERNAL"));
+    let (heard, _) = serving.await.unwrap();
+    assert_eq!(heard.last().unwrap(), "AUTH EXTERNAL =\r\n");
+}
