@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lettre::transport::smtp::commands::Quit;
 use lettre::transport::smtp::response::{Category, Code, Detail, Response, Severity};
+use secrecy::SecretString;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::capabilities::Capabilities;
@@ -41,6 +42,8 @@ pub(crate) struct Connection {
     deadlines: Deadlines,
     step: Step,
     transactions: u32,
+    /// What was shown at the login, where that is a token.
+    token: Option<SecretString>,
 }
 
 /// Longest line of a reply: far above the 512 of RFC 5321 section 4.5.3.1.5.
@@ -67,6 +70,7 @@ impl Connection {
             deadlines,
             step: Step::Ready,
             transactions: 0,
+            token: None,
         }
     }
 
@@ -99,6 +103,16 @@ impl Connection {
     /// Whether another transaction may begin on it.
     pub(crate) fn is_usable(&self) -> bool {
         self.step != Step::Lost
+    }
+
+    /// Notes the token it is logged in with.
+    pub(crate) fn logged_in_by(&mut self, token: Option<SecretString>) {
+        self.token = token;
+    }
+
+    /// The token it is logged in with; `None` where that is a password, or nothing.
+    pub(crate) fn token(&self) -> Option<&SecretString> {
+        self.token.as_ref()
     }
 
     /// Whether a transaction went through it before.

@@ -31,9 +31,10 @@ pub(crate) trait Dial: Send + Sync {
     /// Always of the network or the account, never of a message.
     async fn dial(&self) -> Result<Connection, Failure>;
 
-    /// The server has forgotten the login in mid-session, as when a token runs out. Whether there
-    /// is another secret, so that dialling again at once makes sense. Default: no.
-    async fn renew(&self) -> bool {
+    /// The server has forgotten in mid-session a login with this token, which has run out. Whether
+    /// there is another one, so that dialling again at once makes sense. Default: no.
+    async fn renew(&self, refused: &SecretString) -> bool {
+        let _ = refused;
         false
     }
 
@@ -67,8 +68,6 @@ pub(crate) struct SmtpDialer {
     auth: Option<String>,
     helo: String,
     deadlines: Deadlines,
-    /// The token that was shown last: to be renewed when it is refused.
-    shown: Mutex<Option<SecretString>>,
 }
 
 /// One host, with the settings of TLS that are its own.
@@ -116,7 +115,6 @@ impl SmtpDialer {
             auth: settings.auth.clone(),
             helo: helo.to_owned(),
             deadlines,
-            shown: Mutex::default(),
         }
     }
 
@@ -131,10 +129,12 @@ impl SmtpDialer {
     /// Connects to one host and logs in. A token that is refused is renewed, and the login tried
     /// once more over a new connection.
     async fn connect_to(&self, route: &Route) -> Result<(Connection, ServerReport), Failure> {
-        match self.connect_once(route).await {
+        // Of this very try: what others show meanwhile may be another token already.
+        let mut shown = None;
+        match self.connect_once(route, &mut shown).await {
             Err(refused) if refused.trouble_kind() == TroubleKind::LoginRefused => {
-                match self.renewed().await {
-                    Ok(true) => self.connect_once(route).await,
+                match self.renewed(shown.as_ref()).await {
+                    Ok(true) => self.connect_once(route, &mut shown).await,
                     Ok(false) => Err(refused),
                     Err(error) => Err(secret_failure(&route.host, &error)),
                 }
@@ -143,22 +143,22 @@ impl SmtpDialer {
         }
     }
 
-    fn shown(&self) -> MutexGuard<'_, Option<SecretString>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for another secret in place of the one shown last.
-    async fn renewed(&self) -> Result<bool, SecretError> {
-        let shown = self.shown().take();
-        match (&self.credentials, shown) {
-            (Some(credentials), Some(shown)) => {
-                Ok(credentials.password.renew(&shown).await?.is_some())
+    /// Asks for another token in place of the one that was refused.
+    async fn renewed(&self, refused: Option<&SecretString>) -> Result<bool, SecretError> {
+        match (&self.credentials, refused) {
+            (Some(credentials), Some(refused)) => {
+                Ok(credentials.password.renew(refused).await?.is_some())
             }
             _ => Ok(false),
         }
     }
 
-    async fn connect_once(&self, route: &Route) -> Result<(Connection, ServerReport), Failure> {
+    /// `shown` becomes the token that the server was shown.
+    async fn connect_once(
+        &self,
+        route: &Route,
+        shown: &mut Option<SecretString>,
+    ) -> Result<(Connection, ServerReport), Failure> {
         // A token first: there may be none until somebody signs in, and then nobody is called.
         let token = match &self.credentials {
             Some(credentials) if credentials.password.kind() == SecretKind::Token => {
@@ -182,6 +182,8 @@ impl SmtpDialer {
         let mechanism = match &self.credentials {
             Some(credentials) => {
                 let line = Line { channel, binding };
+                shown.clone_from(&token);
+                connection.logged_in_by(token.clone());
                 Some(self.log_in(&mut connection, route, credentials, line, token).await?)
             }
             None => None,
@@ -208,7 +210,6 @@ impl SmtpDialer {
             Some(token) => token,
             None => secret_of(credentials, &route.host).await?,
         };
-        *self.shown() = (source.kind() == SecretKind::Token).then(|| secret.clone());
         let claim = Claim {
             user: &credentials.user,
             secret: &secret,
@@ -359,9 +360,9 @@ impl Dial for SmtpDialer {
         Err(self.nobody(failures))
     }
 
-    async fn renew(&self) -> bool {
+    async fn renew(&self, refused: &SecretString) -> bool {
         // An error shows at the next dial, which asks for the secret.
-        self.renewed().await.unwrap_or(false)
+        self.renewed(Some(refused)).await.unwrap_or(false)
     }
 
     fn detour(&self) -> Option<String> {

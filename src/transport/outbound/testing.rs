@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postoffice::{Listener, PostOffice};
+use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
@@ -15,7 +16,7 @@ use super::journal::Journal;
 use super::reply::Failure;
 use super::transaction::{TextError, TextForm, TextSource};
 use crate::net::{Server, TlsMode, Trust};
-use crate::spi::{SecretError, SecretSource};
+use crate::spi::{SecretError, SecretKind, SecretSource};
 use crate::spool::{Envelope, QueueRecipient, RecipientState};
 use crate::transport::{Credentials, SmtpSettings};
 
@@ -226,6 +227,54 @@ impl Password {
 impl SecretSource for Password {
     async fn secret(&self) -> Result<secrecy::SecretString, SecretError> {
         Ok(self.0.lock().unwrap().clone().into())
+    }
+}
+
+/// A token that runs out: `old`, and once that is refused `new`, which is handed out when so many
+/// have asked for it.
+pub(crate) struct RunningOut {
+    current: Mutex<&'static str>,
+    askers: tokio::sync::Barrier,
+}
+
+impl RunningOut {
+    pub(crate) fn new(askers: usize) -> Arc<Self> {
+        let askers = tokio::sync::Barrier::new(askers);
+        Arc::new(RunningOut { current: Mutex::new("old"), askers })
+    }
+
+    /// Of the user `ann`.
+    pub(crate) fn credentials(self: &Arc<Self>) -> Credentials {
+        let password = Arc::clone(self) as Arc<dyn SecretSource>;
+        Credentials { user: "ann".to_owned(), password }
+    }
+
+    /// Waits as one of those who ask.
+    pub(crate) async fn asked(&self) {
+        self.askers.wait().await;
+    }
+}
+
+#[async_trait::async_trait]
+impl SecretSource for RunningOut {
+    async fn secret(&self) -> Result<secrecy::SecretString, SecretError> {
+        Ok((*self.current.lock().unwrap()).into())
+    }
+
+    fn kind(&self) -> SecretKind {
+        SecretKind::Token
+    }
+
+    async fn renew(
+        &self,
+        refused: &secrecy::SecretString,
+    ) -> Result<Option<secrecy::SecretString>, SecretError> {
+        if refused.expose_secret() == "new" {
+            return Ok(None);
+        }
+        self.askers.wait().await;
+        *self.current.lock().unwrap() = "new";
+        Ok(Some("new".into()))
     }
 }
 

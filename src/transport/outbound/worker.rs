@@ -148,7 +148,14 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
         }
         if !renewed && lost_its_login(&delivery) {
             renewed = true;
-            if shared.dialer.renew().await {
+            let refused = open.connection.as_ref().and_then(Connection::token).cloned();
+            let has_another = match refused {
+                Some(refused) => shared.dialer.renew(&refused).await,
+                None => false,
+            };
+            if has_another {
+                // Also the final dot may have been what was refused.
+                flight.progress.next_transaction();
                 open.hang_up();
                 continue;
             }

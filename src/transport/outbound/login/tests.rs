@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::net::TlsMode;
 use crate::transport::events::TroubleKind;
-use crate::transport::outbound::testing::{Password, short_deadlines, smtp_settings};
+use crate::transport::outbound::testing::{Password, RunningOut, short_deadlines, smtp_settings};
 
 async fn office() -> PostOffice {
     PostOffice::builder().user("ann", "secret").start().await.unwrap()
@@ -309,4 +309,18 @@ async fn a_certificate_is_a_login() {
     assert_eq!(report.mechanism, Some("EXTERNAL"));
     let (heard, _) = serving.await.unwrap();
     assert_eq!(heard.last().unwrap(), "AUTH EXTERNAL =\r\n");
+}
+
+/// Each has its token renewed by the one it showed itself.
+#[tokio::test]
+async fn two_logins_refused_with_one_token_both_get_the_new_one() {
+    let office = PostOffice::builder().token("ann", "new").start().await.unwrap();
+    let (mut settings, _folder) = smtp_settings(&office, TlsMode::Implicit);
+    settings.credentials = Some(RunningOut::new(2).credentials());
+    let dialer = dialer(&settings);
+    let both = async { tokio::join!(dialer.dial(), dialer.dial()) };
+    let (one, other) = tokio::time::timeout(std::time::Duration::from_secs(60), both)
+        .await
+        .expect("both ask for a new token");
+    assert!(one.is_ok() && other.is_ok(), "{:?} {:?}", one.err(), other.err());
 }

@@ -212,10 +212,10 @@ impl Rig {
         if let Some(trust) = shape.trust {
             smtp.server.trust = trust;
         }
-        (shape.smtp)(&mut smtp);
         let password = Arc::new(Password::new("secret"));
         let source = Arc::clone(&password) as Arc<dyn crate::spi::SecretSource>;
         smtp.credentials = Some(Credentials { user: "ann".to_owned(), password: source });
+        (shape.smtp)(&mut smtp);
         let identity = Identity { name: "Ann".to_owned(), address: "ann@example.org".to_owned() };
         let queue = QueueSettings { in_doubt: shape.in_doubt, ..QueueSettings::default() };
         let mut settings = OutboundSettings::new("work", identity, smtp, queue);

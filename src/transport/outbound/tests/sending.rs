@@ -1,14 +1,18 @@
 //! Messages that go their way.
 
-use postoffice::{Fault, SmtpAction, SmtpExtension, SmtpPhase};
+use std::sync::Arc;
+
+use postoffice::{Fault, PostOffice, SmtpAction, SmtpExtension, SmtpPhase};
 
 use super::rig::{Note, PATIENCE, Rig, Shape, Told, entry, office};
 use crate::clock::Clock;
 use crate::mapi::{MapiCode, SysTime, tags};
 use crate::net::TlsMode;
 use crate::spool::{Batch, Expect, HistoryEnd, Op, QueueState, RecipientState, Spool};
+use crate::transport::SmtpSettings;
 use crate::transport::events::{Activity, Gate};
 use crate::transport::outbound::Taken;
+use crate::transport::outbound::testing::RunningOut;
 
 #[tokio::test]
 async fn a_message_goes_out_and_is_settled() {
@@ -445,4 +449,28 @@ async fn a_backlog_is_drained_without_waiting() {
     .await;
     println!("... and recorded in {:?}", start.elapsed());
     assert!(rig.office.counters(postoffice::Protocol::Smtp).connections <= 4);
+}
+
+/// A token that has run out by the time of the final dot costs one more transaction, no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_gone_at_the_final_dot_is_renewed_and_the_message_sent_at_once() {
+    let office = PostOffice::builder().token("ann", "old").catch_all("ann").start().await.unwrap();
+    let tokens = RunningOut::new(2);
+    let credentials = tokens.credentials();
+    let smtp: Arc<dyn Fn(&mut SmtpSettings) + Send + Sync> =
+        Arc::new(move |smtp| smtp.credentials = Some(credentials.clone()));
+    let shape = Shape { tls: TlsMode::Implicit, connections: 1, smtp, ..Shape::default() };
+    let rig = Rig::shaped(shape, office).await;
+    let refusal = SmtpAction::reply(530, "5.7.0", "Authentication required");
+    let fault = rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, refusal).once());
+    rig.open();
+    let entry = rig.send(1, &["bob@x.org"]).await;
+    fault.reached(PATIENCE).await.unwrap();
+    rig.office.set_token("ann", Some("new"));
+    tokio::time::timeout(PATIENCE, tokens.asked()).await.expect("a new token is asked for");
+    let row = rig.hears_end_of(&entry).await;
+    assert_eq!(rig.office.accepted_count(), 1);
+    assert_eq!(row.attempts, 1, "the same attempt");
+    let began = rig.office.transcript_text().matches("MAIL FROM").count();
+    assert_eq!(began, 2, "one was refused, one accepted");
 }
