@@ -33,3 +33,8 @@ pub mod spooler;
 pub mod store;
 mod sync;
 pub mod transport;
+
+// Its example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/quick-starts.md")]
+mod quick_starts {}

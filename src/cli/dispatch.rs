@@ -14,7 +14,7 @@ use super::queue::Verb;
 use super::session_glue::SpoolOpener;
 use super::{
     auth, flush, fsck, harden, notify, papers, profile_commands, profile_import, profile_new,
-    queue, run, send, sendmail, status, top, trace,
+    queue, run, runtime, send, sendmail, status, top, trace,
 };
 use crate::observe::Observer;
 use crate::profile::{Catalog, Dirs, Environment, Profile, ProfileName};
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
     let mut console = Console::new(&mut out, &mut err, arguments.globals.json);
     console.look_at_streams(&environment);
     console.log_format = format;
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match runtime::start() {
         Ok(runtime) => runtime,
         Err(error) => return end(Err(Failure::io("start", &error)), &mut console),
     };

@@ -32,6 +32,7 @@ mod queue;
 mod queue_view;
 mod reading;
 mod run;
+mod runtime;
 mod send;
 mod send_time;
 mod sendmail;
@@ -48,3 +49,4 @@ mod trace;
 mod tests;
 
 pub use dispatch::main;
+pub use papers::definition;
