@@ -32,6 +32,7 @@ mod queue;
 mod queue_view;
 mod reading;
 mod run;
+mod secret_args;
 mod send;
 mod send_time;
 mod sendmail;
