@@ -1,5 +1,5 @@
-//! Passwords in the keyring of the desktop: the real program asks GNOME Keyring over a session bus of
-//! the test's own.
+//! Passwords that others keep: the keyring of the desktop (the real program asks GNOME Keyring over a
+//! session bus of the test's own) and the service manager.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -139,18 +139,21 @@ fn environment(program: &str, folder: &Path) -> Command {
     command
 }
 
-/// Ann's profile, whose password is in the keyring.
-fn with_keyring(office: &PostOffice) -> Program {
+/// Ann's profile, whose password is elsewhere.
+fn with_password(office: &PostOffice, password: &str) -> Program {
     let program = Program::new(office, &[]);
     let text = profile_text(&[account(office, &program.path("config"), &[])], &program.maildir());
-    let keyring = format!("password = {{ keyring = {ENTRY:?} }}");
     let text: Vec<&str> = text
         .lines()
-        .map(|line| if line.trim().starts_with("password") { keyring.as_str() } else { line })
+        .map(|line| if line.trim().starts_with("password") { password } else { line })
         .collect();
-    assert!(text.contains(&keyring.as_str()));
+    assert!(text.contains(&password));
     program.write_profile(&text.join("\n"));
     program
+}
+
+fn with_keyring(office: &PostOffice) -> Program {
+    with_password(office, &format!("password = {{ keyring = {ENTRY:?} }}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,4 +192,24 @@ async fn without_a_desktop_the_error_says_what_to_use_instead() {
     let said = said(command.spawn().unwrap()).await;
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.out.contains("let a command, a file or a credential hold"), "{said:?}");
+}
+
+/// `$CREDENTIALS_DIRECTORY` as systemd makes it for a unit with a user of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_has_its_password_from_the_service_manager() {
+    let office = office().await;
+    let program = with_password(&office, "password = { credential = \"mail\" }");
+    let credentials = program.path("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("mail"), "secret\n").unwrap();
+    // The mask of the access control list that lets the user of the unit read it.
+    let mode = std::fs::Permissions::from_mode(0o440);
+    std::fs::set_permissions(credentials.join("mail"), mode).unwrap();
+    let mut command = program.command(&["profile", "check"]);
+    command.env("CREDENTIALS_DIRECTORY", &credentials);
+    let inside = said(command.spawn().unwrap()).await;
+    assert_eq!(inside.code, 0, "{inside:?}");
+    let outside = program.run(&["profile", "check"]).await;
+    assert_eq!(outside.code, 1, "{outside:?}");
+    assert!(outside.out.contains("LoadCredential=mail:"), "{outside:?}");
 }

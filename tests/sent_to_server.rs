@@ -120,31 +120,15 @@ async fn a_copy_is_owed_over_crashes_and_lost_replies_and_stored_once() {
     program.write_profile(&profile_text_with(&[account], &store));
 
     // Killed before the server has the copy.
-    let hang = office.inject(Fault::imap(ImapPhase::Append, Action::Hang));
+    // Never let go: the server has read the copy and would store it then.
+    let first = office.inject(Fault::imap(ImapPhase::Append, Action::Hang).once());
     let daemon = program.daemon().await;
     program.send("one", "bob@example.org").await;
-    hang.reached(PATIENCE).await.unwrap();
+    first.reached(PATIENCE).await.unwrap();
     daemon.crash().await;
-    hang.remove();
     assert_eq!((owed(&state), stored(&office).len()), (1, 0));
     let status = program.json(&["status"]).await;
     assert_eq!(status["owed_copies"], serde_json::json!([{"transport": "work", "count": 1}]));
-
-    // Refused: the status says why.
-    let full = ImapAction::No("[OVERQUOTA] full".to_owned());
-    let refused = office.inject(Fault::imap(ImapPhase::Append, full));
-    let daemon = program.daemon().await;
-    let waited = wait::until_async("the reason in the status", PATIENCE, async || {
-        let status = program.json(&["status"]).await;
-        let owed = &status["owed_copies"][0];
-        let why = owed["why"].as_str().is_some_and(|why| why.contains("full"));
-        (why && owed["count"] == 1).then_some(())
-    });
-    waited.await.unwrap();
-    let shown = program.run(&["status"]).await.out;
-    assert!(shown.contains("sent mail: 1 copy not on the server of work yet"), "{shown}");
-    daemon.crash().await;
-    refused.remove();
 
     // Killed when the server has it and the reply has not come.
     let hang = office.inject(Fault::imap(ImapPhase::Append, Action::Hang).after_effect().once());
@@ -163,7 +147,24 @@ async fn a_copy_is_owed_over_crashes_and_lost_replies_and_stored_once() {
     await_nothing_owed(&state).await;
     let status = program.json(&["status"]).await;
     assert_eq!(status.get("owed_copies"), None, "{status}");
+
+    // Refused: the status says why.
+    let full = ImapAction::No("[OVERQUOTA] full".to_owned());
+    let refused = office.inject(Fault::imap(ImapPhase::Append, full));
+    program.send("three", "bob@example.org").await;
+    let last = std::sync::Mutex::new(serde_json::Value::Null);
+    let waited = wait::until_async("the reason in the status", PATIENCE, async || {
+        let status = program.json(&["status"]).await;
+        let owed = &status["owed_copies"][0];
+        let why = owed["why"].as_str().is_some_and(|why| why.contains("full"));
+        last.lock().unwrap().clone_from(owed);
+        (why && owed["count"] == 1).then_some(())
+    });
+    waited.await.unwrap_or_else(|error| panic!("{error}: {:?}", last.lock().unwrap()));
+    let shown = program.run(&["status"]).await.out;
+    assert!(shown.contains("sent mail: 1 copy not on the server of work yet"), "{shown}");
+    refused.remove();
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
-    assert_eq!(office.accepted_count(), 2);
+    assert_eq!(office.accepted_count(), 3);
     assert!(!program.maildir().join(".Sent").exists(), "none in the Maildir");
 }

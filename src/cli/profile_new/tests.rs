@@ -376,6 +376,20 @@ async fn a_provider_that_wants_oauth2_is_explained() {
 }
 
 #[tokio::test]
+async fn a_password_may_be_taken_from_the_keyring() {
+    let house = House::new();
+    let server = Server::new("ann@example.org", "x");
+    let answers = ["Ann <ann@example.org>", "", "", "keyring", "ann at home", "~/Mail"];
+    let untried = AccountArguments { no_check: true, ..nothing() };
+    let (done, ..) =
+        house.run(World(OWN.to_vec()), &server, house.new_target(), &untried, Some(&answers)).await;
+    done.unwrap();
+    let profile = house.profile();
+    let imap = profile.transports[0].imap.as_ref().unwrap();
+    assert_eq!(imap.login.password.to_string(), "keyring entry ann at home");
+}
+
+#[tokio::test]
 async fn a_client_id_makes_an_account_that_signs_in() {
     let house = House::new();
     let server = Server::new("ann@outlook.com", "x");
@@ -391,9 +405,8 @@ async fn a_client_id_makes_an_account_that_signs_in() {
     let oauth2 = transport.oauth2.as_ref().unwrap();
     assert_eq!(oauth2.client_id, "0123-abcd");
     assert!(matches!(oauth2.provider, Some(crate::profile::Provider::Microsoft)));
-    let Some(crate::profile::Password::File(file)) = &oauth2.client_secret else {
-        panic!("{oauth2:?}")
-    };
+    let source = oauth2.client_secret.as_ref().unwrap().to_string();
+    let file = source.strip_prefix("file ").unwrap();
     assert_eq!(std::fs::read_to_string(file).unwrap().trim_end(), "s3cret");
     assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(transport.imap.as_ref().unwrap().login.user, "ann@outlook.com");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::mapi::EntryId;
@@ -45,10 +45,18 @@ pub(super) enum News {
     FlushDrained,
 }
 
+/// What reaches the task that speaks.
+#[derive(Debug)]
+enum Word {
+    News(News),
+    /// Somebody waits until all that came before has been said.
+    Asked(oneshot::Sender<()>),
+}
+
 /// Takes news from anywhere, also from under a lock, and never waits.
 #[derive(Clone, Debug)]
 pub(super) struct Herald {
-    news: mpsc::UnboundedSender<News>,
+    words: mpsc::UnboundedSender<Word>,
 }
 
 impl Herald {
@@ -60,10 +68,19 @@ impl Herald {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let speak = async move {
             loop {
-                let news = tokio::select! {
+                let word = tokio::select! {
                     biased;
-                    news = receiver.recv() => news,
+                    word = receiver.recv() => word,
                     () = end.cancelled() => receiver.try_recv().ok(),
+                };
+                let news = match word {
+                    Some(Word::News(news)) => Some(news),
+                    Some(Word::Asked(answer)) => {
+                        // Who asked may have gone.
+                        let _ = answer.send(());
+                        continue;
+                    }
+                    None => None,
                 };
                 match news {
                     Some(News::SentDeferred(entry)) => events.sent_deferred(&entry),
@@ -76,12 +93,57 @@ impl Herald {
                 }
             }
         };
-        (Herald { news: sender }, speak)
+        (Herald { words: sender }, speak)
     }
 
     /// Passes on what happened.
     pub(super) fn tell(&self, news: News) {
         // Nobody listens any more once the logon is gone.
-        let _ = self.news.send(news);
+        let _ = self.words.send(Word::News(news));
+    }
+
+    /// Waits until everything that was told before has been said, or nobody speaks any more.
+    pub(super) async fn has_said_all(&self) {
+        let (answer, said) = oneshot::channel();
+        let _ = self.words.send(Word::Asked(answer));
+        // Dropped unanswered where the speaker has ended.
+        let _ = said.await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl OutboundEvents for Counting {
+        fn sent_deferred(&self, _entry: &EntryId) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn activity(&self, _activity: Activity) {}
+        fn trouble(&self, _trouble: Option<Trouble>) {}
+        fn ready_to_send(&self) {}
+        fn flush_drained(&self) {}
+    }
+
+    #[tokio::test]
+    async fn who_asks_hears_when_all_before_has_been_said() {
+        let (events, end) = (Arc::new(Counting::default()), CancellationToken::new());
+        let (herald, speak) = Herald::new(Arc::clone(&events) as _, end.clone());
+        let speaking = tokio::spawn(speak);
+        for told in 1..=3 {
+            herald.tell(News::SentDeferred(EntryId::from_bytes(&[told; 16]).unwrap()));
+            herald.has_said_all().await;
+            assert_eq!(events.0.load(Ordering::SeqCst), usize::from(told));
+        }
+        end.cancel();
+        speaking.await.unwrap();
+        // Nobody speaks any more, and nobody waits for ever.
+        herald.has_said_all().await;
     }
 }

@@ -178,6 +178,8 @@ impl Outbound {
             _ = looked.wait_for(|looked| *looked >= asked) => {}
             () = self.shared.end.cancelled() => {}
         }
+        // Nothing flies, so each end has been told; it counts when the host has heard of it.
+        self.shared.herald.has_said_all().await;
     }
 
     fn nudge(&self) {
