@@ -47,3 +47,6 @@ mod trace;
 mod tests;
 
 pub use dispatch::main;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use sendmail::properties::sendmail as sendmail_property;
