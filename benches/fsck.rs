@@ -30,8 +30,7 @@ use postrider::spool::{Batch, SledSpool, Spool, SpoolOptions};
 const SHARING: u64 = 8;
 /// Seconds a check of a million messages may take: what a person waits for without a daemon.
 const TIME_ALLOWED: f64 = 120.0;
-/// Megabytes that it may need: the tree's own table of its pages, which every open of a million
-/// messages reads, takes 290 of them.
+/// Megabytes that it may need: opening a tree of a million messages takes 290 of them by itself.
 const MEMORY_ALLOWED: f64 = 384.0;
 
 #[tokio::main(flavor = "current_thread")]
