@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use postrider::mapi::{MapiCode, SysTime};
 use postrider::session::{Logon, QueueRowState, RawEnvelope, Service, TraceStepKind};
-use postrider::spool::{FinalDot, HistoryEnd, Lease, QueueState, Spool};
+use postrider::spool::{FinalDot, HistoryEnd, Lease, QueueState, Spool, Step, StepKind};
 use rows::{GRACE, House, PATIENCE, history_of, letter, queued, waits};
 use tokio::io::AsyncWriteExt;
 
@@ -106,6 +106,34 @@ async fn a_cancel_without_the_transport_leaves_the_doubt_in_the_trace() {
     let doubts = trace.steps.iter().filter(|step| step.step == TraceStepKind::InDoubt);
     assert_eq!(doubts.count(), 1, "{:?}", trace.steps);
     session.shutdown(GRACE).await.unwrap();
+}
+
+/// The process died between a cancel of a message in doubt and its answer, with the message still
+/// in the Outbox: a cancel in the next life must not be granted.
+#[tokio::test]
+async fn a_cancel_repeated_after_a_crash_says_what_the_first_would_have_said() {
+    for logon in [Logon::None, Logon::Offline, Logon::Closed, Logon::Full] {
+        let house = House::new().await;
+        let entry = house.submitted("perhaps there").await;
+        let spool = house.spool().await;
+        let record = queued(&spool, &entry, "work", QueueState::Due).await;
+        let mut history = history_of(&record, HistoryEnd::Cancelled);
+        history.trace.push(Step { at: SysTime::EPOCH, what: StepKind::LeftInDoubt { number: 1 } });
+        house.put_history(&spool, &entry, history).await;
+        spool.close().await;
+
+        let session = house.open(logon).await;
+        let answer = session.cancel(&entry).await.unwrap_err().code();
+        // It may have been handed over and removed meanwhile, which answers nothing.
+        let gone = logon != Logon::None && answer == MapiCode::NOT_IN_QUEUE;
+        assert!(answer == MapiCode::UNABLE_TO_ABORT || gone, "{logon:?}: {answer}");
+        let row = session.queue_row(&entry).await.unwrap();
+        assert_eq!(row.state, QueueRowState::Cancelled, "{logon:?}");
+        let again = session.cancel(&entry).await.unwrap_err().code();
+        assert_eq!(again, MapiCode::NOT_IN_QUEUE, "{logon:?}: it has left the queue");
+        session.shutdown(GRACE).await.unwrap();
+        assert_eq!(house.office.accepted().len(), 0, "{logon:?}");
+    }
 }
 
 #[tokio::test]

@@ -51,3 +51,6 @@ mod tests;
 
 pub use dispatch::main;
 pub use papers::definition;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use sendmail::properties::sendmail as sendmail_property;

@@ -56,6 +56,19 @@ impl ImapReply {
         throttle(&self.code, &self.text)
     }
 
+    /// Whether a command is refused because the login that was good has run out, as tokens do.
+    ///
+    /// Seen: Exchange `AccessTokenExpired` and `Session invalidated`; RFC 5530 has the codes.
+    pub(crate) fn tells_of_a_lost_login(&self) -> bool {
+        const WORDS: [&str; 4] =
+            ["accesstokenexpired", "session invalidated", "session expired", "token expired"];
+        let lower = self.text.to_ascii_lowercase();
+        self.status != ReplyStatus::Ok
+            && (self.has_code("EXPIRED")
+                || self.has_code("AUTHENTICATIONFAILED")
+                || WORDS.iter().any(|known| lower.contains(known)))
+    }
+
     /// Code and words as they came.
     pub(crate) fn words(&self) -> String {
         let all = if self.code.is_empty() {
@@ -129,6 +142,22 @@ fn suggested_pause(lower: &str) -> Option<Duration> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_that_ran_out_is_recognised() {
+        for (line, lost) in [
+            ("NO [EXPIRED] Log in again", true),
+            ("NO [AUTHENTICATIONFAILED] Who are you?", true),
+            ("BAD Session invalidated - AccessTokenExpired", true),
+            ("NO Session expired, please login again.", true),
+            ("NO [AUTHORIZATIONFAILED] Not your mailbox", false),
+            ("NO [EXPUNGEISSUED] Some are gone", false),
+            ("BAD User is authenticated but not connected.", false),
+            ("OK [EXPIRED] never", false),
+        ] {
+            assert_eq!(ImapReply::parse(line).unwrap().tells_of_a_lost_login(), lost, "{line}");
+        }
+    }
 
     #[test]
     fn provider_replies_are_recognised() {

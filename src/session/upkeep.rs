@@ -258,10 +258,15 @@ pub(super) async fn cancel_unowned(
             Err(error) => return Err(error.into()),
         }
     }
-    if spool.history(entry).await?.is_some_and(|history| history.end == HistoryEnd::Finished) {
-        // In the Outbox for a moment still, or until the disk has room for its copy.
-        store.outgoing_row(entry).await?;
-        return Err(sent_already(entry));
+    match spool.history(entry).await? {
+        Some(history) if history.end == HistoryEnd::Finished => {
+            // In the Outbox for a moment still, or until the disk has room for its copy.
+            store.outgoing_row(entry).await?;
+            return Err(sent_already(entry));
+        }
+        // Cancelled in a life that ended before it had said so, or removed the message.
+        Some(history) => perhaps_delivered |= history.trace.was_in_doubt(),
+        None => {}
     }
     store.set_deferred(entry, None).await?;
     store.abort_submit(entry).await?;

@@ -48,6 +48,7 @@ pub use record::{
     AccountKey, BodyId, BodyKind, CopyIntent, CursorRecord, DsnNotify, DsnReturn, Envelope, Expiry,
     FetchedRecord, FinalDot, HistoryEnd, HistoryRecord, Lease, Origin, OutboxRecord, OutboxState,
     QueueRecipient, QueueRecord, QueueState, RecipientState, Reply, ReportMade, Reporter, Retired,
+    UidRange,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;

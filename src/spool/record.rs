@@ -514,8 +514,9 @@ pub struct CursorRecord {
     pub window_end: u32,
     /// UIDs below or equal `last_uid` that were set aside because they could not be fetched.
     pub set_aside: Vec<u32>,
-    /// UIDs that are in the store but whose `after` action is still owed to the server.
-    pub after_owed: Vec<u32>,
+    /// UIDs that are in the store but whose `after` action is still owed to the server, as ranges
+    /// in ascending order.
+    pub after_owed: Vec<UidRange>,
     /// Set while a changed UIDVALIDITY is being caught up with: up to this UID every message is
     /// compared with what was delivered before. 0 when that is over.
     pub rematch_until: u32,
@@ -525,6 +526,15 @@ pub struct CursorRecord {
     pub retired: Option<Retired>,
     /// A COPY that was begun and whose originals are not yet known to be flagged.
     pub copying: Option<CopyIntent>,
+}
+
+/// UIDs in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UidRange {
+    /// The first of them.
+    pub first: u32,
+    /// The last of them, not below the first.
+    pub last: u32,
 }
 
 /// A UIDVALIDITY that has passed: which of its rows in `fetched/` name messages that are surely

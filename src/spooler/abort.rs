@@ -60,7 +60,9 @@ pub(crate) async fn abort_holder(shared: &Arc<Shared>, entry: &EntryId) -> MapiR
     })
 }
 
-/// Whether no transport has a message any more that none is noted to have.
+/// Whether no transport has a message any more that none is noted to have. ABORT_DEFERRED alone
+/// (TN-18) tells it: a cancel of what has ended in doubt is answered like one of what goes on.
+/// Whoever has it after all gives it back, and is handed it again.
 ///
 /// # Errors
 /// Those of the store.
@@ -69,7 +71,9 @@ pub(crate) async fn is_over(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult
         return Ok(false);
     }
     for slot in shared.slots().iter().filter(|slot| slot.logon().is_ok()) {
-        if abort_at(slot, entry).await.is_err() {
+        let park = TransportNotify::ABORT_DEFERRED;
+        let asked = slot.logon()?.transport_notify(park, NotifyData::EntryId(entry)).await;
+        if asked.is_ok() || asked.is_err_and(|error| error.code() != MapiCode::NOT_FOUND) {
             return Ok(false);
         }
     }

@@ -1,9 +1,8 @@
 //! One account: the verbs of `IXPLogon` over the outbound and the inbound half.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,9 +30,6 @@ use crate::spool::{HistoryEnd, Spool};
 
 /// How long a message on the wire may take after an orderly TransportLogoff (LG-9).
 pub(super) const LOGOFF_GRACE: Duration = Duration::from_secs(10);
-
-/// Doubts that are kept for the next answer; beyond them the oldest are forgotten.
-const MAX_UNTOLD: usize = 1000;
 
 /// The address type this transport takes (AT-2).
 const SMTP: &str = "SMTP";
@@ -75,9 +71,6 @@ pub(crate) struct Logon {
     pub(super) make_halves: MakeHalves,
     pub(super) occupation: Arc<Occupation>,
     calls: Calls,
-    /// Messages in doubt that ended with a cancel whose answer could not say so: the next answer
-    /// to a cancel does.
-    untold: Mutex<BTreeSet<EntryId>>,
     ended: AtomicBool,
 }
 
@@ -100,7 +93,6 @@ impl Logon {
             make_halves,
             occupation: Arc::default(),
             calls: Calls::default(),
-            untold: Mutex::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -163,10 +155,7 @@ impl Logon {
             MessageAction::CancelDeferred(entry) => {
                 self.abort(&entry, Abort::Cancel).await?;
                 self.calls.cancel_deferred(&entry);
-                match self.untold().remove(&entry) {
-                    true => Err(perhaps_delivered(&entry)),
-                    false => Ok(()),
-                }
+                Ok(())
             }
             MessageAction::ParkDeferred(entry) => self.abort(&entry, Abort::Park).await,
         }
@@ -175,51 +164,41 @@ impl Logon {
     /// Stops a message whose call was cancelled behind its acceptance, however long the host takes
     /// to call EndMessage, which tells what came of it (TN-14).
     async fn stop_accepted(&self, entry: &EntryId) -> MapiResult<()> {
-        match self.abort_untold(entry).await {
+        match self.abort(entry, Abort::Cancel).await {
             Err(error) if is_too_late(&error) => Ok(()),
             answer => answer,
         }
     }
 
-    /// Cancels a message where the answer does not reach who wants that. If it was in doubt, who
-    /// asks next has to hear it: the message was ended here, and the server may have it.
-    async fn abort_untold(&self, entry: &EntryId) -> MapiResult<()> {
-        let answer = self.abort(entry, Abort::Cancel).await;
-        let history = self.spool.history(entry).await?;
-        if history.is_some_and(|history| {
-            history.end == HistoryEnd::Cancelled && history.trace.was_in_doubt()
-        }) {
-            let mut untold = self.untold();
-            untold.insert(entry.clone());
-            if untold.len() > MAX_UNTOLD {
-                untold.pop_first();
-            }
-        }
-        answer
-    }
-
-    fn untold(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
-        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn abort(&self, entry: &EntryId, how: Abort) -> MapiResult<()> {
         let outbound = self.outbound().ok_or(MapiCode::NOT_FOUND)?;
         match outbound.abort(entry, how).await {
-            Err(error) if how == Abort::Cancel && error.code() == MapiCode::NOT_FOUND => {
-                self.cancelled_before(entry).await.unwrap_or(Err(error))
+            Err(error) if error.code() == MapiCode::NOT_FOUND => {
+                self.left_before(entry, how).await.unwrap_or(Err(error))
             }
             answer => answer,
         }
     }
 
-    /// What to answer to a cancel of a message that has left the queue: it was sent, or it was
-    /// cancelled before. `None` when this account never had it.
-    async fn cancelled_before(&self, entry: &EntryId) -> Option<MapiResult<()>> {
+    /// Whether a message has left the queue of this account by a cancel.
+    async fn was_cancelled(&self, entry: &EntryId) -> MapiResult<bool> {
+        let history = self.spool.history(entry).await?.filter(|it| it.transport == self.name);
+        Ok(history.is_some_and(|history| history.end == HistoryEnd::Cancelled))
+    }
+
+    /// What to answer to who wants a message back that has left the queue: it was sent, or it was
+    /// cancelled before. One that was in doubt then may have been delivered, and that is the answer
+    /// however often it is asked for: the one before may not have reached whom it was for, by a
+    /// cancel within a call (TN-14), a connection that broke, or a crash. `None` when this account
+    /// never had it, or has nothing to give back.
+    async fn left_before(&self, entry: &EntryId, how: Abort) -> Option<MapiResult<()>> {
         let history = match self.spool.history(entry).await {
             Ok(history) => history.filter(|history| history.transport == self.name)?,
             Err(error) => return Some(Err(error.into())),
         };
         Some(match history.end {
+            HistoryEnd::Cancelled if how != Abort::Cancel => return None,
+            HistoryEnd::Cancelled if history.trace.was_in_doubt() => Err(perhaps_delivered(entry)),
             HistoryEnd::Cancelled => Ok(()),
             HistoryEnd::Finished => {
                 let words = format!("{entry} was sent already");
@@ -483,8 +462,10 @@ impl XpLogon for Logon {
         let outbound = self.outbound().ok_or(MapiCode::CALL_FAILED)?;
         match outcome {
             Outcome::Deferred(entry) if cancel.is_cancelled() => {
-                match self.abort_untold(&entry).await {
+                match self.abort(&entry, Abort::Cancel).await {
                     Ok(()) => Err(MapiCode::CANCEL.into()),
+                    // In doubt when it was cancelled: it has ended here all the same.
+                    Err(_) if self.was_cancelled(&entry).await? => Err(MapiCode::CANCEL.into()),
                     // Past its final dot the outcome stands (TN-14).
                     Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT => {
                         Ok(EndMessageFlags::DONT_RESEND)

@@ -2,11 +2,12 @@
 
 use postoffice::{Listener, Protocol, SmtpExtension};
 use postrider::mapi::{EndMessageFlags, MapiCode, MessageRef, StatusCode, TransportNotify};
+use postrider::spi::NotifyData;
 use postrider::spool::{HistoryEnd, RecipientState};
 
 use crate::foreign_host::{PATIENCE, wait};
 use crate::foreign_message::{Holds, HostMessage};
-use crate::foreign_rig::{finish, submit};
+use crate::foreign_rig::{code, finish, submit};
 use crate::held_spool::Place;
 use crate::points::{Fate, LARGE, Point, TO, text};
 use crate::sockets::await_closed;
@@ -212,11 +213,12 @@ fn a_message_in_doubt_is_not_sent_again_once_it_is_cancelled() {
 }
 
 /// After a crash the host hands over again what the account has already, and a cancel reaches into
-/// that call. Its answer cannot say that the message was in doubt, so that the next one does.
+/// that call. Its answer cannot say that the message was in doubt, so that the next one does, in
+/// this life of the account and in those after it: the answer before may have reached nobody.
 ///
 /// Proves: TN-14, TN-17
 #[test]
-fn a_doubt_that_no_answer_told_of_is_told_by_the_next() {
+fn a_doubt_that_no_answer_told_of_is_told_by_each_that_follows() {
     let stage = Stage::new(BEGIN);
     let lost = postoffice::Fault::smtp(postoffice::SmtpPhase::FinalDot, postoffice::Action::Drop);
     stage.rig.office.inject(lost.after_effect().once());
@@ -236,7 +238,17 @@ fn a_doubt_that_no_answer_told_of_is_told_by_the_next() {
     stage.assert_ended(&entry, HistoryEnd::Cancelled);
     assert_eq!(stage.end(&message), Err(MapiCode::CANCEL));
     assert_eq!(stage.abort(&entry), MapiCode::UNABLE_TO_ABORT, "the server has it");
-    assert_eq!(stage.abort(&entry), MapiCode::S_OK, "told, and cancelled twice is cancelled");
+    assert_eq!(stage.abort(&entry), MapiCode::UNABLE_TO_ABORT, "it still has it");
+
+    // A crash, as far as the account can tell: what it had in memory is gone.
+    drop(stage.logon);
+    let logon = stage.rig.log_on(&stage.rig.host());
+    let flags = TransportNotify::ABORT_DEFERRED | TransportNotify::CANCEL_MESSAGE;
+    let abort =
+        || wait("ABORT_DEFERRED", logon.transport_notify(flags, NotifyData::EntryId(&entry)));
+    assert_eq!(code(abort()), MapiCode::UNABLE_TO_ABORT, "in the next life, too");
+    let again = submit(&logon, NEW, &message).unwrap_err().error.code();
+    assert_eq!(again, MapiCode::CANCEL, "and it is not sent again");
     assert_eq!(stage.rig.office.accepted_count(), 1);
 }
 

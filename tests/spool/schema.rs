@@ -194,7 +194,7 @@ fn full_cursor() -> CursorRecord {
         last_uid: 2,
         window_end: 3,
         set_aside: vec![4, 5],
-        after_owed: vec![6],
+        after_owed: vec![UidRange { first: 6, last: 7 }],
         rematch_until: 7,
         counted: 8,
         retired: Some(Retired {

@@ -143,7 +143,7 @@ fn is_closed() -> bool {
 
 /// Whether a message has ended before its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     No,
     Yes,
 }
@@ -160,18 +160,18 @@ enum State {
 }
 
 /// Finds the line with nothing but a dot.
-struct DotFilter {
+pub(super) struct DotFilter {
     state: State,
     lone_dot: LoneDot,
 }
 
 impl DotFilter {
-    fn new(lone_dot: LoneDot) -> Self {
+    pub(super) fn new(lone_dot: LoneDot) -> Self {
         DotFilter { state: State::LineStart, lone_dot }
     }
 
     /// Appends `input` to `out`, up to the end of the message.
-    fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Ended {
+    pub(super) fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Ended {
         if self.lone_dot == LoneDot::IsText {
             out.extend_from_slice(input);
             return Ended::No;

@@ -8,6 +8,8 @@ mod deliver;
 mod flags;
 mod input;
 mod list;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 mod queue_run;
 mod smtp;
 mod verify;

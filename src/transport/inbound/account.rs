@@ -38,6 +38,8 @@ pub(super) enum Place {
     Storage,
     /// A mailbox, by its number in the profile.
     Mailbox(usize),
+    /// What is owed to a mailbox.
+    Owed(usize),
     /// Messages of a mailbox.
     Messages(usize),
 }
@@ -210,13 +212,22 @@ impl Account {
 
     /// Notes a fault of one mailbox; the others go on.
     pub(super) fn mailbox_fault(&self, mailbox: usize, fault: &LaneFault) {
+        self.note_fault(Place::Mailbox(mailbox), fault);
+    }
+
+    /// Notes that what is owed to a mailbox is refused.
+    pub(super) fn owed_fault(&self, mailbox: usize, fault: &LaneFault) {
+        self.note_fault(Place::Owed(mailbox), fault);
+    }
+
+    fn note_fault(&self, place: Place, fault: &LaneFault) {
         let trouble = Trouble {
             kind: fault.kind(),
             words: fault.words(self.connector.name()),
             next_attempt: Some(self.clock.now().saturating_add(self.settings.imap.poll_interval)),
         };
         tracing::warn!(transport = %self.settings.transport, "{}", trouble.words);
-        self.trouble(Place::Mailbox(mailbox), Some(trouble));
+        self.trouble(place, Some(trouble));
     }
 
     /// Notes that the local store or spool takes nothing.

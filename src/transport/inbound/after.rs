@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::account::Place;
 use super::fault::LaneFault;
 use super::mailbox::Mailbox;
 use super::plan::uid_sets;
@@ -39,19 +40,50 @@ impl Work {
         match self.try_settle(number, mailbox).await {
             Err(fault) if fault.spares_the_connection() => {
                 self.after_failed.insert(number);
-                self.account.mailbox_fault(number, &fault);
+                self.show_owed(number, mailbox, &fault);
+                Ok(())
+            }
+            Ok(()) => {
+                self.account.trouble(Place::Owed(number), None);
                 Ok(())
             }
             result => result,
         }
     }
 
+    fn show_owed(&self, number: usize, mailbox: &Mailbox, fault: &LaneFault) {
+        if mailbox.owes_too_much(self.account.settings.tuning.most_owed) {
+            let why = Box::new(fault.clone());
+            let (mailbox, count) = (mailbox.name.clone(), mailbox.owed_count());
+            self.account.owed_fault(number, &LaneFault::Owing { mailbox, count, why });
+        } else {
+            self.account.owed_fault(number, fault);
+        }
+    }
+
+    /// Whether a mailbox may be owed more. What is owed is on disk until it is done and is never
+    /// forgotten, so there has to be an end to it: where a server refuses for so long that too
+    /// much has come together, no more is fetched from that mailbox until it takes some of it.
+    pub(super) async fn may_owe_more(
+        &mut self,
+        number: usize,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<bool, LaneFault> {
+        let most = self.account.settings.tuning.most_owed;
+        if mailbox.owes_too_much(most)
+            && mailbox.owed_count() > 0
+            && !self.after_failed.contains(&number)
+        {
+            self.settle_owed_here(number, mailbox).await?;
+        }
+        Ok(!mailbox.owes_too_much(most) || mailbox.owed_count() == 0)
+    }
+
     async fn try_settle(&mut self, number: usize, mailbox: &Arc<Mailbox>) -> Result<(), LaneFault> {
         let policy = self.account.settings.imap.after.clone();
-        let owed = mailbox.owed();
         if policy == AfterFetch::Keep {
             // The profile was changed: what was owed is no longer wanted.
-            mailbox.after_done(&owed);
+            mailbox.owe_nothing();
             mailbox.set_copying(None);
             return Ok(mailbox.commit().await?);
         }
@@ -64,28 +96,30 @@ impl Work {
                 words: "the server opens it for reading only, imap.after cannot be done".into(),
             });
         }
-        // The numbers may have become void with the mailbox that was just opened.
-        let owed = mailbox.owed();
+        // Only now: the numbers may have become void with the mailbox that was just opened.
         if let AfterFetch::Move(target) = &policy
             && (!self.session.capabilities().has("MOVE") || mailbox.copying().is_some())
         {
-            return self.copy_away(number, mailbox, &owed, target).await;
+            return self.copy_away(number, mailbox, target).await;
         }
-        for uids in owed.chunks(MOST) {
-            for set in uid_sets(uids) {
+        loop {
+            let uids = mailbox.owed(MOST);
+            if uids.is_empty() {
+                return Ok(());
+            }
+            for set in uid_sets(&uids) {
                 match &policy {
                     AfterFetch::Keep => {}
                     AfterFetch::Seen => self.store(&set, "\\Seen").await?,
-                    AfterFetch::Delete => self.delete(&set, uids).await?,
+                    AfterFetch::Delete => self.delete(&set, &uids).await?,
                     AfterFetch::Move(target) => {
                         self.transfer("UID MOVE", &set, &quoted(&wire_name(target))).await?;
                     }
                 }
             }
-            mailbox.after_done(uids);
+            mailbox.after_done(&uids);
             mailbox.commit().await?;
         }
-        Ok(())
     }
 
     pub(super) async fn store(&mut self, set: &str, flag: &str) -> Result<(), LaneFault> {

@@ -32,13 +32,11 @@ impl Work {
         &mut self,
         number: usize,
         mailbox: &Arc<Mailbox>,
-        owed: &[u32],
         target: &str,
     ) -> Result<(), LaneFault> {
-        let wanted: BTreeSet<u32> = owed.iter().copied().collect();
-        let mut begun: Vec<u32> = Vec::new();
         if let Some(intent) = mailbox.copying() {
-            begun = intent.uids.iter().copied().filter(|uid| wanted.contains(uid)).collect();
+            let begun: Vec<u32> =
+                intent.uids.iter().copied().filter(|uid| mailbox.owes(*uid)).collect();
             if intent.target == target && !begun.is_empty() {
                 let copied = self.copied(number, mailbox, &intent, &begun).await?;
                 let rest: Vec<u32> =
@@ -50,15 +48,16 @@ impl Work {
                 self.copy(&rest, target).await?;
                 self.flag_and_expunge(mailbox, &begun).await?;
             } else {
-                begun.clear();
                 mailbox.set_copying(None);
             }
         }
-        let rest: Vec<u32> = owed.iter().copied().filter(|uid| !begun.contains(uid)).collect();
-        for uids in rest.chunks(MOST) {
+        loop {
+            let uids = mailbox.owed(MOST);
+            if uids.is_empty() {
+                return Ok(());
+            }
             let (uid_validity, uid_next) =
                 self.session.status(&wire_name(target)).await?.unwrap_or_default();
-            let uids = uids.to_vec();
             let target_name = target.to_owned();
             let intent = CopyIntent { uids, target: target_name, uid_validity, uid_next };
             let uids = intent.uids.clone();
@@ -67,7 +66,6 @@ impl Work {
             self.copy(&uids, target).await?;
             self.flag_and_expunge(mailbox, &uids).await?;
         }
-        Ok(())
     }
 
     async fn copy(&mut self, uids: &[u32], target: &str) -> Result<(), LaneFault> {

@@ -6,14 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::ContentDigest;
+use super::uids::UidSet;
 use crate::spi::Repetition;
 use crate::spool::{CopyIntent, CursorRecord, Retired};
 
 /// Most UIDs that may be set aside; with more the mailbox waits, because the server is at fault.
 pub(super) const MOST_SET_ASIDE: usize = 1000;
-/// Most UIDs whose `after` action is owed; beyond, the oldest are forgotten, which leaves those
-/// messages on the server as they are.
-const MOST_OWED: usize = 10_000;
 
 /// How a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +39,7 @@ pub(super) struct Progress {
     /// Ended and not yet on disk as such.
     ended: BTreeMap<u32, Ending>,
     set_aside: BTreeSet<u32>,
-    owed: BTreeSet<u32>,
+    owed: UidSet,
     /// A COPY that was begun.
     copying: Option<CopyIntent>,
     /// UIDs up to this one may have been saved by an earlier run.
@@ -75,7 +73,7 @@ impl Progress {
             retrying: BTreeSet::new(),
             ended: BTreeMap::new(),
             set_aside: record.set_aside.iter().copied().collect(),
-            owed: record.after_owed.iter().copied().collect(),
+            owed: UidSet::of(&record.after_owed),
             copying: record.copying.clone(),
             possible_to: record.window_end,
             record,
@@ -170,7 +168,7 @@ impl Progress {
     }
 
     /// UIDs whose `after` action is owed; all of them are on disk as delivered.
-    pub(super) fn owed(&self) -> &BTreeSet<u32> {
+    pub(super) fn owed(&self) -> &UidSet {
         &self.owed
     }
 
@@ -229,8 +227,13 @@ impl Progress {
     /// The `after` action of these messages is done.
     pub(super) fn after_done(&mut self, uids: &[u32]) {
         for uid in uids {
-            self.owed.remove(uid);
+            self.owed.remove(*uid);
         }
+    }
+
+    /// The profile wants no `after` action any more.
+    pub(super) fn owe_nothing(&mut self) {
+        self.owed.clear();
     }
 
     /// Every UID up to the result has ended.
@@ -260,7 +263,7 @@ impl Progress {
             last_uid,
             window_end,
             set_aside: set_aside.into_iter().collect(),
-            after_owed: owed.into_iter().collect(),
+            after_owed: owed.ranges(),
             rematch_until: self.record.rematch_until,
             counted: self.record.counted.saturating_add(saved(&settled)),
             retired: self.record.retired.clone(),
@@ -293,12 +296,7 @@ fn saved(settled: &[(u32, Ending)]) -> u32 {
     u32::try_from(saved.count()).unwrap_or(u32::MAX)
 }
 
-fn settle(
-    settled: &[(u32, Ending)],
-    owes: Owes,
-    set_aside: &mut BTreeSet<u32>,
-    owed: &mut BTreeSet<u32>,
-) {
+fn settle(settled: &[(u32, Ending)], owes: Owes, set_aside: &mut BTreeSet<u32>, owed: &mut UidSet) {
     for (uid, ending) in settled {
         match ending {
             Ending::SetAside => {
@@ -315,15 +313,13 @@ fn settle(
             }
         }
     }
-    while owed.len() > MOST_OWED {
-        owed.pop_first();
-    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::spool::UidRange;
 
     const DIGEST: ContentDigest = [1; 16];
 
@@ -368,7 +364,7 @@ mod tests {
         let step = commit(&mut progress);
         assert_eq!(step.record.last_uid, 20);
         assert_eq!(step.settled.len(), 3);
-        assert_eq!(step.record.after_owed, [11, 12]);
+        assert_eq!(step.record.after_owed, [UidRange { first: 11, last: 12 }]);
         assert_eq!(progress.pending(), 0);
         assert!(!progress.end(11, Ending::Gone), "it has ended before");
     }
@@ -401,7 +397,7 @@ mod tests {
         assert!(progress.end(1, Ending::Delivered(DIGEST)));
         let step = commit(&mut progress);
         assert!(step.record.set_aside.is_empty());
-        assert_eq!(step.record.after_owed, [1, 2]);
+        assert_eq!(step.record.after_owed, [UidRange { first: 1, last: 2 }]);
         assert_eq!(step.settled, [(1, Ending::Delivered(DIGEST))]);
     }
 
@@ -426,11 +422,34 @@ mod tests {
         progress.end(1, Ending::Known(DIGEST));
         progress.end(2, Ending::Gone);
         let step = commit(&mut progress);
-        assert_eq!(step.record.after_owed, [1]);
+        assert_eq!(step.record.after_owed, [UidRange { first: 1, last: 1 }]);
         let mut again = Progress::resume(step.record);
-        assert_eq!(again.owed().iter().copied().collect::<Vec<_>>(), [1]);
+        assert_eq!(again.owed().lowest(9), [1]);
         again.after_done(&[1]);
         assert!(commit(&mut again).record.after_owed.is_empty());
+    }
+
+    /// However long a server refuses, no message is forgotten, and a million in a row cost the
+    /// disk no more than one.
+    ///
+    /// Proves: IB-6
+    #[test]
+    fn nothing_that_is_owed_is_forgotten() {
+        let mut progress = at(0);
+        for first in (1..=1_000_000).step_by(1000) {
+            progress.listed(first..first + 1000, first + 999);
+            for uid in first..first + 1000 {
+                assert!(progress.end(uid, Ending::Delivered(DIGEST)));
+            }
+            commit(&mut progress);
+        }
+        let record = progress.record().clone();
+        assert_eq!(record.after_owed, [UidRange { first: 1, last: 1_000_000 }]);
+        let mut again = Progress::resume(record);
+        assert_eq!(again.owed().len(), 1_000_000);
+        assert_eq!(again.owed().lowest(2), [1, 2]);
+        again.after_done(&[1]);
+        assert_eq!(commit(&mut again).record.after_owed, [UidRange { first: 2, last: 1_000_000 }]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) enum LaneFault {
     Secret(SecretError),
     /// The connection broke or went silent while it was in use.
     Lost(String),
+    /// The server does not know any more who we are.
+    LoginLost(String),
     /// The server said BYE.
     Bye(String),
     /// The server asked for patience.
@@ -29,6 +31,8 @@ pub(super) enum LaneFault {
     Refused { command: &'static str, reply: ImapReply },
     /// A mailbox of the profile cannot be opened.
     Mailbox { mailbox: String, words: String },
+    /// So much is owed to a mailbox that nothing more is fetched from it.
+    Owing { mailbox: String, count: u64, why: Box<LaneFault> },
     /// The spool does not take the cursor.
     Storage(MapiError),
     /// The spool takes nothing any more, until the next start (OB-9).
@@ -48,11 +52,12 @@ impl LaneFault {
     /// Whether the connection may go on being used.
     pub(super) fn spares_the_connection(&self) -> bool {
         match self {
-            LaneFault::Refused { .. } | LaneFault::Mailbox { .. } => true,
+            LaneFault::Refused { .. } | LaneFault::Mailbox { .. } | LaneFault::Owing { .. } => true,
             LaneFault::Net(_)
             | LaneFault::Login(_)
             | LaneFault::Secret(_)
             | LaneFault::Lost(_)
+            | LaneFault::LoginLost(_)
             | LaneFault::Bye(_)
             | LaneFault::Throttled { .. }
             | LaneFault::Protocol(_)
@@ -90,7 +95,11 @@ impl LaneFault {
                 TroubleKind::Throttled
             }
             LaneFault::Secret(error) => TroubleKind::of_secret(error.kind),
-            LaneFault::Lost(_) | LaneFault::Bye(_) => TroubleKind::Network,
+            LaneFault::Owing { why, .. } => why.kind(),
+            // Whether the login is still good is for the next one to find out.
+            LaneFault::Lost(_) | LaneFault::LoginLost(_) | LaneFault::Bye(_) => {
+                TroubleKind::Network
+            }
             LaneFault::Protocol(_) | LaneFault::Refused { .. } => TroubleKind::Server,
             LaneFault::Storage(_) => TroubleKind::Storage,
             LaneFault::SpoolLost(_) => TroubleKind::SpoolLost,
@@ -104,6 +113,9 @@ impl LaneFault {
             LaneFault::Login(error) => error.to_string(),
             LaneFault::Secret(error) => error.to_string(),
             LaneFault::Lost(words) => format!("{server}: the connection is lost ({words})"),
+            LaneFault::LoginLost(words) => {
+                format!("{server}: the login has run out ({words}); logging in again")
+            }
             LaneFault::Bye(words) => {
                 format!("{server}: the server closed the connection ({words})")
             }
@@ -119,6 +131,11 @@ impl LaneFault {
             LaneFault::Mailbox { mailbox, words } => format!(
                 "{server}: the mailbox {mailbox} cannot be opened ({words}); check \
                  imap.mailboxes"
+            ),
+            LaneFault::Owing { mailbox, count, why } => format!(
+                "{}; imap.after is owed to {count} messages of {mailbox}, and no more are \
+                 fetched from it until the server does it, or imap.after is \"keep\"",
+                why.words(server)
             ),
             LaneFault::Storage(error) | LaneFault::SpoolLost(error) => {
                 format!("the spool takes no cursor: {error}")

@@ -317,6 +317,12 @@ async fn connection(account: Arc<Account>, lane: Arc<Lane>) -> Result<(), LaneFa
     if work.is_forsaken() {
         return Ok(());
     }
+    if let Err(LaneFault::LoginLost(words)) = &served
+        && renewed(&account).await?
+    {
+        tracing::info!(transport = %account.settings.transport, "the login has run out ({words})");
+        return Ok(());
+    }
     served?;
     work.finish().await?;
     work.into_session().logout(goodbye).await;
@@ -341,6 +347,13 @@ pub(super) async fn connect(account: &Account) -> Result<ImapSession, LaneFault>
         account.note_delimiter(session.delimiter().await?);
     }
     Ok(session)
+}
+
+/// Has the token of a login that has run out renewed. False where there is no other.
+async fn renewed(account: &Account) -> Result<bool, LaneFault> {
+    let source = &account.settings.imap.credentials.password;
+    let secret = source.secret().await.map_err(LaneFault::Secret)?;
+    Ok(source.renew(&secret).await.map_err(LaneFault::Secret)?.is_some())
 }
 
 async fn open(account: &Account, secret: &SecretString) -> Result<ImapSession, LaneFault> {

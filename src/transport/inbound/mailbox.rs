@@ -387,14 +387,30 @@ impl Mailbox {
 
     // ----- owed actions -----
 
-    /// UIDs whose `after` action is owed.
-    pub(super) fn owed(&self) -> Vec<u32> {
-        self.with(Vec::new(), |progress| progress.owed().iter().copied().collect())
+    /// The lowest UIDs whose `after` action is owed, at most so many.
+    pub(super) fn owed(&self, most: usize) -> Vec<u32> {
+        self.with(Vec::new(), |progress| progress.owed().lowest(most))
     }
 
-    /// How many they are.
-    pub(super) fn owed_count(&self) -> usize {
+    /// How many there are in all.
+    pub(super) fn owed_count(&self) -> u64 {
         self.with(0, |progress| progress.owed().len())
+    }
+
+    /// Whether so many separate ranges of UIDs are owed that no more may be, those counted that
+    /// would come of what is on its way.
+    pub(super) fn owes_too_much(&self, most: usize) -> bool {
+        self.with(false, |progress| progress.owed().range_count() + progress.spread() >= most)
+    }
+
+    /// Whether the `after` action of this message is owed.
+    pub(super) fn owes(&self, uid: u32) -> bool {
+        self.with(false, |progress| progress.owed().contains(uid))
+    }
+
+    /// What was owed is no longer wanted; [`Mailbox::commit`] writes it.
+    pub(super) fn owe_nothing(&self) {
+        self.with((), Progress::owe_nothing);
     }
 
     /// The COPY that was begun.

@@ -36,6 +36,7 @@ mod session;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests;
 mod tuning;
+mod uids;
 mod wire;
 mod work;
 

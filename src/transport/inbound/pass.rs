@@ -212,6 +212,9 @@ impl Work {
             let batch = mailbox.take(Moment::now(&*self.account.clock), tuning.batch);
             if batch.is_empty() {
                 self.hand_on_all(mailbox, std::mem::take(&mut ready)).await?;
+                if !self.may_owe_more(number, mailbox).await? {
+                    return Ok(found);
+                }
                 let range = mailbox
                     .next_to_list(tuning.spread)
                     .filter(|_| !listed_all)

@@ -43,7 +43,12 @@ pub(super) fn completion(status: &Status, outcome: &Outcome<'_>) -> Result<ImapR
         Some(ResponseCode::ReadOnly) => ("READ-ONLY", text),
         Some(_) => ("", text),
     };
-    Ok(ImapReply { status, code: code.to_owned(), text: text.to_owned() })
+    let reply = ImapReply { status, code: code.to_owned(), text: text.to_owned() };
+    // Never about the mailbox or the message that was asked for.
+    match reply.tells_of_a_lost_login() {
+        true => Err(LaneFault::LoginLost(reply.words())),
+        false => Ok(reply),
+    }
 }
 
 pub(super) fn bye(outcome: &Outcome<'_>) -> LaneFault {

@@ -421,7 +421,9 @@ impl ImapSession {
                 };
                 match data.parsed() {
                     Response::Continue(_) => return Ok(Some(Idling { tag })),
-                    Response::Done { tag: other, .. } if *other == tag => return Ok(None),
+                    Response::Done { tag: other, status, outcome } if *other == tag => {
+                        return completion(status, outcome).map(|_refused| None);
+                    }
                     Response::Done { .. } => return Err(stray()),
                     response => self.news |= is_news(response)?,
                 }
@@ -439,7 +441,8 @@ impl ImapSession {
             let Some(data) = self.inner.read_response().await.map_err(broken)? else {
                 return Err(LaneFault::Lost("closed by the server during IDLE".into()));
             };
-            if matches!(data.parsed(), Response::Done { .. }) {
+            if let Response::Done { status, outcome, .. } = data.parsed() {
+                completion(status, outcome)?;
                 return Err(LaneFault::Lost("the server ended IDLE".into()));
             }
             self.news = is_news(data.parsed())?;

@@ -50,7 +50,10 @@ pub(crate) struct Tuning {
     /// (default 64; always an eighth of all, so that each row that goes costs a few that stay).
     pub(crate) sweep_least: u32,
     /// How many owed `after` actions are worth a command while messages still come (default 100).
-    pub(crate) after_batch: usize,
+    pub(crate) after_batch: u64,
+    /// Ranges of UIDs whose `after` action is owed, beyond which no more is fetched from a
+    /// mailbox (default 10,000: up to 100 KB in each record of the cursor).
+    pub(crate) most_owed: usize,
 }
 
 impl Default for Tuning {
@@ -79,6 +82,7 @@ impl Default for Tuning {
             set_aside_pause: seconds(60 * MINUTE),
             sweep_least: 64,
             after_batch: 100,
+            most_owed: 10_000,
         }
     }
 }

@@ -168,6 +168,10 @@ impl Work {
         match self.pass(number, look).await {
             Ok(found) => {
                 self.account.trouble(Place::Mailbox(number), None);
+                if self.mailbox(number).is_some_and(|mailbox| mailbox.owed_count() == 0) {
+                    // Done by another connection, or void with its numbers.
+                    self.account.trouble(Place::Owed(number), None);
+                }
                 Ok(if found { Visit::Found } else { Visit::Nothing })
             }
             Err(fault) if fault.spares_the_connection() => {

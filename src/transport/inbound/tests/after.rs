@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use postoffice::{Action, Fault, ImapAction, ImapCapability, ImapPhase, PostOffice};
 
 use super::rig::{LONG, Rig, message, messages};
+use crate::spool::UidRange;
 use crate::transport::events::TroubleKind;
 use crate::transport::settings::AfterFetch;
 
@@ -113,7 +114,8 @@ async fn owed_actions_survive_a_crash_and_a_refusal() {
     let refuse = Fault::imap(ImapPhase::Store, ImapAction::No("not today".into()));
     let refuse = rig.office.inject(refuse);
     let life = rig.start();
-    let cursor = rig.cursor_when(&life, |cursor| cursor.after_owed.len() == 3).await;
+    let all = UidRange { first: 1, last: 3 };
+    let cursor = rig.cursor_when(&life, |cursor| cursor.after_owed == [all]).await;
     assert_eq!(cursor.last_uid, 3);
     let trouble = life.trouble(TroubleKind::Server).await;
     assert!(trouble.words.contains("not today"), "{trouble:?}");
@@ -123,6 +125,79 @@ async fn owed_actions_survive_a_crash_and_a_refusal() {
     rig.one_flush().await;
     assert_eq!(rig.office.message_count("ann", "INBOX"), 0);
     rig.assert_same(messages(3));
+    assert!(rig.cursor("INBOX").await.after_owed.is_empty());
+}
+
+/// A refusal while messages still come is shown as long as it lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_in_the_middle_stays_shown() {
+    let mut rig = Rig::new().await;
+    rig.settings.imap.after = AfterFetch::Delete;
+    rig.settings.tuning.after_batch = 1;
+    rig.settings.tuning.batch.0 = 2;
+    rig.settings.tuning.window = 2;
+    rig.settings.tuning.spread = 2;
+    rig.deliver(messages(20));
+    let refuse = Fault::imap(ImapPhase::Store, ImapAction::No("not today".into()));
+    let refuse = rig.office.inject(refuse);
+    let life = rig.start();
+    life.flush().await;
+    rig.saved(20).await;
+    let trouble = life.trouble(TroubleKind::Server).await;
+    assert!(trouble.words.contains("not today"), "{trouble:?}");
+    // A look that finds nothing new does not make it good.
+    life.flush().await;
+    life.trouble(TroubleKind::Server).await;
+    refuse.remove();
+    life.flush().await;
+    life.no_trouble().await;
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 0);
+    life.inbound.stop(LONG).await;
+}
+
+/// A server that refuses every STORE: what is owed is bounded, because no more is fetched; the
+/// status says so; nothing is forgotten, and all of it is done once the server takes it.
+///
+/// Proves: IB-6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_for_ever_is_owed_so_much_and_no_more() {
+    const MOST: usize = 20;
+    let mut rig = Rig::new().await;
+    rig.settings.imap.after = AfterFetch::Delete;
+    rig.settings.tuning.most_owed = MOST;
+    rig.settings.tuning.window = 8;
+    rig.settings.tuning.spread = 4;
+    rig.settings.tuning.batch.0 = 2;
+    let all = messages(120);
+    rig.deliver(all.clone());
+    // Every second number is nobody's, so that each message is a range of its own.
+    for uid in (2..=120).step_by(2) {
+        assert!(rig.office.remove("ann", "INBOX", uid).unwrap());
+    }
+    let there: Vec<Vec<u8>> = all.into_iter().step_by(2).collect();
+    let refuse = Fault::imap(ImapPhase::Store, ImapAction::No("not today".into()));
+    let refuse = rig.office.inject(refuse);
+    for _ in 0..3 {
+        let life = rig.start();
+        life.flush().await;
+        let trouble = life.trouble(TroubleKind::Server).await;
+        let says = trouble.words.contains("not today") && trouble.words.contains("no more are");
+        assert!(says, "{trouble:?}");
+        life.inbound.stop(LONG).await;
+        let owed = rig.cursor("INBOX").await.after_owed;
+        assert!(owed.len() < MOST + 8, "{owed:?}");
+        assert_eq!(owed.first(), Some(&UidRange { first: 1, last: 1 }));
+        assert!(rig.store.len() < there.len(), "{} fetched", rig.store.len());
+    }
+    assert_eq!(rig.office.message_count("ann", "INBOX"), there.len());
+    let life = rig.start();
+    life.trouble(TroubleKind::Server).await;
+    refuse.remove();
+    life.flush().await;
+    life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+    assert_eq!(rig.office.message_count("ann", "INBOX"), 0);
+    rig.assert_same(there);
     assert!(rig.cursor("INBOX").await.after_owed.is_empty());
 }
 

@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
+use std::sync::atomic::Ordering;
+
 use postoffice::{
     Action, Fault, FaultHandle, Flaw, ImapAction, ImapCapability, ImapPhase, Listener,
 };
 
-use super::rig::{LONG, Rig, message};
+use super::rig::{LONG, Rig, Token, message, messages};
 use crate::net::{Fingerprint, TlsMode, Trust};
 use crate::transport::events::TroubleKind;
+use crate::transport::settings::AfterFetch;
 
 /// How the cause goes away.
 enum Mend {
@@ -139,4 +142,87 @@ async fn what_a_login_is_answered_decides_how_long_to_stay_away() {
         assert!(troubles.iter().all(|it| it.kind == kind), "{troubles:?}");
         life.inbound.stop(LONG).await;
     }
+}
+
+/// A token runs out: at the login, or in the middle of a session, as different servers say it.
+/// It is renewed once, the login is tried again at once, nothing is set aside or blamed on a
+/// mailbox, and every message comes once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_runs_out_is_renewed_and_nothing_else_is_blamed() {
+    let no = |phase, words: &str| Fault::imap(phase, ImapAction::No(words.into()));
+    let bad = |phase, words: &str| Fault::imap(phase, ImapAction::Bad(words.into()));
+    let bye = |phase, words: &str| Fault::imap(phase, ImapAction::Bye(words.into()));
+    let exchange = "Session invalidated - AccessTokenExpired";
+    let mut cases = vec![(None, "at the login")];
+    for phase in [ImapPhase::Select, ImapPhase::Fetch, ImapPhase::Store, ImapPhase::Idle] {
+        cases.push((Some(no(phase, "[EXPIRED] Log in again")), "EXPIRED"));
+        cases.push((Some(no(phase, "[AUTHENTICATIONFAILED] Who?")), "AUTHENTICATIONFAILED"));
+        cases.push((Some(bad(phase, exchange)), exchange));
+        cases.push((Some(bye(phase, exchange)), exchange));
+    }
+    cases.push((Some(bye(ImapPhase::Idle, exchange).after_effect()), "BYE in IDLE"));
+    let count = cases.len();
+    for (fault, what) in cases {
+        let mut rig = Rig::new().await;
+        rig.settings.imap.after = AfterFetch::Seen;
+        let token = Token::new("old", "fresh");
+        rig.settings.imap.credentials.password = token.clone();
+        // Refusals of the account or of a mailbox would take far longer than a test may.
+        rig.settings.tuning.login_pause = (Duration::from_secs(600), Duration::from_secs(600));
+        rig.settings.imap.poll_interval = Duration::from_secs(600);
+        rig.deliver(messages(5));
+        let name = format!("{fault:?}");
+        let says_bye = name.contains("Bye");
+        rig.office.set_token("ann", Some("old"));
+        let fault = match fault {
+            None => no(ImapPhase::Login, "[AUTHENTICATIONFAILED] Token expired"),
+            Some(fault) => fault,
+        };
+        let fault = rig.office.inject(fault.once());
+        if says_bye {
+            // A BYE is no answer: the next login finds out.
+            let refused = no(ImapPhase::Login, "[AUTHENTICATIONFAILED] Token expired");
+            rig.office.inject(refused.nth(2).once());
+        }
+        let life = rig.start();
+        fault.reached(LONG).await.unwrap();
+        // The old one is not good any more, and the provider gives another.
+        rig.office.set_token("ann", Some("fresh"));
+        token.provider.add_permits(1);
+        rig.saved(5).await;
+        rig.deliver([message(9, 300)]);
+        rig.saved(6).await;
+        life.flush().await;
+        life.no_trouble().await;
+        assert_eq!(token.renewals.load(Ordering::SeqCst), 1, "{what}: {name}");
+        assert!(life.inbound.states()[0].set_aside.is_empty(), "{what}: {name}");
+        let troubles = life.events.troubles.lock().unwrap().clone();
+        let connection_only = troubles.iter().all(|it| it.kind == TroubleKind::Network);
+        assert!(connection_only, "{what}: {name}: {troubles:?}");
+        life.inbound.stop(LONG).await;
+        let mut all = messages(5);
+        all.push(message(9, 300));
+        rig.assert_same(all);
+    }
+    assert_eq!(count, 18);
+}
+
+/// A login that is refused for now says nothing of the token: it is not renewed for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_for_now_is_not_renewed() {
+    let mut rig = Rig::new().await;
+    let token = Token::new("good", "fresh");
+    rig.settings.imap.credentials.password = token.clone();
+    rig.office.set_token("ann", Some("good"));
+    rig.deliver(messages(2));
+    let no = ImapAction::No("[UNAVAILABLE] The directory is away".into());
+    let no = rig.office.inject(Fault::imap(ImapPhase::Login, no));
+    let life = rig.start();
+    let trouble = life.trouble(TroubleKind::Throttled).await;
+    assert!(trouble.words.contains("The directory is away"), "{trouble:?}");
+    no.remove();
+    rig.saved(2).await;
+    life.no_trouble().await;
+    assert_eq!(token.renewals.load(Ordering::SeqCst), 0);
+    life.inbound.stop(LONG).await;
 }

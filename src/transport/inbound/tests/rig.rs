@@ -15,7 +15,7 @@ use super::host::{Events, Host};
 use super::store::Store;
 use crate::clock::{Clock, SystemClock};
 use crate::net::{Cleartext, Deadlines, Server, TlsMode, Trust};
-use crate::spi::{SecretError, SecretSource};
+use crate::spi::{SecretError, SecretKind, SecretSource};
 use crate::spool::{AccountKey, CursorRecord, FreeSpace, SledSpool, Spool, SpoolOptions};
 use crate::transport::events::{Gate, Trouble, TroubleKind};
 use crate::transport::settings::{AfterFetch, Credentials, ImapSettings};
@@ -30,6 +30,45 @@ pub(super) struct Password(pub(super) Mutex<String>);
 impl SecretSource for Password {
     async fn secret(&self) -> Result<SecretString, SecretError> {
         Ok(SecretString::from(self.0.lock().unwrap().clone()))
+    }
+}
+
+/// A token that is renewed once when it is refused, as one of OAuth 2.0 is.
+pub(super) struct Token {
+    shown: Mutex<String>,
+    fresh: Mutex<Option<String>>,
+    /// The provider answers when it has a permit.
+    pub(super) provider: tokio::sync::Semaphore,
+    pub(super) renewals: AtomicU64,
+}
+
+impl Token {
+    pub(super) fn new(shown: &str, fresh: &str) -> Arc<Self> {
+        Arc::new(Token {
+            shown: Mutex::new(shown.into()),
+            fresh: Mutex::new(Some(fresh.into())),
+            provider: tokio::sync::Semaphore::new(0),
+            renewals: AtomicU64::new(0),
+        })
+    }
+}
+
+#[async_trait]
+impl SecretSource for Token {
+    async fn secret(&self) -> Result<SecretString, SecretError> {
+        Ok(SecretString::from(self.shown.lock().unwrap().clone()))
+    }
+
+    fn kind(&self) -> SecretKind {
+        SecretKind::Token
+    }
+
+    async fn renew(&self, _refused: &SecretString) -> Result<Option<SecretString>, SecretError> {
+        self.provider.acquire().await.unwrap().forget();
+        let Some(fresh) = self.fresh.lock().unwrap().take() else { return Ok(None) };
+        self.renewals.fetch_add(1, Ordering::SeqCst);
+        self.shown.lock().unwrap().clone_from(&fresh);
+        Ok(Some(SecretString::from(fresh)))
     }
 }
 
