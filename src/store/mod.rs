@@ -25,6 +25,7 @@ mod submit_raw;
 
 pub(crate) use delay::Late;
 pub use hand::{HandOptions, LmtpAddress, Receiver};
+pub(crate) use owed::OwedCopy;
 pub use owed::{CopyTo, OwedOptions};
 pub use submit_raw::RawSubmission;
 
