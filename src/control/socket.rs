@@ -24,7 +24,8 @@ impl ControlSocket {
     /// Makes the socket. One that nobody listens at any more is removed first.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody listens there; other I/O errors.
+    /// `AddrInUse` when somebody listens there, or when there is something else than a socket; other
+    /// I/O errors.
     pub async fn bind(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             make_private_folder(folder)?;
@@ -64,13 +65,18 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Listens at a path. A socket that nobody listens at any more is removed first.
+/// Listens at a path. A socket that nobody listens at any more is removed first; anything else that
+/// is there may be of use to somebody, and is `AddrInUse`.
 pub(super) async fn bind_anew(path: &Path) -> io::Result<UnixListener> {
-    // A link is removed below and never followed.
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    if is_socket && is_answered(path).await {
-        let words = "another daemon listens there already";
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, words));
+    let in_use = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return in_use("there is something else in its place");
+        }
+        Ok(_) if is_answered(path).await => {
+            return in_use("another daemon listens there already");
+        }
+        _ => {}
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -102,6 +108,7 @@ async fn is_answered(path: &Path) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::control::submission_socket::SubmissionSocket;
 
     #[tokio::test]
     async fn only_its_owner_can_reach_it() {
@@ -130,17 +137,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_link_in_its_place_is_removed_and_not_followed() {
+    async fn a_link_in_its_place_is_neither_removed_nor_followed() {
         let temp = tempfile::tempdir().unwrap();
         let (path, other) = (temp.path().join("control.sock"), temp.path().join("other"));
         let elsewhere = std::os::unix::net::UnixListener::bind(&other).unwrap();
         elsewhere.set_nonblocking(true).unwrap();
         std::os::unix::fs::symlink(&other, &path).unwrap();
-        let socket = ControlSocket::bind(&path).await.unwrap();
-        assert!(std::fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+        let error = ControlSocket::bind(&path).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+        assert_eq!(std::fs::read_link(&path).unwrap(), other);
         assert_eq!(elsewhere.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        drop(socket);
-        assert!(other.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("submit");
+        std::fs::write(&path, "precious").unwrap();
+        let control = ControlSocket::bind(&path).await.map(drop);
+        let submission = SubmissionSocket::bind(&path).await.map(drop);
+        for error in [control.unwrap_err(), submission.unwrap_err()] {
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[tokio::test]

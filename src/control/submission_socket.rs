@@ -21,7 +21,8 @@ impl SubmissionSocket {
     /// to. A socket that nobody listens at any more is removed first.
     ///
     /// # Errors
-    /// `AddrInUse` when somebody listens there; other I/O errors.
+    /// `AddrInUse` when somebody listens there, or when there is something else than a socket; other
+    /// I/O errors.
     pub async fn bind(path: &Path) -> io::Result<Self> {
         let listener = bind_anew(path).await?;
         let socket = SubmissionSocket { listener, path: path.to_owned() };

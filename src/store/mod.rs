@@ -26,6 +26,7 @@ mod submit_raw;
 pub(crate) use delay::Late;
 pub(crate) use hand::{HandCheck, check_hand};
 pub use hand::{HandOptions, LmtpAddress, Receiver};
+pub(crate) use owed::OwedCopy;
 pub use owed::{CopyTo, OwedOptions};
 pub use submit_raw::RawSubmission;
 

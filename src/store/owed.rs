@@ -47,21 +47,14 @@ pub(super) struct Owed {
 
 #[derive(Default)]
 struct Copies {
-    /// Kept, and their messages have not left the Outbox.
+    /// Being kept, and their messages have not left the Outbox.
     kept: HashSet<Token>,
-    /// Surely never stored before.
+    /// Never offered to the server, and not yet settled either.
     fresh: HashSet<Token>,
 }
 
-/// A copy that is being kept.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
-    token: Token,
-    repetition: Repetition,
-}
-
 /// A copy that is owed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OwedCopy {
     file: PathBuf,
     token: Option<Token>,
@@ -90,27 +83,32 @@ impl Owed {
 
     /// A copy is about to be kept. It may have been stored before when an earlier process got so
     /// far with its message (`is_older`), or this one.
-    pub(super) fn keeps(&self, token: Token, is_older: bool) -> Kept {
-        let again = !self.copies().kept.insert(token);
-        let repetition = match again || is_older {
-            true => Repetition::Possible,
-            false => Repetition::First,
-        };
-        Kept { token, repetition }
+    ///
+    /// To be told before its file is there: a copy is offered from then on, also while its message
+    /// is still on the way out of the Outbox.
+    pub(super) fn keeps(&self, token: Token, is_older: bool) {
+        let mut copies = self.copies();
+        let is_first = copies.kept.insert(token);
+        if is_first && !is_older {
+            copies.fresh.insert(token);
+        }
     }
 
     /// The message of a copy has left the Outbox, so that it is not kept again.
-    pub(super) fn added(&self, kept: Kept) {
-        let mut copies = self.copies();
-        copies.kept.remove(&kept.token);
-        if kept.repetition == Repetition::First {
-            copies.fresh.insert(kept.token);
-        }
-        drop(copies);
+    pub(super) fn added(&self, token: Token) {
+        self.copies().kept.remove(&token);
         self.news.notify_waiters();
     }
 
-    /// Whether it may have been stored before; asked right before each try.
+    /// There is no copy to keep after all.
+    pub(super) fn forgets(&self, token: Token) {
+        let mut copies = self.copies();
+        copies.kept.remove(&token);
+        copies.fresh.remove(&token);
+    }
+
+    /// Whether it may have been stored before; asked right before each try, and the answer is
+    /// `First` once.
     fn repetition(&self, token: Option<Token>) -> Repetition {
         match token.is_some_and(|token| self.copies().fresh.remove(&token)) {
             true => Repetition::First,
@@ -237,3 +235,6 @@ fn unreadable(error: &std::io::Error) -> MapiError {
     };
     MapiError::new(code, format!("the folder of owed sent copies: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

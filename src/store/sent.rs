@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use super::LocalStore;
 use super::maildir::{Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Token};
 use super::notes::completed;
-use super::owed::{CopyTo, Kept, Owed};
+use super::owed::{CopyTo, Owed};
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, PropList, tags};
 use crate::observe::{Ended, Event, Family};
 use crate::spi::Content;
@@ -18,6 +18,13 @@ const SENT: &str = "Sent";
 
 /// Octets copied at a time.
 const CHUNK: usize = 256 * 1024;
+
+/// What came of keeping a copy.
+enum Made {
+    Copy,
+    /// There is nothing that could be kept.
+    Nothing,
+}
 
 impl LocalStore {
     /// Keeps a copy of the message where one is wanted, removes it from the Outbox, unlocks it.
@@ -40,8 +47,8 @@ impl LocalStore {
         let ended = history.as_ref().or(known.as_ref()).cloned();
         self.tell_after_all(entry, &record, ended.as_ref()).await?;
         self.outbox.delete(entry, history).await?;
-        if let Some((owed, kept)) = owed {
-            owed.added(kept);
+        if let Some((owed, token)) = owed {
+            owed.added(token);
         }
         self.notes.forget(entry);
         self.seen_to_end(entry, &record, ended.as_ref());
@@ -86,7 +93,7 @@ impl LocalStore {
         entry: &EntryId,
         record: &OutboxRecord,
         history: Option<&HistoryRecord>,
-    ) -> MapiResult<Option<(&'a Owed, Kept)>> {
+    ) -> MapiResult<Option<(&'a Owed, Token)>> {
         let transport = match (&record.state, history) {
             (OutboxState::Deferred { transport }, _) => transport.clone(),
             (_, Some(history)) => history.transport.clone(),
@@ -97,12 +104,15 @@ impl LocalStore {
         match (elsewhere, &self.copies) {
             (Some((owed, CopyTo::Server)), _) => {
                 // Before the copy: one that is made again may be on the server already.
-                let kept = owed.keeps(
-                    Token::of(Origin::Sent, entry.as_bytes()),
-                    self.is_older(record.submitted),
-                );
-                self.keep_copy(&owed.maildir, &transport, entry, record).await?;
-                Ok(Some((owed, kept)))
+                let token = Token::of(Origin::Sent, entry.as_bytes());
+                owed.keeps(token, self.is_older(record.submitted));
+                match self.keep_copy(&owed.maildir, &transport, entry, record).await? {
+                    Made::Copy => Ok(Some((owed, token))),
+                    Made::Nothing => {
+                        owed.forgets(token);
+                        Ok(None)
+                    }
+                }
             }
             (Some((_, CopyTo::Nowhere)), _) | (None, None) => Ok(None),
             (None, Some(maildir)) => {
@@ -118,19 +128,19 @@ impl LocalStore {
         mailbox: &str,
         entry: &EntryId,
         record: &OutboxRecord,
-    ) -> MapiResult<()> {
+    ) -> MapiResult<Made> {
         let content = match self.outbox.content_of(record).await {
             Ok(content) => content,
             // What cannot be composed was never sent as mail (another address type): there is no
             // copy to keep, and that must not keep the message in the Outbox for ever.
             Err(error) if error.code() == MapiCode::INVALID_PARAMETER => {
                 tracing::warn!(%entry, %error, "No copy of a sent message could be made");
-                return Ok(());
+                return Ok(Made::Nothing);
             }
             // Sent it was; a copy that is not what was sent is none.
             Err(error) if error.code() == MapiCode::CORRUPT_DATA => {
                 tracing::warn!(%entry, %error, "A sent message is damaged here, no copy is kept");
-                return Ok(());
+                return Ok(Made::Nothing);
             }
             Err(error) => return Err(error),
         };
@@ -147,13 +157,13 @@ impl LocalStore {
         let draft = match self.copy(maildir, content).await {
             Err(error) if error.code() == MapiCode::CORRUPT_DATA => {
                 tracing::warn!(%entry, %error, "A sent message is damaged here, no copy is kept");
-                return Ok(());
+                return Ok(Made::Nothing);
             }
             draft => draft?,
         };
         let maildir = Arc::clone(maildir);
         self.blocking(move || maildir.deliver(draft, &place)).await??;
-        Ok(())
+        Ok(Made::Copy)
     }
 
     /// Writes content into a file of the Maildir's `tmp`.

@@ -112,11 +112,10 @@ pub(super) async fn talk(
     dialogue.asks("RCPT", &rcpt).await.map_err(unavailable)?;
     let answer = dialogue.command("DATA", "DATA\r\n").await?;
     dialogue.wants(&answer, 354, "DATA")?;
-    dialogue.text(text).await?;
-    let answer = dialogue.reply("the end of the message").await.map_err(|failure| {
-        // It may have been stored: it is handed over again as one that may be a repetition.
-        Failure::Temporary(failure.into_words())
-    })?;
+    // From here on it may be this message at which the server fails.
+    dialogue.text(text).await.map_err(temporary)?;
+    // It may have been stored: it is handed over again as one that may be a repetition.
+    let answer = dialogue.reply("the end of the message").await.map_err(temporary)?;
     dialogue.wants(&answer, 250, "the end of the message")?;
     dialogue.goodbye().await;
     Ok(())
@@ -243,6 +242,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<'_, S> {
 
 fn unavailable(failure: Failure) -> Failure {
     Failure::Unavailable(failure.into_words())
+}
+
+fn temporary(failure: Failure) -> Failure {
+    Failure::Temporary(failure.into_words())
 }
 
 impl Failure {

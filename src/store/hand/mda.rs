@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::error::Elapsed;
 
 use super::{Facts, Failure};
 
@@ -56,13 +57,14 @@ pub(super) async fn run(
         Failure::Unavailable(format!("the program {program} could not be started: {error}"))
     })?;
     let mut group = Group::of(&child);
-    let complaint = child.stderr.take();
-    let ended = tokio::time::timeout(timeout, wait(&mut child, complaint)).await;
+    let mut kept = Vec::new();
+    let reading = read_complaint(child.stderr.take(), &mut kept);
+    let ended = end_of(child.wait(), reading, timeout).await;
     match ended {
-        Ok(Ok((status, complaint))) => {
+        Ok(Ok(status)) => {
             // What it left running in the background is its own affair.
             group.disarm();
-            judge(program, status, &complaint)
+            judge(program, status, &visible(&kept))
         }
         Ok(Err(error)) => {
             Err(Failure::Temporary(format!("the program {program} cannot be waited for: {error}")))
@@ -79,34 +81,39 @@ pub(super) async fn run(
     }
 }
 
-/// Waits for the end of the program, and for what it complains of.
-async fn wait(
-    child: &mut Child,
-    complaint: Option<ChildStderr>,
-) -> std::io::Result<(ExitStatus, String)> {
-    let mut kept = Vec::new();
-    let status = {
-        let reading = read_complaint(complaint, &mut kept);
-        tokio::pin!(reading);
-        let mut is_read = false;
-        let status = loop {
+/// Waits for the end of the program within `timeout`, and some more for what it complains of.
+async fn end_of<S>(
+    ending: impl Future<Output = S>,
+    reading: impl Future<Output = ()>,
+    timeout: Duration,
+) -> Result<S, Elapsed> {
+    tokio::pin!(reading);
+    let mut is_read = false;
+    let both = async {
+        tokio::pin!(ending);
+        loop {
             tokio::select! {
                 () = &mut reading, if !is_read => is_read = true,
-                status = child.wait() => break status?,
+                ended = &mut ending => break ended,
             }
-        };
-        if !is_read {
-            let _still_open = tokio::time::timeout(COMPLAINT_DEADLINE, &mut reading).await;
         }
-        status
     };
-    let text = String::from_utf8_lossy(&kept);
+    let ended = tokio::time::timeout(timeout, both).await?;
+    if !is_read {
+        let _still_open = tokio::time::timeout(COMPLAINT_DEADLINE, &mut reading).await;
+    }
+    Ok(ended)
+}
+
+/// What a program complained of, on one line.
+fn visible(complaint: &[u8]) -> String {
+    let text = String::from_utf8_lossy(complaint);
     let visible = |sign: char| match sign {
         '\n' | '\t' => ' ',
         sign if sign.is_control() => '\u{fffd}',
         sign => sign,
     };
-    Ok((status, text.trim().chars().map(visible).collect()))
+    text.trim().chars().map(visible).collect()
 }
 
 /// Reads all of it, so that nobody waits for a full pipe, and keeps the beginning.
@@ -158,5 +165,21 @@ impl Drop for Group {
             // It may have ended by itself meanwhile; then there is nothing to do.
             let _ended = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_ends_in_time_is_not_late_for_what_it_left_running() {
+        let second = Duration::from_secs(1);
+        let ending = tokio::time::sleep(Duration::from_millis(800));
+        // Something that it left running holds the pipe.
+        end_of(ending, std::future::pending(), second).await.unwrap();
+        end_of(std::future::pending::<()>(), std::future::ready(()), second).await.unwrap_err();
+        end_of(std::future::pending::<()>(), std::future::pending(), second).await.unwrap_err();
     }
 }

@@ -243,7 +243,7 @@ enum Act {
 }
 
 /// Serves one connection after the other: on a line that begins with the prefix (`.` for the final
-/// dot, an empty one for the greeting), it acts, once for each connection that is left in the list.
+/// dot, `text` for the first line of a message, an empty one for the greeting), it acts, once for each connection that is left in the list.
 async fn lmtp(acts: Vec<(&'static str, Act)>) -> (Rig, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -281,6 +281,7 @@ async fn serve(
         let matches = |prefix: &str| match prefix {
             "" => line.is_empty(),
             "." => in_text && line == ".\r\n",
+            "text" => in_text,
             prefix => !in_text && line.starts_with(prefix),
         };
         match act.filter(|(prefix, _)| matches(prefix)) {
@@ -359,6 +360,19 @@ async fn what_an_lmtp_server_does_is_told_apart() {
         rig.give(1, b"x\r\n").await.unwrap();
         assert!(heard.lock().unwrap().concat().contains("DATA\r\nx\r\n.\r\n"), "{phase:?} {act:?}");
     }
+}
+
+#[tokio::test]
+async fn a_message_at_which_the_server_hangs_up_is_to_blame_when_others_go_through() {
+    let (never, amid) = (("never", Act::Close), ("text", Act::Close));
+    let (rig, _) = lmtp(vec![amid, never, amid, never, amid]).await;
+    // So much that the server has gone before the last of it is written.
+    let large = b"a line of no importance\r\n".repeat(1_000_000);
+    assert_eq!(rig.give(1, &large).await.unwrap_err().code(), MapiCode::BUSY);
+    rig.give(2, b"x\r\n").await.unwrap();
+    assert_eq!(rig.give(1, &large).await.unwrap_err().code(), MapiCode::CALL_FAILED);
+    rig.give(3, b"x\r\n").await.unwrap();
+    assert_eq!(rig.give(4, &large).await.unwrap_err().code(), MapiCode::BUSY);
 }
 
 #[tokio::test]

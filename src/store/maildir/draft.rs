@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps};
 use ulid::Ulid;
 
 use super::MaildirError;
-use super::partial::Beginning;
+use super::partial::{Beginning, Lock};
 use crate::mapi::SysTime;
 use crate::spool::disk::{At, Disk};
 
@@ -58,9 +58,8 @@ impl Draft {
     }
 
     /// Keeps others from taking it up while this process has it.
-    pub(super) fn lock(&self) {
-        // Where locks are not to be had, nobody can take it up either.
-        let _ = rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive);
+    pub(super) fn lock(&self) -> Lock {
+        Lock::of(&self.file)
     }
 
     /// Appends octets.

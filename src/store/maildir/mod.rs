@@ -51,6 +51,11 @@ impl MaildirError {
         MaildirError { of_sync: true, ..Self::new(what, source) }
     }
 
+    /// Whether something else has the name.
+    fn is_taken(&self) -> bool {
+        !self.of_sync && self.source.kind() == io::ErrorKind::AlreadyExists
+    }
+
     fn is_full_disk(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }

@@ -11,7 +11,7 @@
 //! The name changes when more is durable, never before; what the file has beyond that is cut off
 //! before it is taken up, and octets that are not those of the digest are not taken up at all. So
 //! a beginning is never taken for a message, nor one message's for another's. A file that is taken up
-//! is locked: nobody else writes it.
+//! is locked: nobody else writes it. Where the file system has no locks, nothing is kept.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FlockOperation};
+use rustix::io::Errno;
 
 use super::draft::Draft;
 use super::names::Token;
@@ -50,6 +51,34 @@ pub(super) struct Beginning {
     hasher: blake3::Hasher,
     /// How many octets of it stand in its name as durable.
     noted: u64,
+    /// With how many octets that is looked after again.
+    next: u64,
+}
+
+/// Whose a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lock {
+    /// Ours from now on.
+    Ours,
+    /// Somebody's who is writing it.
+    Theirs,
+    /// There are no locks here, as on some network file systems: nobody can know.
+    Unknown,
+}
+
+impl Lock {
+    /// Tries to get a file for ourselves. The lock goes when the file is closed.
+    pub(super) fn of(file: &std::fs::File) -> Self {
+        Self::judge(rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive))
+    }
+
+    fn judge(locked: Result<(), Errno>) -> Self {
+        match locked {
+            Ok(()) => Lock::Ours,
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Lock::Theirs,
+            Err(_) => Lock::Unknown,
+        }
+    }
 }
 
 /// A message that is taken up where it stopped.
@@ -107,13 +136,14 @@ impl Beginning {
 
     /// Whether so much came since it was noted that it is to be noted again.
     fn is_due(&self) -> bool {
-        self.hasher.count() >= self.noted + STRIDE
+        self.hasher.count() >= self.next
     }
 }
 
 impl Draft {
     /// Makes what was written durable and notes that, once enough has come. Does nothing for a
-    /// draft that is no beginning.
+    /// draft that is no beginning. Where another try of the same message has noted as much and still
+    /// has its file, nothing is noted now: a message does not fail for what only saves time.
     ///
     /// # Errors
     /// As of every sync.
@@ -134,21 +164,29 @@ impl Draft {
             return Ok(());
         }
         self.sync_octets()?;
-        self.rename(name.text(host))?;
+        let is_noted = match self.rename(name.text(host)) {
+            Err(error) if error.is_taken() => false,
+            renamed => renamed.map(|()| true)?,
+        };
         if let Some(beginning) = &mut self.beginning {
-            beginning.noted = octets;
+            beginning.next = octets + STRIDE;
+            if is_noted {
+                beginning.noted = octets;
+            }
         }
         Ok(())
     }
 }
 
 impl Maildir {
-    /// Starts a message that is to outlive a broken connection.
+    /// Starts a message that is to outlive a broken connection, where there are locks.
     pub(in crate::store) fn begin(&self, token: Token, size: u64) -> Result<Draft, MaildirError> {
         let mut draft = self.draft()?;
-        draft.lock();
-        let hasher = blake3::Hasher::new();
-        draft.beginning = Some(Beginning { token, announced: size, hasher, noted: 0 });
+        if draft.lock() == Lock::Ours {
+            let hasher = blake3::Hasher::new();
+            let (announced, noted, next) = (size, 0, STRIDE);
+            draft.beginning = Some(Beginning { token, announced, hasher, noted, next });
+        }
         Ok(draft)
     }
 
@@ -200,7 +238,8 @@ impl Maildir {
     fn take_up(&self, name: &Name, text: &str, look: &mut impl FnMut(&[u8])) -> Taken {
         let at = || At::new(&*self.tmp, text);
         let Ok(mut file) = self.disk.open(at()) else { return Taken::Damaged };
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        // Whoever had it may have given it another name, or delivered it, before we got the lock.
+        if Lock::of(&file) != Lock::Ours || !is_at(&self.tmp, text, &file) {
             return Taken::InUse;
         }
         let (mut left, mut hasher) = (name.octets, blake3::Hasher::new());
@@ -221,7 +260,7 @@ impl Maildir {
         // Opened anew: a second handle would share its place in the file.
         let Ok(reader) = self.disk.open(at()) else { return Taken::Damaged };
         let (token, announced, noted) = (name.token, name.announced, name.octets);
-        let beginning = Beginning { token, announced, hasher, noted };
+        let beginning = Beginning { token, announced, hasher, noted, next: noted + STRIDE };
         let disk = Arc::clone(&self.disk);
         let draft = Draft::taken_up(disk, Arc::clone(&self.tmp), text, file, beginning);
         Taken::Up(Box::new(Resumed { draft, octets: noted, reader }))
@@ -230,7 +269,7 @@ impl Maildir {
     /// Removes every beginning nobody works on: the disk is full.
     pub(in crate::store) fn give_up_beginnings(&self) -> Result<(), MaildirError> {
         for (name, _) in beginnings(&self.tmp, &self.host)? {
-            remove(self.disk.as_ref(), &self.tmp, &name.text(&self.host));
+            remove(self.disk.as_ref(), &self.tmp, &name.text(&self.host), Why::Room);
         }
         Ok(())
     }
@@ -239,7 +278,7 @@ impl Maildir {
 /// What became of a beginning that was to be taken up.
 enum Taken {
     Up(Box<Resumed>),
-    /// Somebody is writing it.
+    /// Somebody is writing it, or that cannot be known.
     InUse,
     /// It is not what its name says.
     Damaged,
@@ -272,25 +311,57 @@ pub(super) fn sweep(
     found.sort_by_key(|(_, changed)| *changed);
     let mut left = found.len();
     for (name, changed) in found {
-        let old = now.saturating_since(SysTime::from_millis(changed)) > STALE;
-        if old || left > MOST {
-            remove(disk, tmp, &name.text(host));
-            left -= 1;
-        }
+        let age = now.saturating_since(SysTime::from_millis(changed));
+        let why = match age > STALE {
+            true => Why::Age,
+            false if left > MOST => Why::Room,
+            false => continue,
+        };
+        remove(disk, tmp, &name.text(host), why);
+        left -= 1;
     }
     Ok(())
 }
 
+/// Why a beginning is to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Nobody writes one for so long.
+    Age,
+    /// Its octets are wanted.
+    Room,
+}
+
+impl Why {
+    fn suffices(self, lock: Lock) -> bool {
+        match lock {
+            Lock::Ours => true,
+            Lock::Theirs => false,
+            Lock::Unknown => self == Why::Age,
+        }
+    }
+}
+
 /// Removes a beginning, unless somebody is writing it.
-fn remove(disk: &dyn Disk, tmp: &OwnedFd, text: &str) {
+fn remove(disk: &dyn Disk, tmp: &OwnedFd, text: &str, why: Why) {
     let Ok(file) = disk.open(At::new(tmp, text)) else { return };
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    if why.suffices(Lock::of(&file))
+        && is_at(tmp, text, &file)
         && disk.unlink(At::new(tmp, text)).is_ok()
     {
         tracing::info!(
             file = text,
             "Removed the beginning of a message that is of no use any more"
         );
+    }
+}
+
+/// Whether an open file is the one that has this name now.
+fn is_at(tmp: &OwnedFd, text: &str, file: &std::fs::File) -> bool {
+    let there = rustix::fs::statat(tmp, text, AtFlags::SYMLINK_NOFOLLOW);
+    match (there, rustix::fs::fstat(file)) {
+        (Ok(one), Ok(two)) => (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino),
+        _ => false,
     }
 }
 
@@ -318,5 +389,18 @@ mod tests {
         }
         assert_eq!(Name::parse(&text, "other"), None);
         assert_eq!(Name::parse(&format!("{text}.box.example.org"), "box.example.org"), None);
+    }
+    #[test]
+    fn without_locks_only_age_removes_a_beginning() {
+        let lock = Lock::judge;
+        assert_eq!(lock(Ok(())), Lock::Ours);
+        assert_eq!(lock(Err(Errno::AGAIN)), Lock::Theirs);
+        for errno in [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL] {
+            assert_eq!(lock(Err(errno)), Lock::Unknown);
+        }
+        let suffices = |lock| (Why::Age.suffices(lock), Why::Room.suffices(lock));
+        assert_eq!(suffices(Lock::Ours), (true, true));
+        assert_eq!(suffices(Lock::Theirs), (false, false));
+        assert_eq!(suffices(Lock::Unknown), (true, false));
     }
 }

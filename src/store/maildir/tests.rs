@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use super::*;
+use crate::spool::disk::RealDisk;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Mutex;
 
 fn open(root: &Path) -> Maildir {
     let disk = Arc::new(crate::spool::disk::RealDisk);
@@ -354,6 +356,128 @@ fn nothing_is_left_of_a_beginning_that_is_there_already_or_was_never_noted() {
     draft.write(b"octets").unwrap();
     drop(draft);
     assert_eq!(names(&dir.path().join("tmp")), Vec::<String>::new());
+}
+
+/// A disk on which somebody else does something right after a file was opened.
+struct Overtaken(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Overtaken {
+    fn maildir(root: &Path, by: impl FnOnce() + Send + 'static) -> Maildir {
+        let disk = Arc::new(Overtaken(Mutex::new(Some(Box::new(by)))));
+        Maildir::open(root, "box".into(), SysTime::from_millis(1_700_000_000_000), disk).unwrap()
+    }
+}
+
+impl std::fmt::Debug for Overtaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Overtaken")
+    }
+}
+
+impl Disk for Overtaken {
+    fn open(&self, at: At<'_>) -> io::Result<std::fs::File> {
+        let opened = RealDisk.open(at)?;
+        if let Some(by) = self.0.lock().unwrap().take() {
+            by();
+        }
+        Ok(opened)
+    }
+
+    fn create(&self, at: At<'_>) -> io::Result<std::fs::File> {
+        RealDisk.create(at)
+    }
+
+    fn write(&self, file: &std::fs::File, bytes: &[u8]) -> io::Result<()> {
+        RealDisk.write(file, bytes)
+    }
+
+    fn sync_file(&self, file: &std::fs::File) -> io::Result<()> {
+        RealDisk.sync_file(file)
+    }
+
+    fn make_folder(&self, at: At<'_>) -> io::Result<()> {
+        RealDisk.make_folder(at)
+    }
+
+    fn rename(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn link(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
+        RealDisk.link(from, to)
+    }
+
+    fn unlink(&self, at: At<'_>) -> io::Result<()> {
+        RealDisk.unlink(at)
+    }
+
+    fn sync_folder(&self, folder: rustix::fd::BorrowedFd<'_>) -> io::Result<()> {
+        RealDisk.sync_folder(folder)
+    }
+}
+
+/// A save whose caller has left goes on: it may deliver the very file that is being taken up.
+#[test]
+fn a_beginning_that_is_delivered_meanwhile_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    begin(&open(dir.path()), 3000);
+    let part = only_beginning(dir.path());
+    let mut rest = std::fs::OpenOptions::new().append(true).open(&part).unwrap();
+    std::io::Write::write_all(&mut rest, &text(5000)[3000..]).unwrap();
+    let delivered = dir.path().join("new/1.x.box");
+    let (from, to) = (part.clone(), delivered.clone());
+    let maildir = Overtaken::maildir(dir.path(), move || std::fs::rename(from, to).unwrap());
+    assert!(resume(&maildir, 5000).is_none());
+    assert!(std::fs::read(&delivered).unwrap() == text(5000), "it was cut off");
+}
+
+#[test]
+fn only_the_file_that_was_looked_at_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    begin(&open(dir.path()), 3000);
+    let part = only_beginning(dir.path());
+    let (from, to) = (part.clone(), dir.path().join("new/1.x.box"));
+    let maildir = Overtaken::maildir(dir.path(), move || {
+        std::fs::rename(&from, to).unwrap();
+        std::fs::write(from, text(3000)).unwrap();
+    });
+    maildir.give_up_beginnings().unwrap();
+    assert_eq!(only_beginning(dir.path()), part);
+    maildir.give_up_beginnings().unwrap();
+    assert!(!part.exists());
+}
+
+/// Such as an earlier try that still has its file.
+#[test]
+fn a_beginning_that_somebody_holds_keeps_no_message_from_being_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let maildir = open(dir.path());
+    let (large, size) = (vec![b'x'; 17 << 20], 40 << 20);
+    let mut draft = maildir.begin(token(), size).unwrap();
+    draft.write(&large).unwrap();
+    maildir.keep(draft).unwrap();
+    let part = only_beginning(dir.path());
+    let holder = std::fs::File::open(&part).unwrap();
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::flock(&holder, exclusive).unwrap();
+    assert!(resume(&maildir, size).is_none());
+    let mut draft = maildir.begin(token(), size).unwrap();
+    draft.write(&large).unwrap();
+    maildir.note(&mut draft).unwrap();
+    // Further on there is a name for it again.
+    draft.write(&large).unwrap();
+    maildir.note(&mut draft).unwrap();
+    assert_eq!(names(&dir.path().join("tmp")).len(), 2);
+    draft.write(&large[..6 << 20]).unwrap();
+    maildir.deliver(draft, &place("INBOX", KEY, Look::Here)).unwrap();
+    let new = names(&dir.path().join("new"));
+    assert_eq!(std::fs::metadata(dir.path().join("new").join(&new[0])).unwrap().len(), size);
+    assert_eq!(only_beginning(dir.path()), part);
+    // One that is given up at the same octet leaves nothing.
+    let mut draft = maildir.begin(token(), size).unwrap();
+    draft.write(&large).unwrap();
+    maildir.keep(draft).unwrap();
+    assert_eq!(only_beginning(dir.path()), part);
 }
 
 #[test]

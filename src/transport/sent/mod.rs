@@ -31,6 +31,12 @@ use mailbox::{Listed, choose, quoted, wire_name};
 /// Most mailboxes that are looked through for the one of sent mail.
 const MOST_MAILBOXES: usize = 10_000;
 
+/// Octets that are sent without being asked for. What is larger may be refused, and a server that is
+/// not heard before it has all of it may rather hang up.
+const UNASKED: u64 = 64 * 1024;
+/// The same where LITERAL- sets the bound (RFC 7888 section 5).
+const UNASKED_MINUS: u64 = 4096;
+
 /// The mailbox of sent mail of the account that a section describes; `None` when it has no IMAP part,
 /// or its provider keeps what is sent by itself.
 ///
@@ -206,9 +212,8 @@ impl Session {
         }
         let mailbox = quoted(&self.mailbox);
         let command = format!("APPEND {mailbox} (\\Seen) \"{}\"", internal_date(copy.date));
-        // RFC 7888: LITERAL- allows so much without being asked.
-        let may_stream = self.capabilities.has("LITERAL+")
-            || (self.capabilities.has("LITERAL-") && copy.size <= 4096);
+        let may_stream = (self.capabilities.has("LITERAL+") && copy.size <= UNASKED)
+            || (self.capabilities.has("LITERAL-") && copy.size <= UNASKED_MINUS);
         let begun = self.dialogue.begin_literal(&command, copy.size, may_stream).await?;
         let tag = match begun {
             Ok(tag) => tag,
@@ -237,8 +242,11 @@ impl Session {
         }
         let examined = self.dialogue.ask(&format!("EXAMINE {}", quoted(&self.mailbox))).await?;
         if examined.reply.status != ReplyStatus::Ok {
-            // It is not there yet, and nothing is in it.
-            return Ok(false);
+            return match self.is_gone(&examined.reply).await? {
+                true => Ok(false),
+                // It may hold the copy.
+                false => Err(Fault::Refused(format!("EXAMINE: {}", examined.reply.words()))),
+            };
         }
         let search = format!("UID SEARCH HEADER Message-ID {}", quoted(message_id));
         let found = self.dialogue.ask(&search).await?;
@@ -251,6 +259,22 @@ impl Session {
             is_search && words.any(|word| word.parse::<u32>().is_ok())
         }))
     }
+
+    /// Whether the mailbox that EXAMINE was refused for is not there, so that nothing is in it. A
+    /// refusal by itself may mean anything, such as a server whose disk is away (RFC 5530).
+    async fn is_gone(&mut self, refusal: &ImapReply) -> Result<bool, Fault> {
+        if refusal.has_code("NONEXISTENT") || refusal.has_code("TRYCREATE") {
+            return Ok(true);
+        }
+        let listed = self.dialogue.ask(&format!("LIST \"\" {}", quoted(&self.mailbox))).await?;
+        let is_listed = listed.lines.iter().any(|line| lists_one(line));
+        Ok(listed.reply.status == ReplyStatus::Ok && !is_listed)
+    }
+}
+
+/// Whether one line of untagged data names a mailbox.
+fn lists_one(line: &str) -> bool {
+    line.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case("LIST"))
 }
 
 /// The mailbox of sent mail, as the wire has it; made when it is missing. `wanted` is the one of the

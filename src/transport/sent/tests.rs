@@ -168,6 +168,52 @@ async fn what_goes_wrong_is_told_apart_and_the_next_try_works() {
     }
 }
 
+/// Proves: OB-16
+#[tokio::test]
+async fn a_mailbox_that_cannot_be_looked_at_now_is_not_taken_for_an_empty_one() {
+    for words in ["[UNAVAILABLE] the store is away", "[INUSE] rebuilding", "not now"] {
+        let rig = Rig::new().await;
+        rig.put(1, Repetition::First).await.unwrap();
+        let refusal = ImapAction::No(words.to_owned());
+        let fault = rig.office.inject(Fault::imap(ImapPhase::Select, refusal));
+        let error = rig.put(1, Repetition::Possible).await.unwrap_err();
+        assert_eq!(error.code(), MapiCode::CALL_FAILED, "{words}: {error}");
+        fault.remove();
+        rig.put(1, Repetition::Possible).await.unwrap();
+        assert_eq!(rig.stored("Sent").len(), 1, "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_gone_holds_no_copy_whatever_the_refusal_says() {
+    for words in ["[NONEXISTENT] gone", "what mailbox"] {
+        let rig = Rig::new().await;
+        rig.put(1, Repetition::First).await.unwrap();
+        rig.office.delete_mailbox("ann", "Sent").unwrap();
+        let refusal = ImapAction::No(words.to_owned());
+        let fault = rig.office.inject(Fault::imap(ImapPhase::Select, refusal));
+        let error = rig.put(1, Repetition::Possible).await.unwrap_err();
+        assert!(error.to_string().contains("TRYCREATE"), "{words}: {error}");
+        fault.remove();
+        rig.put(1, Repetition::Possible).await.unwrap();
+        assert_eq!(rig.stored("Sent").len(), 1, "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_copy_is_sent_only_when_it_is_asked_for() {
+    let rig = Rig::new().await;
+    rig.put(1, Repetition::First).await.unwrap();
+    let large = text(9, 100_000);
+    let announced = format!("{{{}", large.len());
+    rig.sent.append(copy_of(9, large, Repetition::First)).await.unwrap();
+    let transcript = rig.office.transcript_text();
+    let small = text(1, 1).len();
+    assert!(transcript.contains(&format!("{{{small}+}}")), "{transcript}");
+    assert!(transcript.contains(&format!("{announced}}}")), "{announced}");
+    assert_eq!(rig.stored("Sent").len(), 2);
+}
+
 #[tokio::test]
 async fn a_copy_that_is_not_what_it_says_is_never_stored() {
     let rig = Rig::new().await;
