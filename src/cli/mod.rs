@@ -50,7 +50,6 @@ mod trace;
 mod tests;
 
 pub use dispatch::main;
-pub use papers::definition;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use sendmail::properties::sendmail as sendmail_property;

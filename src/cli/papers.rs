@@ -8,11 +8,6 @@ use super::args::Arguments;
 use super::console::Console;
 use super::exit::Failure;
 
-/// All commands and options, for tests that read what is written about them.
-pub fn definition() -> clap::Command {
-    Arguments::command()
-}
-
 /// `completions`.
 pub(crate) fn completions(
     console: &mut Console<'_>,
