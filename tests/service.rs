@@ -167,3 +167,22 @@ async fn a_daemon_finds_what_was_queued_without_it() {
     assert_eq!((&flushed["sent"], &flushed["left"]), (&1.into(), &0.into()), "{flushed}");
     await_messages(&program.maildir(), "INBOX", 2).await;
 }
+
+/// The unit of the whole machine and `sendmail` agree on where things are.
+#[test]
+fn the_system_unit_has_the_folders_that_sendmail_knows() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let unit = read("dist/systemd/system/postrider.service");
+    let known = read("src/cli/sendmail/whereabouts.rs");
+    let has = |line: &str| unit.lines().any(|one| one == line);
+    assert!(known.contains("SYSTEM_STATE: &str = \"/var/lib/postrider\""));
+    assert!(known.contains("SYSTEM_SOCKET: &str = \"/run/postrider/submit.sock\""));
+    assert!(has(
+        "ExecStart=/usr/bin/postrider --config /etc/postrider --state /var/lib/postrider run"
+    ));
+    assert!(has("RuntimeDirectory=postrider") && has("RuntimeDirectoryMode=0755"));
+    assert!(has("ConfigurationDirectoryMode=0755"));
+    // In a user namespace of the unit every caller would be `nobody` in Received.
+    assert!(!unit.contains("PrivateUsers"));
+}
