@@ -94,8 +94,10 @@ impl fmt::Display for Origin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Proposal {
-    /// Where it comes from.
+    /// Where it comes from, except for what [`completed`](Proposal::completed) names.
     pub origin: Origin,
+    /// The direction that was missing there, and where its server comes from.
+    pub completed: Option<(Protocol, Origin)>,
     /// The server to send with.
     pub smtp: Option<ServerUrl>,
     /// The server to receive from.
@@ -111,8 +113,15 @@ pub struct Proposal {
 impl Proposal {
     /// Nothing yet.
     pub(super) fn empty(origin: Origin) -> Self {
-        let (smtp, imap, sign_in, provider) = (None, None, Vec::new(), None);
-        Proposal { origin, smtp, imap, sign_in, provider, remarks: Vec::new() }
+        Proposal {
+            origin,
+            completed: None,
+            smtp: None,
+            imap: None,
+            sign_in: Vec::new(),
+            provider: None,
+            remarks: Vec::new(),
+        }
     }
 
     /// What the table says for an address.
@@ -148,9 +157,11 @@ impl Proposal {
             self.remarks.extend(remarks);
             return;
         }
-        let missing = if self.smtp.is_none() { &other.smtp } else { &other.imap };
-        if let (false, Some(server)) = (self.is_whole(), missing) {
-            self.remarks.push(format!("{} comes from {}", server.host, other.origin));
+        let missing = if self.smtp.is_none() { Protocol::Smtp } else { Protocol::Imap };
+        if let (false, Some(server)) = (self.is_whole(), other.server(missing)) {
+            let origin = other.origin_of(missing).clone();
+            self.remarks.push(format!("{} comes from {origin}", server.host));
+            self.completed = Some((missing, origin));
             self.smtp = self.smtp.take().or(other.smtp);
             self.imap = self.imap.take().or(other.imap);
         }
@@ -173,17 +184,25 @@ impl Proposal {
     /// the bundled table names for the domain, and what the domain's own web server says under
     /// TLS, needs none.
     pub fn hosts_to_confirm(&self, domain: &MailDomain) -> Vec<&str> {
-        match self.origin {
-            Origin::Table | Origin::Autoconfig(_) | Origin::File(_) => return Vec::new(),
-            Origin::Srv | Origin::Mx(_) | Origin::Guess => {}
-        }
-        let hosts = [&self.smtp, &self.imap].into_iter().flatten();
-        let mut outside: Vec<&str> = hosts
-            .map(|server| server.host.as_str())
+        let mut outside: Vec<&str> = [Protocol::Smtp, Protocol::Imap]
+            .into_iter()
+            .filter(|protocol| match self.origin_of(*protocol) {
+                Origin::Table | Origin::Autoconfig(_) | Origin::File(_) => false,
+                Origin::Srv | Origin::Mx(_) | Origin::Guess => true,
+            })
+            .filter_map(|protocol| Some(self.server(protocol)?.host.as_str()))
             .filter(|host| !is_within(host, domain.domain()) && !is_loopback(host))
             .collect();
         outside.dedup();
         outside
+    }
+
+    /// What names the server for a protocol.
+    fn origin_of(&self, protocol: Protocol) -> &Origin {
+        match &self.completed {
+            Some((completed, origin)) if *completed == protocol => origin,
+            _ => &self.origin,
+        }
     }
 
     /// The server for a protocol.

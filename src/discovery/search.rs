@@ -63,18 +63,23 @@ impl Discoverer {
         }
         let mut troubles = Vec::new();
         let mut found = Proposal::empty(Origin::Guess);
-        let asked = join(self.autoconfig(address), self.records(address));
-        match tokio::time::timeout(DEADLINE, asked).await {
-            Ok((autoconfig, records)) => {
-                for (proposals, more) in [autoconfig, records] {
+        // Each for itself: who does not answer takes nothing away from who did.
+        let (autoconfig, records) = join(
+            tokio::time::timeout(DEADLINE, self.autoconfig(address)),
+            tokio::time::timeout(DEADLINE, self.records(address)),
+        )
+        .await;
+        for (asked, answer) in [("web servers", autoconfig), ("name servers", records)] {
+            match answer {
+                Ok((proposals, more)) => {
                     proposals.into_iter().for_each(|proposal| found.complete(proposal));
                     troubles.extend(more);
                 }
+                Err(_) => troubles.push(Trouble {
+                    asked: format!("the {asked} of {}", address.domain()),
+                    why: "they did not answer in time".to_owned(),
+                }),
             }
-            Err(_) => troubles.push(Trouble {
-                asked: address.domain().to_owned(),
-                why: "it did not answer in time".to_owned(),
-            }),
         }
         if !found.is_whole() {
             found.complete(self.guess(address, &found).await);

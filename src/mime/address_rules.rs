@@ -126,11 +126,18 @@ impl AddressRules {
         if !self.is_local(address) {
             return vec![address.to_owned()];
         }
+        let default = || self.default.as_ref().unwrap_or(&first.identity.address).clone();
         let mut names = vec![local_part(address)];
         let (mut next, mut found) = (0, Vec::new());
         while let Some(name) = names.get(next).cloned() {
             next += 1;
-            for target in self.aliases.get(&name).into_iter().flatten() {
+            let Some(targets) = self.aliases.get(&name) else {
+                if !found.contains(&default()) {
+                    found.push(default());
+                }
+                continue;
+            };
+            for target in targets {
                 let full = names.len() + found.len() >= MOST_NAMES;
                 if !self.is_local(target) && !full {
                     found.push(target.clone());
@@ -140,7 +147,7 @@ impl AddressRules {
             }
         }
         if found.is_empty() {
-            found.push(self.default.clone().unwrap_or_else(|| first.identity.address.clone()));
+            found.push(default());
         }
         found
     }

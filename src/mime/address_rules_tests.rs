@@ -116,3 +116,14 @@ fn others_can_read_a_list_of_recipients() {
     assert_eq!(readable, ["bob <ann@example.org>", "Carl <carl@example.com>"]);
     assert!(rules.readable(&list[1..]).is_none());
 }
+
+/// Nobody who is named is left out without a word.
+#[test]
+fn a_name_in_an_alias_that_leads_nowhere_gets_its_mail_at_the_default() {
+    let targets = vec!["ops@ops.example".to_owned(), "operator".to_owned()];
+    let default = Some("all@example.com".to_owned());
+    let mut rules = AddressRules { default, ..rules(Rewrite::Local) };
+    rules.aliases.insert("watch".to_owned(), targets);
+    assert_eq!(rules.resolve("watch"), ["ops@ops.example", "all@example.com"]);
+    assert_eq!(rules.resolve("operator"), ["all@example.com"]);
+}

@@ -1,6 +1,6 @@
 //! In which order the world is asked, and what wins.
 
-use super::fake::World;
+use super::fake::{Resolver, World};
 use crate::discovery::{Discovery, MailDomain, MxRecord, Origin, Reached, SignIn, SrvRecord};
 
 fn file(host: &str) -> String {
@@ -59,6 +59,35 @@ async fn the_domains_own_file_wins_over_its_records() {
     let domain = MailDomain::of("a+b@example.org").unwrap();
     assert!(proposal.hosts_to_confirm(&domain).is_empty());
     assert!(world.asked().iter().all(|asked| !asked.starts_with("http:")));
+}
+
+/// Each server is judged by what named it: records are not signed.
+#[tokio::test]
+async fn what_records_add_to_the_domains_own_file_has_to_be_confirmed() {
+    let mut world = World::default();
+    let url = "https://example.org/.well-known/autoconfig/mail/config-v1.1.xml";
+    let file = file("hoster.example");
+    let (incoming, rest) = file.split_once("<outgoingServer").unwrap();
+    let (_, rest) = rest.split_once("</outgoingServer>").unwrap();
+    world.files.insert(url.to_owned(), format!("{incoming}{rest}"));
+    world.srv.insert("_submissions._tcp.example.org.", srv(465, "smtp.evil.example."));
+    let (found, _) = find(world, "ann@example.org").await;
+    assert_eq!(hosts(&found), ("smtp.evil.example".into(), "imap.hoster.example".into()));
+    let proposal = found.proposal.unwrap();
+    assert!(matches!(proposal.origin, Origin::Autoconfig(_)));
+    let domain = MailDomain::of("ann@example.org").unwrap();
+    assert_eq!(proposal.hosts_to_confirm(&domain), ["smtp.evil.example"]);
+}
+
+/// Names that nobody answers for cost nothing of what the domain's own server says.
+#[tokio::test(start_paused = true)]
+async fn records_that_never_come_leave_the_file_alone() {
+    let mut world = World { resolver: Resolver::Silent, ..World::default() };
+    let url = "https://example.org/.well-known/autoconfig/mail/config-v1.1.xml";
+    world.files.insert(url.to_owned(), file("example.org"));
+    let (found, _) = find(world, "ann@example.org").await;
+    assert_eq!(hosts(&found), ("smtp.example.org".into(), "imap.example.org".into()));
+    assert_eq!(found.troubles.len(), 1, "{:?}", found.troubles);
 }
 
 #[tokio::test]
@@ -125,7 +154,7 @@ async fn a_guess_prefers_a_server_that_proves_who_it_is() {
 
 #[tokio::test]
 async fn nothing_found_says_what_did_not_work() {
-    let world = World { dns_is_broken: true, ..World::default() };
+    let world = World { resolver: Resolver::Fails, ..World::default() };
     let (found, world) = find(world, "ann@example.org").await;
     assert_eq!(found.proposal, None);
     assert!(found.troubles[0].why.contains("name servers"), "{found:?}");
