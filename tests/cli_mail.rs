@@ -260,6 +260,29 @@ fn a_reload_reads_the_profile_and_a_broken_one_changes_nothing() {
     assert_eq!(daemon.stop(), 0);
 }
 
+/// One that can be read and not be opened; asked twice, because after the first time it must not
+/// be what the daemon goes back to.
+#[test]
+fn a_reload_that_cannot_be_opened_leaves_the_old_profile_in_force() {
+    let home = Home::new();
+    let daemon = home.daemon();
+    std::fs::write(home.path("file"), "no folder").unwrap();
+    let good = std::fs::read_to_string(home.path(".config/postrider/work.toml")).unwrap();
+    let line = good.lines().find(|line| line.starts_with("maildir")).unwrap();
+    let broken = good.replace(line, &format!("maildir = {:?}", home.path("file")));
+    for _ in 0..2 {
+        std::fs::write(home.path(".config/postrider/work.toml"), &broken).unwrap();
+        daemon.signal(Signal::HUP);
+        daemon.wait_for("use the reloaded profile");
+        daemon.wait_for("ready");
+        assert_eq!(home.json(&["status"])["pid"], daemon.child.id());
+    }
+    std::fs::write(home.path(".config/postrider/work.toml"), &good).unwrap();
+    let send = ["send", "-t", "bob@example.net", "--body", "hi", "--wait"];
+    assert_eq!(home.said(&send).0, 0);
+    assert_eq!(daemon.stop(), 0);
+}
+
 #[test]
 fn commands_without_a_daemon_wait_for_each_other() {
     let home = Home::new();

@@ -152,6 +152,18 @@ impl Failure {
         Failure { exit, ..self }
     }
 
+    /// A port or socket that cannot be opened; `what` completes "cannot", `advice` may be empty.
+    pub(crate) fn listening(what: impl fmt::Display, error: &std::io::Error, advice: &str) -> Self {
+        use std::io::ErrorKind;
+        let exit = match error.kind() {
+            ErrorKind::AddrInUse => Exit::TryAgain,
+            ErrorKind::PermissionDenied => Exit::NotPermitted,
+            ErrorKind::AddrNotAvailable => Exit::Config,
+            _ => Exit::Io,
+        };
+        Self::new(exit, format!("cannot {what}: {error}{advice}"))
+    }
+
     /// A file that cannot be read or written.
     pub(crate) fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
         Self::new(Exit::Io, format!("cannot {what}: {error}"))

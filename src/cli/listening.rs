@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::console::Console;
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use super::supervision::Inherited;
 use crate::clock::SystemClock;
 use crate::listener::{ListenAddress, ListenLogin, ListenSettings, Listener, Reach, serve};
@@ -14,7 +14,7 @@ use crate::session::Service;
 /// What the daemon listens at; often nothing.
 pub(crate) struct Listening {
     open: Option<(Listener, ListenProfile)>,
-    /// Sockets of the service manager that nobody has taken yet.
+    /// Sockets of the service manager.
     pub(crate) inherited: Inherited,
 }
 
@@ -38,10 +38,7 @@ impl Listening {
         match &mut self.open {
             Some((_, profile)) if is_same_place(profile, wanted) => *profile = wanted.clone(),
             _ => {
-                // The same place with another reach: it has to be given up first.
-                if self.open.as_ref().is_some_and(|(_, profile)| profile.smtp == wanted.smtp) {
-                    self.open = None;
-                }
+                self.open.take_if(|(_, profile)| is_in_the_way(&profile.smtp, &wanted.smtp));
                 let (address, inherited) = match &wanted.smtp {
                     ListenPlace::Tcp(address) => {
                         (ListenAddress::Tcp(*address), self.inherited.take(*address))
@@ -85,17 +82,74 @@ impl Listening {
     }
 }
 
-/// Whether what is open for one is as the other wants it, but for the login itself.
+/// Whether what is open for one is as the other wants it. A socket in the file system has a mode
+/// that follows from whether there is a login.
 fn is_same_place(one: &ListenProfile, other: &ListenProfile) -> bool {
-    one.smtp == other.smtp && one.login.is_some() == other.login.is_some()
+    match (&one.smtp, &other.smtp) {
+        (ListenPlace::Tcp(one), ListenPlace::Tcp(other)) => one == other,
+        (ListenPlace::Unix(path), ListenPlace::Unix(wanted)) => {
+            path == wanted && one.login.is_some() == other.login.is_some()
+        }
+        (ListenPlace::Tcp(_), ListenPlace::Unix(_))
+        | (ListenPlace::Unix(_), ListenPlace::Tcp(_)) => false,
+    }
+}
+
+/// Whether one has to be closed before the other can be opened.
+fn is_in_the_way(one: &ListenPlace, other: &ListenPlace) -> bool {
+    match (one, other) {
+        (ListenPlace::Tcp(one), ListenPlace::Tcp(other)) => one.port() == other.port(),
+        _ => one == other,
+    }
 }
 
 fn failure(address: &ListenAddress, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::AddrInUse => Exit::TryAgain,
-        io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-        io::ErrorKind::AddrNotAvailable => Exit::Config,
-        _ => Exit::Io,
-    };
-    Failure::new(exit, format!("cannot listen at {address}: {error}; change listen.smtp"))
+    Failure::listening(format_args!("listen at {address}"), error, "; change listen.smtp")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::profile::{Login, Password};
+
+    fn at(address: std::net::SocketAddr, login: Option<Login>) -> ListenProfile {
+        ListenProfile { smtp: ListenPlace::Tcp(address), login }
+    }
+
+    fn login() -> Option<Login> {
+        let password = Password::Text("secret".into());
+        Some(Login { user: "ann".to_owned(), password })
+    }
+
+    async fn change(listening: &mut Listening, wanted: Option<&ListenProfile>) -> Option<String> {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console::new(&mut out, &mut err, false);
+        listening.change(wanted, &mut console).await.err().map(|failure| format!("{failure:?}"))
+    }
+
+    /// The service manager keeps a copy of its own: the port can never be bound again.
+    #[tokio::test]
+    async fn a_port_of_the_service_manager_outlives_every_reload() {
+        let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = kept.local_addr().unwrap();
+        let inherited = Inherited::of_sockets(vec![kept.try_clone().unwrap()]);
+        let mut listening = Listening::with(inherited);
+        let (open, guarded) = (at(address, None), at(address, login()));
+        for wanted in [Some(&open), Some(&guarded), Some(&open), None, Some(&guarded)] {
+            assert_eq!(change(&mut listening, wanted).await, None, "{wanted:?}");
+            assert_eq!(listening.open.is_some(), wanted.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_moves_to_another_address_of_the_same_number() {
+        let mut listening = Listening::with(Inherited::default());
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(change(&mut listening, Some(&at(free, None))).await, None);
+        let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], free.port()));
+        assert_eq!(change(&mut listening, Some(&at(everywhere, login()))).await, None);
+    }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::console::Console;
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use crate::control::MetricsPort;
 use crate::profile::MetricsProfile;
 use crate::session::Service;
@@ -30,6 +30,9 @@ impl Measuring {
         if self.open.as_ref().is_some_and(|(_, open)| open == wanted) {
             return Ok(());
         }
+        // The same number at another address can be opened only behind it.
+        let number = wanted.listen.port();
+        self.open.take_if(|(_, open)| open.listen.port() == number);
         let port = MetricsPort::bind(wanted.listen).await;
         let port = port.map_err(|error| failure(wanted, &error))?;
         let at = port.local_addr().map_err(|error| failure(wanted, &error))?;
@@ -52,12 +55,6 @@ impl Measuring {
 }
 
 fn failure(wanted: &MetricsProfile, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::AddrInUse => Exit::TryAgain,
-        io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-        io::ErrorKind::AddrNotAvailable => Exit::Config,
-        _ => Exit::Io,
-    };
     let at = wanted.listen;
-    Failure::new(exit, format!("cannot listen at {at}: {error}; change metrics.listen"))
+    Failure::listening(format_args!("listen at {at}"), error, "; change metrics.listen")
 }

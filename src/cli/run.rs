@@ -24,6 +24,8 @@ const LOCK_TRY: Duration = Duration::from_millis(500);
 /// Reads the profile anew and says where its session is to be found.
 pub(crate) type Reread<'a> = &'a (dyn Fn() -> Result<Place, Failure> + Sync);
 
+const NOT_RELOADED: &str = "the profile was not reloaded; the daemon goes on with the old one";
+
 /// Why the daemon stopped answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pause {
@@ -117,12 +119,21 @@ pub(crate) async fn run(
         match reread() {
             Err(failure) => {
                 console.complain(&failure);
-                console.note("the profile was not reloaded; the daemon goes on with the old one");
+                console.note(NOT_RELOADED);
             }
             Ok(fresh) => {
                 session.shutdown().await;
-                session = reopen(&fresh, &place, console).await?;
-                place = fresh;
+                session = match reopen(&fresh, &place, console).await? {
+                    Reopened::Fresh(session) => {
+                        place = fresh;
+                        session
+                    }
+                    // With its ports and sockets, which are open.
+                    Reopened::Old(session) => {
+                        console.note(NOT_RELOADED);
+                        session
+                    }
+                };
                 if let Err(failure) = listening.change(place.listen.as_ref(), console).await {
                     console.complain(&failure);
                 }
@@ -137,17 +148,26 @@ pub(crate) async fn run(
     }
 }
 
-/// The session of the profile as it is now, else that of before.
+/// The session after a reload.
+enum Reopened {
+    /// Of the profile as it is now.
+    Fresh(Box<dyn OwnSession>),
+    /// Of that of before: the new one cannot be opened.
+    Old(Box<dyn OwnSession>),
+}
+
 async fn reopen(
     fresh: &Place,
     old: &Place,
     console: &mut Console<'_>,
-) -> Result<Box<dyn OwnSession>, Failure> {
+) -> Result<Reopened, Failure> {
     match open(fresh).await {
-        Ok(session) => Ok(session),
+        Ok(session) => Ok(Reopened::Fresh(session)),
         Err(error) => {
             console.complain(&Failure::contract("use the reloaded profile", &error));
-            open(old).await.map_err(|error| Failure::contract("go on with the old profile", &error))
+            let session = open(old).await;
+            let what = "go on with the old profile";
+            session.map(Reopened::Old).map_err(|error| Failure::contract(what, &error))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::exit::{Exit, Failure};
+use super::exit::Failure;
 use crate::control::{SubmissionSocket, serve_submissions};
 use crate::session::Service;
 
@@ -44,10 +44,5 @@ impl Submissions {
 }
 
 fn failure(path: &Path, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::AddrInUse => Exit::TryAgain,
-        io::ErrorKind::PermissionDenied => Exit::NotPermitted,
-        _ => Exit::Io,
-    };
-    Failure::new(exit, format!("cannot take mail at {}: {error}", path.display()))
+    Failure::listening(format_args!("take mail at {}", path.display()), error, "")
 }

@@ -123,7 +123,12 @@ fn summary(report: &StatusReport) -> String {
 
 /// Sockets that the service manager has opened for us (`LISTEN_FDS`).
 #[derive(Debug, Default)]
-pub(crate) struct Inherited(Vec<TcpListener>);
+pub(crate) struct Inherited {
+    waiting: Vec<TcpListener>,
+    /// Kept when their port is given up: the service manager holds it, nobody can bind it, and a
+    /// later profile may want it again.
+    taken: Vec<TcpListener>,
+}
 
 impl Inherited {
     /// Takes those of the process. To be called once. What is no TCP socket is left alone.
@@ -139,20 +144,27 @@ impl Inherited {
                 }
             }
         }
-        Inherited(sockets)
+        Inherited { waiting: sockets, taken: Vec::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_sockets(sockets: Vec<TcpListener>) -> Self {
+        Inherited { waiting: sockets, taken: Vec::new() }
     }
 
     /// The socket that listens at exactly this address: the profile says where mail is taken from,
-    /// and no unit can open more than that.
+    /// and no unit can open more than that. It can be taken again.
     pub(crate) fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
-        let place =
-            self.0.iter().position(|one| one.local_addr().is_ok_and(|local| local == address))?;
-        Some(self.0.swap_remove(place))
+        let is_there = |one: &TcpListener| one.local_addr().is_ok_and(|local| local == address);
+        if let Some(place) = self.waiting.iter().position(is_there) {
+            self.taken.push(self.waiting.swap_remove(place));
+        }
+        self.taken.iter().find(|one| is_there(one))?.try_clone().ok()
     }
 
     /// Where those listen that nobody took; they are closed.
     pub(crate) fn close_rest(&mut self) -> Vec<SocketAddr> {
-        self.0.drain(..).filter_map(|socket| socket.local_addr().ok()).collect()
+        self.waiting.drain(..).filter_map(|socket| socket.local_addr().ok()).collect()
     }
 }
 
@@ -166,11 +178,11 @@ mod tests {
     fn a_socket_is_taken_only_at_the_address_of_the_profile() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let mut inherited = Inherited(vec![socket]);
+        let mut inherited = Inherited::of_sockets(vec![socket]);
         let other = SocketAddr::new(address.ip(), address.port() ^ 1);
         assert!(inherited.take(other).is_none());
         assert_eq!(inherited.take(address).unwrap().local_addr().unwrap(), address);
-        assert!(inherited.take(address).is_none(), "once");
+        assert!(inherited.take(address).is_some(), "again after it was given up");
         assert_eq!(inherited.close_rest(), []);
     }
 

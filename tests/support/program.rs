@@ -40,10 +40,9 @@ impl Program {
     pub(crate) fn write_profile(&self, text: &str) {
         use std::os::unix::fs::OpenOptionsExt;
         let mut options = std::fs::OpenOptions::new();
-        let file = self.path("config/test.toml");
-        let mut open = options.create(true).write(true).truncate(true).mode(0o600);
-        let _ = &mut open;
-        std::io::Write::write_all(&mut open.open(file).unwrap(), text.as_bytes()).unwrap();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        let mut file = options.open(self.path("config/test.toml")).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
     }
 
     /// A path in the user's folder.
