@@ -125,9 +125,11 @@ pub(crate) fn executable() -> std::ffi::OsString {
     std::env::var_os("POSTRIDER_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_postrider").into())
 }
 
-/// Reads the rest, so that the daemon is never stopped by a full pipe.
+/// Reads the rest, so that the daemon is never stopped by a full pipe; a test that fails shows it.
 async fn read_on(mut log: Lines<BufReader<ChildStderr>>) {
-    while let Ok(Some(_)) = log.next_line().await {}
+    while let Ok(Some(line)) = log.next_line().await {
+        println!("{line}");
+    }
 }
 
 /// Waits for the end of a command.

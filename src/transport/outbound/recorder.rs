@@ -12,11 +12,14 @@ use super::schedule::{self, AttemptEnd, Rules};
 use super::shared::Shared;
 use crate::spool::{Batch, Expect, Op, QueueRecord, QueueState, RecipientState, SpoolError};
 
-/// An attempt that is over.
+/// What reaches the recorder, in the order in which it happened.
 #[derive(Debug)]
-pub(super) struct Landing {
-    pub(super) flight: Arc<Flight>,
-    pub(super) end: AttemptEnd,
+pub(super) enum Landing {
+    /// An attempt is over.
+    Attempt { flight: Arc<Flight>, end: AttemptEnd },
+    /// A connection has nothing left that moves: activity ends when that is recorded (ST-4), so
+    /// that a logoff that waits for it has heard of every end (TN-9).
+    Rest,
 }
 
 /// Most outcomes of one commit: bounds its size, and the harm of one row that refuses it.
@@ -39,14 +42,22 @@ struct Outcome {
 pub(super) async fn run(shared: Arc<Shared>, mut landings: mpsc::UnboundedReceiver<Landing>) {
     let mut landed = Vec::with_capacity(MAX_BATCH);
     while landings.recv_many(&mut landed, MAX_BATCH).await > 0 {
-        let outcomes: Vec<Outcome> =
-            landed.drain(..).map(|landing| outcome(&shared, landing)).collect();
-        record(&shared, outcomes).await;
+        let mut rests = 0_usize;
+        let mut outcomes = Vec::with_capacity(landed.len());
+        for landing in landed.drain(..) {
+            match landing {
+                Landing::Attempt { flight, end } => outcomes.push(outcome(&shared, flight, end)),
+                Landing::Rest => rests += 1,
+            }
+        }
+        if !outcomes.is_empty() {
+            record(&shared, outcomes).await;
+        }
+        (0..rests).for_each(|_| shared.end_moving());
     }
 }
 
-fn outcome(shared: &Shared, landing: Landing) -> Outcome {
-    let Landing { flight, end } = landing;
+fn outcome(shared: &Shared, flight: Arc<Flight>, end: AttemptEnd) -> Outcome {
     let tried = !matches!(end, AttemptEnd::Untried(_) | AttemptEnd::Paused { .. });
     let mut record = flight.record().clone();
     let step = flight.notes().step(record.attempts, &end, shared.wall.now());

@@ -251,7 +251,12 @@ impl Shared {
         }
         // The recorder lives as long as the account; without it the row is due at its stored
         // time.
-        let _ = self.landings.send(Landing { flight, end });
+        let _ = self.landings.send(Landing::Attempt { flight, end });
+    }
+
+    /// A connection has nothing that moves any more; told when what it has sent is recorded.
+    pub(super) fn rest(&self) {
+        let _ = self.landings.send(Landing::Rest);
     }
 
     /// The oldest message that is on its way into the queue, or back into it: none that is
@@ -393,7 +398,7 @@ impl Shared {
         begun.is_some()
     }
 
-    /// A message moves no more.
+    /// What a connection moved has come to rest, and is recorded.
     pub(super) fn end_moving(&self) {
         let mut lane = self.lane();
         if lane.end_moving() {

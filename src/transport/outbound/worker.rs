@@ -99,7 +99,7 @@ async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc
             return taken;
         }
         if std::mem::take(moving) {
-            shared.end_moving();
+            shared.rest();
         }
         if !connected || shared.lane().is_stopping() {
             return None;
@@ -126,7 +126,7 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
         }
         if !open.is_usable() {
             if std::mem::take(moving) {
-                shared.end_moving();
+                shared.rest();
             }
             if !dial(shared, open, &flight).await {
                 return;

@@ -128,6 +128,25 @@ async fn activity_is_told_while_a_message_moves() {
     assert_eq!(activity, [Told::Activity(Activity::Moving), Told::Activity(Activity::Idle)]);
 }
 
+/// Whoever waits for the end of activity before he logs off has heard of every end by then.
+///
+/// Proves: ST-4, TN-9
+#[tokio::test]
+async fn activity_ends_after_what_moved_is_recorded_and_told() {
+    let rig = Rig::new().await;
+    rig.open();
+    let idle = Told::Activity(Activity::Idle);
+    for number in 0..20 {
+        let entry = rig.send(number, &["bob@x.org"]).await;
+        rig.hears("the end of activity", |told| {
+            told.iter().filter(|told| **told == idle).count() > usize::try_from(number).unwrap()
+        })
+        .await;
+        let ended = Told::SentDeferred(entry);
+        assert!(rig.told().contains(&ended), "{number}: {:?}", rig.told());
+    }
+}
+
 #[tokio::test]
 async fn connections_are_reused_and_bounded() {
     let rig = Rig::new().await;
