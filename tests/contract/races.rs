@@ -137,7 +137,10 @@ async fn sender(
         }
         let mut fate = Fate::Sent;
         if rng.u8(..4) == 0 {
-            match session.cancel(&entry).await {
+            let answer = session.cancel(&entry).await;
+            // Shown when the test fails.
+            println!("{subject} {entry} cancelled: {answer:?}");
+            match answer {
                 Ok(()) => fate = Fate::Cancelled,
                 Err(error) => assert!(
                     matches!(error.code(), MapiCode::UNABLE_TO_ABORT | MapiCode::NOT_IN_QUEUE),

@@ -27,6 +27,11 @@ pub(crate) trait Ways: Send + Sync + 'static {
     async fn open_body(&self, body: BodyId) -> Result<BodyReader> {
         self.inner().open_body(body).await
     }
+
+    /// [`Spool::queue`].
+    async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>> {
+        self.inner().queue(entry).await
+    }
 }
 
 /// A spool with such ways.
@@ -128,7 +133,7 @@ impl<W: Ways> Spool for Wrapped<W> {
         self.0.inner().failure()
     }
     async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>> {
-        self.0.inner().queue(entry).await
+        self.0.queue(entry).await
     }
     async fn queue_page(
         &self,

@@ -7,7 +7,7 @@ use super::expiry;
 use super::flight::Flight;
 use super::herald::News;
 use super::progress::Stage;
-use super::recovery::left_behind;
+use super::recovery::{is_in_flight, left_behind};
 use super::reply::own_reply;
 use super::shared::Shared;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, SysTime};
@@ -31,12 +31,21 @@ pub(crate) enum Abort {
 /// never for a server.
 const RECORDER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often a claim without a flight is looked at again: the one is made with the other, so that a
+/// second look finds both or neither. No more, so that nothing can keep a caller for ever.
+const LOOKS: usize = 100;
+
 /// TN-17, TN-18. See [`Outbound::abort`](super::Outbound::abort).
 pub(super) async fn abort(shared: &Arc<Shared>, entry: &EntryId, how: Abort) -> MapiResult<()> {
+    let mut looks = 0;
     loop {
         let Some(flight) = shared.flights.of(entry) else {
             match abort_row(shared, entry, how, None).await {
-                Err(SpoolError::Conflict(_)) => continue,
+                Err(SpoolError::Conflict(_)) if looks < LOOKS => {
+                    looks += 1;
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 result => return result.map_err(MapiError::from)?,
             }
         };
@@ -85,10 +94,13 @@ async fn abort_row(
     let Some(mut row) = shared.spool.queue(entry).await?.filter(|row| is_ours(shared, row)) else {
         return Ok(Err(not_found(shared, entry)));
     };
-    if stopped.is_none()
-        && let Some(left) = left_behind(shared, &row)
-    {
-        row = left;
+    if stopped.is_none() {
+        if is_in_flight(shared, &row) {
+            return Err(SpoolError::Conflict(format!("{entry} has just been claimed")));
+        }
+        if let Some(left) = left_behind(shared, &row) {
+            row = left;
+        }
     }
     if let Some(stopped) = stopped {
         let record = stopped.record();
@@ -207,6 +219,7 @@ pub(super) enum Wish {
 
 /// Grants a wish; `true` when the row changed.
 pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> MapiResult<bool> {
+    let mut looks = 0;
     loop {
         if let Some(flight) = shared.flights.of(entry) {
             match flight.progress.stage() {
@@ -224,6 +237,15 @@ pub(super) async fn grant(shared: &Arc<Shared>, entry: &EntryId, wish: Wish) -> 
             let why = format!("{entry} is not in the queue of {}", shared.settings.transport);
             return Err(MapiError::new(MapiCode::NOT_IN_QUEUE, why));
         };
+        if is_in_flight(shared, &row) {
+            looks += 1;
+            if looks > LOOKS {
+                // Somebody works on it.
+                return Ok(false);
+            }
+            tokio::task::yield_now().await;
+            continue;
+        }
         let row = left_behind(shared, &row).unwrap_or(row);
         let Some(changed) = granted(&row, wish, shared.clock.now()) else {
             return Ok(false);

@@ -71,6 +71,12 @@ fn put((entry, left): &(EntryId, QueueRecord)) -> Op {
     }
 }
 
+/// Whether this process claimed the row: only who has its flight may change it. Whoever finds none
+/// looked before the claim was made, or the outcome has been recorded since he read the row.
+pub(super) fn is_in_flight(shared: &Shared, row: &QueueRecord) -> bool {
+    matches!(&row.state, QueueState::Claimed(lease) if lease.owner == shared.owner)
+}
+
 /// What is left of a claim whose owner died; `None` for any other row.
 pub(super) fn left_behind(shared: &Shared, row: &QueueRecord) -> Option<QueueRecord> {
     let QueueState::Claimed(lease) = &row.state else { return None };

@@ -11,7 +11,7 @@ use crate::mapi::MapiCode;
 use crate::net::TlsMode;
 use crate::spool::{HistoryEnd, QueueRecord, QueueState, RecipientState, Spool};
 use crate::transport::InDoubtPolicy;
-use crate::transport::outbound::{Abort, Taken};
+use crate::transport::outbound::{Abort, Gate, Taken};
 
 /// Waits no longer than a machine under load needs: never for the server.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
@@ -274,6 +274,52 @@ async fn aborts_and_deliveries_race_to_one_end() {
     }
     rig.outbound.stop(PATIENCE).await;
     assert_eq!((cancelled + sent, rig.office.accepted_count()), (100, sent));
+}
+
+/// What comes right before a message is claimed finds it claimed when it looks at its row.
+///
+/// Proves: TN-17, TN-19
+#[tokio::test]
+async fn what_meets_a_claim_that_was_made_meanwhile_leaves_it_alone() {
+    for what in ["cancel", "park", "hold", "retry"] {
+        let rig = Rig::new().await;
+        rig.open();
+        let first = rig.send(1, &["bob@x.org"]).await;
+        rig.hears_end_of(&first).await;
+        rig.outbound.set_gate(Gate::Closed);
+        let entry = rig.send(2, &["bob@x.org"]).await;
+        let hang = rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).once());
+        let held = rig.faulty.hold_read();
+        let asked = async {
+            match what {
+                "cancel" => rig.outbound.abort(&entry, Abort::Cancel).await.map(|()| 0),
+                "park" => rig.outbound.abort(&entry, Abort::Park).await.map(|()| 0),
+                "hold" => rig.outbound.abort(&entry, Abort::Hold).await.map(|()| 0),
+                _ => rig.outbound.retry(Some(&entry)).await,
+            }
+        };
+        let meanwhile = async {
+            held.reached().await;
+            rig.open();
+            hang.reached(PATIENCE).await.unwrap();
+            drop(held);
+        };
+        let (answer, ()) = tokio::join!(soon(asked), meanwhile);
+        match what {
+            "retry" => assert_eq!(answer.unwrap(), 0, "it is being tried"),
+            _ => {
+                let error = answer.unwrap_err();
+                assert_eq!(error.code(), MapiCode::UNABLE_TO_ABORT, "{what}");
+                assert!(error.detail().contains("the final dot"), "{what}: {error}");
+                assert!(error.detail().contains("is out"), "{what}: {error}");
+            }
+        }
+        hang.release();
+        let row = rig.hears_end_of(&entry).await;
+        assert_eq!(row.state, QueueState::Done, "{what}");
+        rig.outbound.stop(PATIENCE).await;
+        assert_eq!(rig.office.accepted_count(), 2, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A spool whose commits fail, or wait, when told to.
+//! A spool whose commits fail, or wait, when told to, and whose next read waits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::spool::{Batch, Durable, SledSpool, Spool, SpoolError};
+use crate::mapi::EntryId;
+use crate::spool::{Batch, Durable, QueueRecord, SledSpool, Spool, SpoolError};
 use crate::transport::wrapped_spool::{Ways, Wrapped};
 
 type Make = Box<dyn Fn() -> SpoolError + Send>;
@@ -22,6 +23,8 @@ pub(super) struct Faults {
     hits: watch::Sender<usize>,
     commits: AtomicUsize,
     hold: Mutex<Option<Hold>>,
+    /// Of one read.
+    read: Mutex<Option<Hold>>,
 }
 
 /// When a commit that is held waits.
@@ -41,14 +44,27 @@ struct Hold {
     released: CancellationToken,
 }
 
-/// Lets the commits that are held go when it is dropped.
+/// Lets what is held go when it is dropped.
 pub(super) struct Held {
     reached: CancellationToken,
     _release: DropGuard,
 }
 
+impl Hold {
+    fn new(word: &'static str, moment: Moment) -> (Hold, Held) {
+        let (reached, released) = (CancellationToken::new(), CancellationToken::new());
+        let held = Held { reached: reached.clone(), _release: released.clone().drop_guard() };
+        (Hold { word, moment, reached, released }, held)
+    }
+
+    async fn wait(self) {
+        self.reached.cancel();
+        self.released.cancelled().await;
+    }
+}
+
 impl Held {
-    /// Waits until a commit is held.
+    /// Waits until something is held.
     pub(super) async fn reached(&self) {
         tokio::time::timeout(super::rig::PATIENCE, self.reached.cancelled()).await.unwrap();
     }
@@ -62,6 +78,7 @@ impl FaultySpool {
             hits: watch::Sender::new(0),
             commits: AtomicUsize::new(0),
             hold: Mutex::new(None),
+            read: Mutex::new(None),
         }))
     }
 
@@ -77,9 +94,15 @@ impl FaultySpool {
 
     /// Commits that mention `word` wait as long as the answer is kept.
     pub(super) fn hold(&self, word: &'static str, moment: Moment) -> Held {
-        let (reached, released) = (CancellationToken::new(), CancellationToken::new());
-        let held = Held { reached: reached.clone(), _release: released.clone().drop_guard() };
-        *self.hold.lock().unwrap() = Some(Hold { word, moment, reached, released });
+        let (hold, held) = Hold::new(word, moment);
+        *self.hold.lock().unwrap() = Some(hold);
+        held
+    }
+
+    /// The next read of a queue row, and no other, waits as long as the answer is kept.
+    pub(super) fn hold_read(&self) -> Held {
+        let (hold, held) = Hold::new("", Moment::Before);
+        *self.read.lock().unwrap() = Some(hold);
         held
     }
 
@@ -128,8 +151,7 @@ impl Ways for Faults {
             let hold = hold.clone().filter(|hold| hold.moment == moment);
             async move {
                 if let Some(hold) = hold {
-                    hold.reached.cancel();
-                    hold.released.cancelled().await;
+                    hold.wait().await;
                 }
             }
         };
@@ -137,5 +159,13 @@ impl Ways for Faults {
         let done = self.inner.commit(batch).await;
         wait(Moment::After).await;
         done
+    }
+
+    async fn queue(&self, entry: &EntryId) -> Result<Option<QueueRecord>, SpoolError> {
+        let hold = self.read.lock().unwrap().take();
+        if let Some(hold) = hold {
+            hold.wait().await;
+        }
+        self.inner.queue(entry).await
     }
 }
