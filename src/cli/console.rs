@@ -27,6 +27,15 @@ pub(crate) enum Colours {
     Wanted,
 }
 
+/// How JSON is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// In one line.
+    Compact,
+    /// Spread out for people.
+    Pretty,
+}
+
 /// The narrowest terminal that tables are fitted to.
 const NARROWEST: u16 = 40;
 
@@ -86,13 +95,17 @@ impl<'a> Console<'a> {
         self.out.write_all(bytes).map_err(|error| Failure::output(&error))
     }
 
+    /// How a JSON document is laid out.
+    pub(crate) fn json_layout(&self) -> Layout {
+        if self.terminal.width.is_some() { Layout::Pretty } else { Layout::Compact }
+    }
+
     /// Writes one JSON document, spread out on a terminal.
     pub(crate) fn document<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Failure> {
-        let text = match self.terminal.width {
-            Some(_) => serde_json::to_string_pretty(value),
-            None => serde_json::to_string(value),
-        };
-        self.json_text(text)
+        self.json_text(match self.json_layout() {
+            Layout::Pretty => serde_json::to_string_pretty(value),
+            Layout::Compact => serde_json::to_string(value),
+        })
     }
 
     /// Writes one JSON document in one line, of several that follow each other.

@@ -4,7 +4,7 @@ use super::access::Place;
 use super::args::NotifyArguments;
 use super::console::Console;
 use super::exit::{Exit, Failure};
-use super::ids::resolve;
+use super::queue_pages::resolve;
 use crate::mapi::{MapiCode, MapiError, TransportNotify};
 use crate::session::{NotifyRequest, Service};
 

@@ -7,13 +7,14 @@ use super::access::{Access, Place};
 use super::args::{QueueCommand, RetryArguments};
 use super::console::Console;
 use super::exit::Failure;
-use super::ids::{all_rows, resolve};
 use super::layout::wrap;
 use super::next_step::Scene;
-use super::queue_view;
+use super::queue_list::{self, JsonArray};
+use super::queue_pages::resolve;
+use super::queue_view::Readable;
 use super::table::{Mood, Table};
 use super::text::{one_line, relative, size};
-use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult};
+use crate::mapi::{EntryId, MapiCode, MapiResult};
 use crate::session::Logon;
 use crate::session::{QueueRow, QueueRowState, RecipientRowState, Service, StatusReport};
 
@@ -85,13 +86,16 @@ pub(crate) async fn queue(
     command: Option<&QueueCommand>,
 ) -> Result<(), Failure> {
     match command {
+        None | Some(QueueCommand::List) if console.json => {
+            queue_list::list(place, console, &mut JsonArray::new(console.json_layout())).await
+        }
         None | Some(QueueCommand::List) => {
-            let seen = place.with("show the queue", Logon::None, async |access| {
-                let seen = look(access).await;
-                seen.map_err(|error| Failure::contract("show the queue", &error))
-            });
-            let seen = seen.await?;
-            if console.json { console.document(&seen.rows) } else { print_rows(&seen, console) }
+            let mut listing = Readable::new(console.terminal);
+            queue_list::list(place, console, &mut listing).await?;
+            if listing.is_empty() {
+                console.note("the queue is empty");
+            }
+            Ok(())
         }
         Some(QueueCommand::Show(id)) => {
             let shown = place.with("show the message", Logon::None, async |access| {
@@ -237,50 +241,6 @@ pub(crate) fn recipient_state_name(state: RecipientRowState) -> &'static str {
         RecipientRowState::Deferred => "deferred",
         RecipientRowState::Failed => "failed",
     }
-}
-
-/// The queue with what is known of the session that works on it.
-struct Seen {
-    rows: Vec<QueueRow>,
-    /// `None` when nobody works on it.
-    status: Option<StatusReport>,
-}
-
-async fn look(access: &Access) -> Result<Seen, MapiError> {
-    let rows = all_rows(access.service()).await?;
-    let status = match access.is_daemon() {
-        true => Some(access.service().status().await?),
-        false => None,
-    };
-    Ok(Seen { rows, status })
-}
-
-fn print_rows(seen: &Seen, console: &mut Console<'_>) -> Result<(), Failure> {
-    if seen.rows.is_empty() {
-        console.note("the queue is empty");
-        return Ok(());
-    }
-    let zone = jiff::tz::TimeZone::system();
-    let now = jiff::Timestamp::now();
-    let scene = Scene { status: seen.status.as_ref(), now, zone: &zone };
-    if let Some(width) = console.terminal.width {
-        let text = queue_view::render(&seen.rows, &scene, width, console.terminal.colours);
-        return console.bytes(text.as_bytes());
-    }
-    let mut table = Table::new(&["ID", "STATE", "TO", "SUBJECT", "SIZE", "AGE", "TRIES", "NEXT"]);
-    for row in &seen.rows {
-        table.row([
-            row.id.clone(),
-            state_name(row.state).to_owned(),
-            queue_view::whom(row),
-            row.subject.clone(),
-            size(row.size),
-            relative(&row.submitted, now),
-            row.attempts.to_string(),
-            scene.next_step(row),
-        ]);
-    }
-    table.print(console)
 }
 
 fn print_row(

@@ -68,8 +68,14 @@ impl Table {
         lines.join("\n") + "\n"
     }
 
-    fn tab_separated(self) -> String {
-        let mut text = self.heads.join("\t") + "\n";
+    /// The table as it is written where there is no terminal.
+    pub(crate) fn tab_separated(self) -> String {
+        self.heads.join("\t") + "\n" + &self.tab_separated_rows()
+    }
+
+    /// The rows as they are written where there is no terminal.
+    pub(crate) fn tab_separated_rows(self) -> String {
+        let mut text = String::new();
         for row in self.rows {
             let cells: Vec<String> = row.into_iter().map(|(cell, _)| cell).collect();
             text.push_str(&cells.join("\t"));

@@ -3,38 +3,52 @@
 use super::whereabouts::Found;
 use crate::cli::console::Console;
 use crate::cli::exit::Failure;
-use crate::cli::ids::all_rows;
+use crate::cli::queue_list::{self, JsonArray, Listing};
 use crate::cli::text::one_line;
-use crate::session::{Logon, QueueRow, QueueRowState, RecipientRowState};
+use crate::session::{QueueRow, QueueRowState, RecipientRowState, StatusReport};
 
 /// `mailq`.
 pub(super) async fn list(found: &Found, console: &mut Console<'_>) -> Result<(), Failure> {
     let place = found.place();
-    let rows = place.with("show the queue", Logon::None, async |access| {
-        let rows = all_rows(access.service()).await;
-        rows.map_err(|error| Failure::contract("show the queue", &error))
-    });
-    let rows = rows.await?;
     match console.json {
-        true => console.document(&rows),
-        false => console.bytes(text(&rows).as_bytes()),
+        true => queue_list::list(&place, console, &mut JsonArray::new(console.json_layout())).await,
+        false => queue_list::list(&place, console, &mut Watched::default()).await,
     }
 }
 
-fn text(rows: &[QueueRow]) -> String {
-    if rows.is_empty() {
-        return "Mail queue is empty\n".to_owned();
+/// The form that watchers read, with the sum of what was listed.
+#[derive(Default)]
+struct Watched {
+    messages: u64,
+    size: u64,
+}
+
+impl Listing for Watched {
+    fn page(&mut self, rows: &[QueueRow], _: Option<&StatusReport>) -> Result<String, Failure> {
+        let mut text = match self.messages {
+            0 => {
+                let (id, rest) = ("-Queue ID-", "--Size-- ----Arrival Time----");
+                format!("{id:-<27} {rest} -Sender/Recipient-------\n")
+            }
+            _ => String::new(),
+        };
+        for row in rows {
+            self.messages += 1;
+            self.size += row.size;
+            text += &of_row(row);
+            text.push('\n');
+        }
+        Ok(text)
     }
-    let mut text =
-        format!("{:-<27} --Size-- ----Arrival Time---- -Sender/Recipient-------\n", "-Queue ID-");
-    let mut size = 0;
-    for row in rows {
-        size += row.size;
-        text += &of_row(row);
-        text.push('\n');
+
+    fn end(&mut self) -> String {
+        let word = match self.messages {
+            0 => return "Mail queue is empty\n".to_owned(),
+            1 => "Request",
+            _ => "Requests",
+        };
+        format!("-- {} Kbytes in {} {word}.\n", self.size.div_ceil(1024), self.messages)
     }
-    let word = if rows.len() == 1 { "Request" } else { "Requests" };
-    text + &format!("-- {} Kbytes in {} {word}.\n", size.div_ceil(1024), rows.len())
 }
 
 /// A mark behind the id: `*` under way, `!` kept back.
@@ -68,13 +82,14 @@ fn of_row(row: &QueueRow) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::session::RecipientRow;
 
     #[test]
     fn the_queue_looks_as_watchers_expect() {
-        assert_eq!(text(&[]), "Mail queue is empty\n");
+        assert_eq!(Watched::default().end(), "Mail queue is empty\n");
         let recipient = |address: &str, state| RecipientRow {
             address: address.to_owned(),
             state,
@@ -97,7 +112,10 @@ mod tests {
                 recipient("carl@example.org", RecipientRowState::Delivered),
             ],
         };
-        let shown = text(&[row.clone(), row]);
+        let mut listing = Watched::default();
+        let mut page = || listing.page(std::slice::from_ref(&row), None).unwrap();
+        let pages = [page(), page(), listing.end()];
+        let shown = pages.concat();
         let mut lines = shown.lines();
         assert_eq!(
             lines.next(),

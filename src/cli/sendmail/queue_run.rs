@@ -5,7 +5,7 @@ use super::whereabouts::Found;
 use crate::cli::access::Access;
 use crate::cli::console::Console;
 use crate::cli::exit::Failure;
-use crate::cli::ids::{all_rows, resolve};
+use crate::cli::queue_pages::{QueuePages, resolve};
 use crate::mapi::{EntryId, MapiCode};
 use crate::session::{FlushRequest, Logon, QueueRow};
 
@@ -48,10 +48,16 @@ async fn chosen(what: &Flush, access: &Access) -> Result<Vec<EntryId>, Failure> 
     if let Flush::Id(id) = what {
         return Ok(vec![resolve(access.service(), id).await?]);
     }
-    let rows = all_rows(access.service()).await;
-    let rows = rows.map_err(|error| Failure::contract("read the queue", &error))?;
-    let ids = rows.iter().filter(|row| matches(what, row)).filter_map(|row| row.id.parse().ok());
-    Ok(ids.collect())
+    let (mut pages, mut ids) = (QueuePages::default(), Vec::new());
+    loop {
+        let rows = pages.next(access.service()).await;
+        let rows = rows.map_err(|error| Failure::contract("read the queue", &error))?;
+        if rows.is_empty() {
+            return Ok(ids);
+        }
+        let meant = rows.iter().filter(|row| matches(what, row));
+        ids.extend(meant.filter_map(|row| row.id.parse::<EntryId>().ok()));
+    }
 }
 
 /// Whether a message is meant. As with sendmail any part of an address will do.
