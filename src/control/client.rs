@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the daemon may take to answer, where the answer does not wait for mail to move.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a connection is of use to the first request: the daemon closes one that says nothing
+/// for ten seconds.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// A [`Service`] behind a control socket.
 ///
 /// A request that broke before it can have had any effect is answered `MAPI_E_NETWORK_ERROR`,
@@ -47,8 +52,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Client {
     path: PathBuf,
     host: Host,
-    /// The connection that showed that somebody is there; the first request takes it.
-    first: Mutex<Option<UnixStream>>,
+    /// The connection that showed that somebody is there, and since when it stands; the first
+    /// request takes it.
+    first: Mutex<Option<(UnixStream, Instant)>>,
 }
 
 /// Who may listen at the other end.
@@ -98,14 +104,14 @@ impl Client {
 
     async fn connect_to(path: &Path, host: Host) -> MapiResult<Self> {
         let stream = dial(path, host).await?;
-        Ok(Client { path: path.to_owned(), host, first: Mutex::new(Some(stream)) })
+        Ok(Client { path: path.to_owned(), host, first: Mutex::new(Some((stream, Instant::now()))) })
     }
 
     async fn stream(&self) -> MapiResult<UnixStream> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         match first {
-            Some(stream) => Ok(stream),
-            None => dial(&self.path, self.host).await,
+            Some((stream, since)) if since.elapsed() < FRESH => Ok(stream),
+            Some(_) | None => dial(&self.path, self.host).await,
         }
     }
 

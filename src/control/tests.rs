@@ -376,6 +376,17 @@ async fn who_is_slow_is_cut_off() {
     daemon.end().await;
 }
 
+/// A program may connect when it starts and have something to ask much later.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_asks_late_is_answered() {
+    let daemon = Daemon::start(FakeService::default()).await;
+    let client = daemon.client().await;
+    // Long after the daemon has cut off whoever says nothing.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    client.status().await.unwrap();
+    daemon.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn large_messages_wait_for_their_turn_and_nothing_else_does() {
     let daemon = Daemon::start(FakeService::default()).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Shared;
-use super::attempt;
+use super::recipient_rows;
 use super::slot::Slot;
 use crate::mapi::{EntryId, MapiCode, MapiError, MapiResult, TransportNotify};
 use crate::spi::{NotifyData, OutgoingState};
@@ -38,7 +38,7 @@ pub(crate) async fn abort_deferred(
     let Some(refused) = refused else { return Ok(()) };
     if !gave_up.is_empty() {
         // The message goes on with the others; these must not get it a second time.
-        attempt::note_cancelled(shared, entry, &gave_up).await?;
+        recipient_rows::note_cancelled(shared, entry, &gave_up).await?;
     }
     Err(refused)
 }

@@ -2,38 +2,24 @@
 //! their answers (OB-7, OB-10, OB-11, SP-3).
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use super::Shared;
-use super::abort;
-use super::attendance::{UnderWay, attend};
-use super::calling_order::Place;
-use super::open_calls::OpenCall;
-use super::reports;
+use super::attendance::UnderWay;
+use super::recipient_rows::{
+    cancel_rows, fail, failures, keep_outcomes, open_rows, request, rows_of,
+};
 use super::routed_message::RoutedMessage;
-use super::routing::{RouteRequest, RouteTarget, Routing, route};
+use super::routing::{RouteTarget, Routing, route};
 use super::slot::Slot;
-use crate::mapi::{
-    EndMessageFlags, EntryId, MapiCode, MapiError, MapiResult, MessageRef, PropList, Recipient,
-    RecipientType, StatusCode, SubmitFlags, SubmitMessageFlags, SysTime, TransportNotify, tags,
-};
-use crate::spi::{
-    Message, NotifyData, OutgoingNote, RecipientReport, Repetition, ReportKind, SubmitError,
-    XpLogon,
-};
-
-/// E_BUSY and END_RESEND_LATER name no time; NOTIFY_READYTOSEND may come before it is over.
-const LATER: Duration = Duration::from_secs(15);
-
-/// How often END_RESEND_NOW is obeyed before it counts as END_RESEND_LATER.
-const RESEND_NOW_LIMIT: usize = 3;
+use super::submit_call::{Answer, LATER, submit};
+use crate::mapi::{EntryId, MapiCode, MapiResult, Recipient, SubmitFlags, SubmitMessageFlags};
+use crate::spi::{OutgoingNote, RecipientReport};
 
 /// How handling a message ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,24 +34,6 @@ pub(crate) enum Handed {
     Later(Duration),
     /// Our own trouble; it stays as it is.
     Error,
-}
-
-/// What one transport answered.
-#[derive(Debug)]
-enum Answer {
-    Sent,
-    Deferred,
-    Unavailable,
-    Later(Duration),
-    NotMe,
-    /// The transport wants the message forgotten as far as it had it (OB-7).
-    Cancelled,
-    /// Somebody cancels the message at this moment and sees to it at every transport.
-    Unwanted,
-    /// This message cannot be sent by this transport, ever.
-    Refused(MapiError),
-    /// Something on our side failed.
-    Error(MapiError),
 }
 
 /// Hands a waiting message to its transports.
@@ -90,7 +58,11 @@ pub(crate) async fn finish_deferred(
 }
 
 /// Whatever breaks, the message is not left locked and the loop hears that it is free again.
-async fn guarded(shared: &Shared, entry: &EntryId, work: impl Future<Output = Handed>) -> Handed {
+pub(super) async fn guarded(
+    shared: &Shared,
+    entry: &EntryId,
+    work: impl Future<Output = Handed>,
+) -> Handed {
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(handed) => handed,
         Err(_) => {
@@ -142,7 +114,7 @@ async fn remove_cancelled(shared: &Shared, entry: &EntryId) -> MapiResult<Handed
     Ok(Handed::Gone)
 }
 
-async fn unlock(shared: &Shared, entry: &EntryId) {
+pub(super) async fn unlock(shared: &Shared, entry: &EntryId) {
     if let Err(error) = shared.store.set_lock_state(entry, SubmitFlags::empty()).await {
         tracing::debug!(%entry, %error, "A message left the table while it was locked");
     }
@@ -301,126 +273,6 @@ async fn hand_over_locked(
     Ok(Handed::Gone)
 }
 
-/// What a transport has ended must stay so while others still work on the message. One without
-/// open recipients is about to leave the table, and is written again only where there is more to
-/// be remembered of its end than that it was sent.
-async fn keep_outcomes(message: &Arc<dyn Message>) -> MapiResult<()> {
-    let recipients = message.recipients().await?;
-    if open_rows(&recipients).next().is_none()
-        && !recipients.iter().any(|row| row.failure().is_some())
-    {
-        return Ok(());
-    }
-    message.save_changes(Repetition::First).await
-}
-
-/// Takes responsibility for rows whose transport answered `MAPI_E_CANCEL`: nobody is to send to
-/// them any more. `false`, and nothing changed, when nothing but them is left of the message.
-async fn cancel_rows(
-    message: &Arc<dyn Message>,
-    rows: &BTreeSet<u32>,
-    now: SysTime,
-) -> MapiResult<bool> {
-    let mut recipients = message.recipients().await?;
-    if !recipients
-        .iter()
-        .any(|recipient| !rows.contains(&recipient.row) && is_taken_or_open(recipient))
-    {
-        return Ok(false);
-    }
-    recipients.retain(|recipient| rows.contains(&recipient.row) && !recipient.responsibility);
-    for recipient in &mut recipients {
-        recipient.responsibility = true;
-        recipient.set_cancelled(now);
-    }
-    message.modify_recipients(recipients).await?;
-    message.save_changes(Repetition::First).await?;
-    Ok(true)
-}
-
-/// Whether a recipient is one the message has not been cancelled for.
-fn is_taken_or_open(recipient: &Recipient) -> bool {
-    recipient.kind != RecipientType::Orig && !recipient.is_cancelled()
-}
-
-/// The open rows that are meant for one of the targets.
-fn rows_of(
-    targets: &[RouteTarget],
-    props: &PropList,
-    recipients: &[Recipient],
-    index: usize,
-) -> BTreeSet<u32> {
-    let routing = route(targets, request(targets, props, recipients), &BTreeSet::new());
-    let groups = routing.groups.into_iter();
-    groups.filter(|(target, _)| *target == index).flat_map(|(_, rows)| rows).collect()
-}
-
-/// Notes for a message that some transports gave up, by their indices, while another goes on with
-/// it, that nobody is to send to their recipients any more.
-pub(crate) async fn note_cancelled(
-    shared: &Shared,
-    entry: &EntryId,
-    gave_up: &[usize],
-) -> MapiResult<()> {
-    let message = shared.store.open_message(entry).await?;
-    let (props, recipients) = (message.props().await?, message.recipients().await?);
-    let targets: Vec<RouteTarget> = shared.slots().iter().map(|slot| slot.route_target()).collect();
-    let rows = gave_up.iter().flat_map(|index| rows_of(&targets, &props, &recipients, *index));
-    cancel_rows(&message, &rows.collect(), shared.clock.now()).await.map(drop)
-}
-
-/// Gives up a message that waits and has passed its expiry (OB-19): whoever has not got it is
-/// reported, and it leaves the table.
-pub(crate) async fn expire(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
-    guarded(shared, entry, expire_in_turn(shared, entry)).await
-}
-
-async fn expire_in_turn(shared: &Arc<Shared>, entry: &EntryId) -> Handed {
-    let _turn = shared.turns.take(entry).await;
-    match shared.store.set_lock_state(entry, SubmitFlags::LOCKED).await {
-        Ok(()) => {}
-        Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => return Handed::Gone,
-        Err(_) => return Handed::Later(LATER),
-    }
-    let handed = match expire_locked(shared, entry).await {
-        Ok(handed) => handed,
-        Err(error) if error.code() == MapiCode::NOT_IN_QUEUE => Handed::Gone,
-        Err(error) => {
-            tracing::error!(%entry, %error, "An expired message could not be given up");
-            Handed::Error
-        }
-    };
-    if handed != Handed::Gone {
-        unlock(shared, entry).await;
-    }
-    handed
-}
-
-async fn expire_locked(shared: &Arc<Shared>, entry: &EntryId) -> MapiResult<Handed> {
-    let row = shared.store.outgoing_row(entry).await?;
-    let Some(expires) = row.expires.filter(|expires| *expires <= shared.clock.now()) else {
-        // A transport has it by now.
-        return Ok(Handed::Later(Duration::ZERO));
-    };
-    match abort::abort_deferred(shared, entry, Vec::new()).await {
-        Ok(()) => {}
-        // One that is past its final dot, or cannot be asked, has it: its end is heard of.
-        Err(_) => return Ok(Handed::Later(LATER)),
-    }
-    let message = shared.store.open_message(entry).await?;
-    let rows: BTreeSet<u32> = open_rows(&message.recipients().await?).collect();
-    let words = format!("not wanted any more after {expires}, and not sent until then");
-    fail(shared, &message, failures(shared, &rows, "5.4.7", &words).collect()).await?;
-    shared.store.finished_msg(entry).await?;
-    shared.sent.fetch_add(1, Ordering::Relaxed);
-    shared.ended(entry);
-    Ok(Handed::Gone)
-}
-
-fn open_rows(recipients: &[Recipient]) -> impl Iterator<Item = u32> {
-    recipients.iter().filter(|recipient| !recipient.responsibility).map(|recipient| recipient.row)
-}
-
 /// A message that waits for a time is looked at again by the timer; one that waits for a change
 /// is not.
 fn worse(one: Handed, other: Handed) -> Handed {
@@ -429,164 +281,4 @@ fn worse(one: Handed, other: Handed) -> Handed {
         (Handed::Later(_) | Handed::Error, _) => one,
         (_, other) => other,
     }
-}
-
-/// What routing is to know of a message. Its sender is the first of these that is an address of
-/// some transport: who the envelope names, who submitted it, whom it represents. So `-f` decides
-/// where it names an account, as with other sendmail commands.
-fn request<'a>(
-    targets: &[RouteTarget],
-    props: &'a PropList,
-    recipients: &'a [Recipient],
-) -> RouteRequest<'a> {
-    let senders =
-        [tags::ENVELOPE_SENDER, tags::SENDER_EMAIL_ADDRESS, tags::SENT_REPRESENTING_EMAIL_ADDRESS];
-    let senders = senders.into_iter().filter_map(|tag| props.text(tag));
-    let own = |sender: &&str| targets.iter().any(|target| target.has_sender(sender));
-    RouteRequest {
-        sender: senders.clone().find(own).unwrap_or_default(),
-        account: props.text(tags::PRIMARY_SEND_ACCOUNT),
-        recipients,
-    }
-}
-
-/// SubmitMessage and EndMessage with one transport.
-async fn submit(
-    shared: &Shared,
-    slot: &Slot,
-    message: Arc<dyn Message>,
-    flags: SubmitMessageFlags,
-    under_way: &mut UnderWay,
-) -> Answer {
-    let UnderWay { place, hold } = under_way;
-    let deferred = flags.contains(SubmitMessageFlags::BEGIN_DEFERRED);
-    let Some(entry) = message.entry_id() else {
-        return Answer::Error(MapiError::new(MapiCode::CALL_FAILED, "it has no entry id"));
-    };
-    let may_call = |place: &Place| {
-        // The end of a deferred message is told whatever the gate; it starts no transaction.
-        !slot.stands_still() && (deferred || is_open(shared, slot, place))
-    };
-    for _ in 0..RESEND_NOW_LIMIT {
-        let Ok(logon) = slot.logon() else { return Answer::Unavailable };
-        if !may_call(place) {
-            return Answer::Unavailable;
-        }
-        place.comes().await;
-        // Once more: the one before may just have found it closed, and must not be passed.
-        if !may_call(place) {
-            return Answer::Unavailable;
-        }
-        if !deferred && shared.wishes.is_unwanted(&entry) {
-            return Answer::Unwanted;
-        }
-        let listed = slot.submits.begin(&entry);
-        let cell = &listed.call.cell;
-        let work = async {
-            let mut call = logon.submit_message(flags, Arc::clone(&message), cell);
-            // A call that waits has begun; the next one need not wait for its end.
-            let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
-            place.leave();
-            match begun {
-                Poll::Ready(submitted) => submitted?,
-                Poll::Pending => {
-                    tokio::join!(call, heed(shared, logon.as_ref(), &listed.call, &entry)).0?;
-                }
-            }
-            Ok(logon.end_message(cell.reference()).await?)
-        };
-        let end = match attend(shared, slot, logon.as_ref(), &listed.call, hold, work).await {
-            Ok(end) => end,
-            Err(error) => return refusal(shared, &entry, error),
-        };
-        slot.works(&shared.table);
-        if end.contains(EndMessageFlags::RESEND_NOW) {
-            continue;
-        }
-        if end.contains(EndMessageFlags::RESEND_LATER) {
-            return Answer::Later(LATER);
-        }
-        if end.contains(EndMessageFlags::DONT_RESEND) {
-            return Answer::Deferred;
-        }
-        return Answer::Sent;
-    }
-    Answer::Later(LATER)
-}
-
-/// Whether a message with this place may be handed to a transport now.
-fn is_open(shared: &Shared, slot: &Slot, place: &Place) -> bool {
-    let code = shared.table.status_code(slot.row_id).unwrap_or_default();
-    code.contains(StatusCode::OUTBOUND_ENABLED)
-        && place.may_use(slot.row_id, slot.outbound_opening())
-}
-
-/// Cancels a call whose message became unwanted before it had a reference (TN-15).
-async fn heed(shared: &Shared, logon: &dyn XpLogon, call: &OpenCall, entry: &EntryId) {
-    let reference = call.cell.reference();
-    if reference == MessageRef::OUTBOUND_UNSET || !shared.wishes.is_unwanted(entry) {
-        return;
-    }
-    let cancel = TransportNotify::CANCEL_MESSAGE;
-    if let Err(error) = logon.transport_notify(cancel, NotifyData::Reference(reference)).await {
-        tracing::warn!(%entry, %error, "A call could not be cancelled");
-    }
-}
-
-/// What an error of SubmitMessage or EndMessage means (SP-3).
-fn refusal(shared: &Shared, entry: &EntryId, error: SubmitError) -> Answer {
-    let after = error.retry_after.unwrap_or(LATER);
-    let unwanted = shared.wishes.is_unwanted(entry);
-    match error.error.code() {
-        MapiCode::NOT_ME => Answer::NotMe,
-        MapiCode::BUSY => Answer::Later(LATER),
-        MapiCode::WAIT | MapiCode::NETWORK_ERROR | MapiCode::TIMEOUT => Answer::Later(after),
-        MapiCode::CANCEL | MapiCode::USER_CANCEL if unwanted => Answer::Unwanted,
-        // A call that is cut short by the end of the session, by the transport or by our own
-        // SpoolerYield, is no reason to give a message up: the next session asks again (SP-1).
-        MapiCode::CANCEL if !shared.ending.is_cancelled() => Answer::Cancelled,
-        MapiCode::CANCEL | MapiCode::USER_CANCEL => Answer::Later(LATER),
-        MapiCode::END_OF_SESSION | MapiCode::NOT_INITIALIZED => Answer::Unavailable,
-        MapiCode::INVALID_PARAMETER
-        | MapiCode::TOO_BIG
-        | MapiCode::CORRUPT_DATA
-        | MapiCode::NO_SUPPORT
-        | MapiCode::NO_RECIPIENTS => Answer::Refused(error.error),
-        _ => Answer::Error(error.error),
-    }
-}
-
-/// Rows that the host itself gives up.
-fn failures(
-    shared: &Shared,
-    rows: &BTreeSet<u32>,
-    status: &str,
-    words: &str,
-) -> impl Iterator<Item = RecipientReport> {
-    let time = shared.clock.now();
-    rows.iter().map(move |row| RecipientReport {
-        row: *row,
-        kind: ReportKind::Failure,
-        status: status.to_owned(),
-        diagnostic: words.to_owned(),
-        remote_mta: String::new(),
-        time,
-    })
-}
-
-/// Reports rows as failed by the host itself and takes responsibility for them.
-async fn fail(
-    shared: &Shared,
-    message: &Arc<dyn Message>,
-    reports: Vec<RecipientReport>,
-) -> MapiResult<()> {
-    let rows: BTreeSet<u32> = reports.iter().map(|report| report.row).collect();
-    reports::deliver(shared.store.as_ref(), message.as_ref(), 0, reports).await?;
-    let mut recipients = message.recipients().await?;
-    recipients.retain(|recipient| rows.contains(&recipient.row));
-    for recipient in &mut recipients {
-        recipient.responsibility = true;
-    }
-    message.modify_recipients(recipients).await?;
-    message.save_changes(Repetition::First).await
 }

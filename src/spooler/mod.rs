@@ -7,20 +7,25 @@ mod abort;
 mod attempt;
 mod attendance;
 mod calling_order;
+mod cancel;
 mod deferred;
+mod expired;
 mod flush;
 mod guarded_logon;
 mod logoff;
 mod open_calls;
 mod reception;
+mod recipient_rows;
 mod reports;
 mod routed_message;
 mod routing;
 mod services;
+mod signals;
 mod slot;
 mod status_object;
 mod status_table;
 mod submission;
+mod submit_call;
 mod turns;
 mod wishes;
 
@@ -31,7 +36,6 @@ pub use status_table::{StatusChange, StatusSubscription, StatusTable};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -104,9 +108,6 @@ pub(crate) struct Shared {
 
 /// Messages handed to transports, or taken back from them, at the same time.
 const AT_ONCE: usize = 128;
-
-/// How long a cancel waits for a running call about its message.
-const CANCEL_WAIT: Duration = Duration::from_secs(15);
 
 impl Spooler {
     /// Starts a session: logs every service on, in transport order, and starts the loops. A
@@ -322,77 +323,6 @@ impl Spooler {
         }
     }
 
-    /// Cancels a message for good, wherever it is (OB-15, TN-17). A transport that is at work on
-    /// it just now is told by CANCEL_MESSAGE (TN-14) and by SpoolerYield (OB-18).
-    ///
-    /// # Errors
-    /// `MAPI_E_UNABLE_TO_ABORT` when it is too late, `MAPI_E_NOT_IN_QUEUE` when it is gone;
-    /// `MAPI_E_END_OF_SESSION` when the transport that has it is not logged on.
-    pub async fn cancel(&self, entry: &EntryId) -> MapiResult<()> {
-        // From now on no SubmitMessage for it begins; while we have the turn, nothing at all does.
-        let unwanted = self.shared.wishes.cancel(entry);
-        let turn = self.shared.turns.take(entry);
-        tokio::pin!(turn);
-        let (_turn, gave_up) = match futures_util::poll!(turn.as_mut()) {
-            Poll::Ready(turn) => (turn, Vec::new()),
-            Poll::Pending => {
-                let gave_up = self.reach_into(entry).await?;
-                let turn = tokio::time::timeout(CANCEL_WAIT, turn).await.map_err(|_| {
-                    let words = format!("{entry} is being handed to a transport");
-                    MapiError::new(MapiCode::UNABLE_TO_ABORT, words)
-                })?;
-                (turn, gave_up)
-            }
-        };
-        // Goes before the turn does: whoever has that next takes the transport's word again.
-        let _unwanted = unwanted;
-        let store = &self.shared.store;
-        let answer = abort::abort_deferred(&self.shared, entry, gave_up).await;
-        if let Err(error) = answer {
-            // A message that is in doubt ends with its cancel all the same. Where no transport is
-            // noted to have it, none will tell of that end.
-            let over = error.code() == MapiCode::UNABLE_TO_ABORT
-                && abort::is_over(&self.shared, entry).await?;
-            if over {
-                store.abort_submit(entry).await?;
-                self.shared.given_back().remove(entry);
-                self.shared.ended(entry);
-            }
-            return Err(error);
-        }
-        // Should this be the end, the message is handed over again, and the transport that has
-        // cancelled it says so.
-        store.set_deferred(entry, None).await?;
-        store.abort_submit(entry).await?;
-        self.shared.given_back().remove(entry);
-        self.shared.ended(entry);
-        Ok(())
-    }
-
-    /// Ends the call about a message that runs, as far as that can be. Says who gave it up.
-    ///
-    /// # Errors
-    /// `MAPI_E_UNABLE_TO_ABORT` when it tells the end of the message: that need not be waited for.
-    async fn reach_into(&self, entry: &EntryId) -> MapiResult<Vec<usize>> {
-        let gave_up = abort::abort_holder(&self.shared, entry).await?;
-        self.cancel_calls(entry).await;
-        Ok(gave_up)
-    }
-
-    /// Cancels the calls about a message that run (TN-14).
-    async fn cancel_calls(&self, entry: &EntryId) {
-        for slot in self.shared.slots() {
-            let (Some(reference), Ok(logon)) = (slot.submits.reference(entry), slot.logon()) else {
-                continue;
-            };
-            let data = NotifyData::Reference(reference);
-            let cancel = TransportNotify::CANCEL_MESSAGE;
-            if let Err(error) = logon.transport_notify(cancel, data).await {
-                tracing::warn!(transport = %slot.name, %error, "A call could not be cancelled");
-            }
-        }
-    }
-
     /// Looks at the whole outgoing queue table again: for changes the store does not announce,
     /// such as `entry` released from hold.
     pub fn reconsider(&self, entry: &EntryId) {
@@ -498,45 +428,6 @@ impl Shared {
 
 fn is_unable(answer: &MapiResult<()>) -> bool {
     matches!(answer, Err(error) if error.code() == MapiCode::UNABLE_TO_ABORT)
-}
-
-/// Keeps an eye on what a logon signals beside mail: a new configuration, a critical error.
-async fn watch(shared: Arc<Shared>, slot: Arc<Slot>) {
-    loop {
-        tokio::select! {
-            () = shared.ending.cancelled() => return,
-            () = slot.critical_error.cancelled() => {
-                show_critical_error(&shared, &slot);
-                return slot.release();
-            }
-            () = slot.config_change.notified() => {
-                if let Err(error) = slot.refresh_address_types().await {
-                    tracing::warn!(transport = %slot.name, %error, "AddressTypes failed");
-                }
-                services::show_ranks(&shared);
-                shared.reconsider();
-            }
-        }
-    }
-}
-
-/// The logon is about to be released (SP-2). What it said of its failure stays to be read.
-fn show_critical_error(shared: &Shared, slot: &Slot) {
-    let rows = shared.table.rows().into_iter();
-    let row = rows.filter(|row| row.status_code.contains(StatusCode::FAILURE));
-    let own = row.filter(|row| row.row_id == slot.row_id).map(|row| row.status_string).next();
-    let mut words = "the transport reported a critical error and was released".to_owned();
-    if let Some(own) = own.filter(|own| !own.is_empty()) {
-        words = format!("{words}: {own}");
-    }
-    tracing::error!(transport = %slot.name, "{words}");
-    let columns = StatusColumns {
-        status_code: Some(StatusCode::FAILURE),
-        status_string: Some(words),
-        ..StatusColumns::default()
-    };
-    shared.table.trouble(slot.row_id, None);
-    shared.table.modify(slot.row_id, &slot.host, columns, ModifyStatusFlags::UPDATE);
 }
 
 /// Flushes logons; with `FLUSH_ASYNC_OK` in the background (FL-7).

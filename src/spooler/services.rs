@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::guarded_logon::{bounded, panicked};
 use super::slot::{Slot, SlotSupport};
 use super::status_table::HostColumns;
-use super::{Shared, deferred, reception, watch};
+use super::{Shared, deferred, reception, signals};
 use crate::mapi::{
     EntryId, LogoffFlags, MapiCode, MapiError, MapiResult, ModifyStatusFlags, ResourceFlags,
     SPI_VERSION, StatusCode,
@@ -214,7 +214,7 @@ async fn begin(shared: &Arc<Shared>, slot: Arc<Slot>, ends: Ends) {
     }
     shared.spawn(deferred::run(Arc::clone(shared), Arc::clone(&slot), ends));
     shared.spawn(reception::run(Arc::clone(shared), Arc::clone(&slot)));
-    shared.spawn(watch(Arc::clone(shared), slot));
+    shared.spawn(signals::watch(Arc::clone(shared), slot));
 }
 
 /// A provider failed, and not for itself alone: the others of its service go as well (LG-8).

@@ -13,6 +13,7 @@ use super::Shared;
 use super::attempt::{self, Handed};
 use super::attendance::UnderWay;
 use super::calling_order::{CallingOrder, Handling, Last, Openings};
+use super::expired;
 use super::slot::Slot;
 use crate::mapi::{EntryId, MapiCode, StatusCode, SysTime};
 use crate::spi::{OutgoingRow, OutgoingState};
@@ -305,7 +306,7 @@ async fn give_up(shared: &Arc<Shared>, memory: &mut Memory, report: &Report, ent
     let handling = memory.begin(&entry);
     let (task_shared, report) = (Arc::clone(shared), report.clone());
     shared.spawn(async move {
-        let handed = attempt::expire(&task_shared, &entry).await;
+        let handed = expired::expire(&task_shared, &entry).await;
         let _none = handling.next(Last::Handled);
         drop(permit);
         // An error means that the loop has ended with the session.
