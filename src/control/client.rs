@@ -104,7 +104,11 @@ impl Client {
 
     async fn connect_to(path: &Path, host: Host) -> MapiResult<Self> {
         let stream = dial(path, host).await?;
-        Ok(Client { path: path.to_owned(), host, first: Mutex::new(Some((stream, Instant::now()))) })
+        Ok(Client {
+            path: path.to_owned(),
+            host,
+            first: Mutex::new(Some((stream, Instant::now()))),
+        })
     }
 
     async fn stream(&self) -> MapiResult<UnixStream> {

@@ -9,8 +9,12 @@ use tokio::time::Instant;
 use super::content::line_end;
 use super::reply::Reply;
 
-/// Octets read at a time.
+/// Octets of content read at a time.
 const CHUNK: usize = 64 * 1024;
+
+/// Octets of content read at a time as long as no more have come: most messages need no larger
+/// buffer.
+const FIRST_CHUNK: usize = 8 * 1024;
 
 /// Room for commands: what a connection costs that says nothing.
 const SMALL: usize = 1024;
@@ -119,8 +123,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
     /// Sends what is queued and reads more. Cancel-safe while it waits for the client.
     pub(super) async fn fill(&mut self) -> Result<(), End> {
         self.flush().await?;
-        let (room, mut patience) =
-            (if self.content.is_some() { CHUNK } else { SMALL }, self.silence);
+        let room = match self.content {
+            None => SMALL,
+            Some((_, octets)) if octets < FIRST_CHUNK as u64 => FIRST_CHUNK,
+            Some(_) => CHUNK,
+        };
+        let mut patience = self.silence;
         if let Some((since, octets)) = self.content {
             let allowed = self.silence + Duration::from_secs(octets / SLOWEST);
             patience = patience.min(allowed.saturating_sub(since.elapsed()));

@@ -67,6 +67,10 @@ pub(crate) struct TextReader {
 /// Bytes read at once: a few TCP windows of a fast link, nothing against a machine's memory.
 const PIECE: usize = 64 * 1024;
 
+/// Room to begin with; it doubles while a piece needs more. Most texts fit, and freeing 64 KiB makes
+/// the allocator tidy up its whole heap.
+const FIRST_ROOM: usize = 8 * 1024;
+
 /// A text with fewer bytes is one piece.
 pub(super) const ONE_PIECE: u64 = PIECE as u64;
 
@@ -82,9 +86,11 @@ impl TextReader {
     /// Those of the reader; `InvalidData` for a body that is damaged.
     pub(crate) async fn next(&mut self) -> std::io::Result<&[u8]> {
         self.buffer.clear();
-        self.buffer.reserve(PIECE);
         // A short read is filled up, so that a piece is a whole one but for the last.
         while self.buffer.len() < PIECE {
+            if self.buffer.len() == self.buffer.capacity() {
+                self.buffer.reserve(self.buffer.len().clamp(FIRST_ROOM, PIECE / 2));
+            }
             let left = (PIECE - self.buffer.len()) as u64;
             if (&mut self.reader).take(left).read_buf(&mut self.buffer).await? == 0 {
                 break;
