@@ -104,8 +104,8 @@ impl Client {
     async fn stream(&self) -> MapiResult<UnixStream> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         match first {
-            Some(stream) => Ok(stream),
-            None => dial(&self.path, self.host).await,
+            Some(stream) if is_open(&stream) => Ok(stream),
+            _ => dial(&self.path, self.host).await,
         }
     }
 
@@ -142,6 +142,10 @@ impl Client {
             }
         });
         let answer = sender.send_request(request);
+        let half_sent = match &patience {
+            Patience::OnceSent(sent) => Some(sent.clone()),
+            Patience::Usual | Patience::Endless => None,
+        };
         let answer = match patience {
             Patience::Endless => answer.await,
             Patience::Usual => tokio::time::timeout(ANSWER_DEADLINE, answer)
@@ -159,8 +163,9 @@ impl Client {
             }
         };
         let answer = answer.map_err(|error| {
-            // A cancelled request never left this process.
-            let left = if error.is_canceled() { Repetition::Harmless } else { repetition };
+            // A cancelled request never left this process, and half of one is never accepted.
+            let half = half_sent.is_some_and(|sent| !sent.is_cancelled());
+            let left = if half || error.is_canceled() { Repetition::Harmless } else { repetition };
             self.broken(left, error)
         })?;
         if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
@@ -202,6 +207,12 @@ impl Client {
         let request = request(Method::POST, &path, Body::empty())?;
         self.call(request, Repetition::Harmless, Patience::Usual).await.map(drop)
     }
+}
+
+/// Whether the daemon still waits at the other end: it lets nobody be silent for long.
+fn is_open(stream: &UnixStream) -> bool {
+    // It says nothing before it is asked, so that anything but "not yet" is an end.
+    stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 async fn dial(path: &Path, host: Host) -> MapiResult<UnixStream> {

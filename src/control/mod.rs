@@ -18,6 +18,7 @@ mod routes;
 mod server;
 mod socket;
 mod submission_socket;
+mod users_door;
 mod wire;
 
 #[cfg(any(test, fuzzing))]

@@ -1,5 +1,6 @@
 //! The paths of the control API, each one method of [`Service`].
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use axum::extract::{DefaultBodyLimit, FromRef, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
@@ -18,7 +20,10 @@ use tokio::sync::Semaphore;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::openapi::description;
-use super::request_body::{Unread, drain, drain_body, lend, patient, read_whole};
+use super::request_body::{
+    ENVELOPE_DEADLINE, RAW_PAUSE, RAW_PAUSE_OF_USER, Unread, drain, drain_body, lend, patient,
+    read_whole,
+};
 use super::wire::{
     Accepted, LARGEST_REQUEST, LARGEST_SUBMISSION, MOST_ROWS, PageQuery, Retried, TraceQuery,
     WaitQuery, WireError, WireEvent, WireSubmission,
@@ -148,6 +153,17 @@ pub(super) fn submissions(service: Arc<dyn Service>, user: u32) -> Router {
         .with_state(Counter { service, user })
 }
 
+/// What a user is told who has too many connections already.
+pub(super) fn no_place() -> Router {
+    Router::new().fallback(turned_away).layer(DefaultBodyLimit::disable())
+}
+
+async fn turned_away(body: Body) -> Refusal {
+    drain_body(body).await;
+    let words = "this user has too many connections to the daemon at once; try again";
+    Refusal(MapiError::new(MapiCode::BUSY, words))
+}
+
 /// What the metrics port serves: nothing that changes anything or shows a message.
 pub(super) fn metrics_router(service: Arc<dyn Service>) -> Router {
     Router::new()
@@ -222,19 +238,26 @@ pub(super) async fn submit(State(service): Shared, State(room): State<Room>, bod
     responses((status = 200, description = "It is durable.", body = Accepted), (status = "default", description = "An error of the contract.", body = WireError))
 )]
 pub(super) async fn submit_raw(State(service): Shared, body: Body) -> Answer {
-    take_raw(service, body, None).await
+    take_raw(service, patient(body, RAW_PAUSE), None).await
 }
 
 async fn submit_raw_of_user(State(counter): State<Counter>, body: Body) -> Answer {
-    take_raw(counter.service, body, Some(counter.user)).await
+    take_raw(counter.service, patient(body, RAW_PAUSE_OF_USER), Some(counter.user)).await
 }
 
 /// `user` is who hands it over, whatever the envelope says of that.
-async fn take_raw(service: Arc<dyn Service>, body: Body, user: Option<u32>) -> Answer {
-    let mut reader = StreamReader::new(patient(body));
+async fn take_raw(
+    service: Arc<dyn Service>,
+    pieces: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
+    user: Option<u32>,
+) -> Answer {
+    let mut reader = StreamReader::new(pieces);
     let limit = u64::try_from(LARGEST_REQUEST).unwrap_or(u64::MAX);
     let mut line = Vec::new();
-    let read = (&mut reader).take(limit).read_until(b'\n', &mut line).await;
+    let mut head = (&mut reader).take(limit);
+    let read = head.read_until(b'\n', &mut line);
+    let read = tokio::time::timeout(ENVELOPE_DEADLINE, read).await;
+    let read = read.map_err(|_| invalid("the envelope did not end in time"))?;
     read.map_err(|error| invalid(format!("the envelope could not be read: {error}")))?;
     if line.last() != Some(&b'\n') {
         return Err(invalid("the envelope has no end or is too long"));
