@@ -9,7 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::SubmissionSocket;
-use super::routes::{no_place, submissions};
+use super::routes::submissions;
+use super::routes::submit::no_place;
 use super::server::{Door, Guest};
 use crate::session::Service;
 
