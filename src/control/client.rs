@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use axum::http::{Method, Request, Response};
+use axum::http::{Method, Request, Response, StatusCode};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 
+use super::outgoing::Outgoing;
 use super::socket::is_allowed;
 use super::wire::{
     Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, TraceQuery, WireError,
@@ -132,7 +133,7 @@ impl Client {
         repetition: Repetition,
         patience: Patience,
     ) -> MapiResult<Response<Incoming>> {
-        let stream = self.stream().await?;
+        let (stream, may_have_ended) = Outgoing::new(self.stream().await?);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(Repetition::Harmless, error))?;
@@ -142,10 +143,7 @@ impl Client {
             }
         });
         let answer = sender.send_request(request);
-        let half_sent = match &patience {
-            Patience::OnceSent(sent) => Some(sent.clone()),
-            Patience::Usual | Patience::Endless => None,
-        };
+        let in_chunks = matches!(patience, Patience::OnceSent(_));
         let answer = match patience {
             Patience::Endless => answer.await,
             Patience::Usual => tokio::time::timeout(ANSWER_DEADLINE, answer)
@@ -164,7 +162,7 @@ impl Client {
         };
         let answer = answer.map_err(|error| {
             // A cancelled request never left this process, and half of one is never accepted.
-            let half = half_sent.is_some_and(|sent| !sent.is_cancelled());
+            let half = in_chunks && !may_have_ended.get();
             let left = if half || error.is_canceled() { Repetition::Harmless } else { repetition };
             self.broken(left, error)
         })?;
@@ -175,10 +173,12 @@ impl Client {
         let status = answer.status();
         match self.json::<WireError>(answer).await {
             Ok(error) => error.into(),
-            Err(_) => MapiError::new(
-                MapiCode::CALL_FAILED,
-                format!("the daemon at {} answered {status}", self.path.display()),
-            ),
+            Err(_) => {
+                let full = status == StatusCode::SERVICE_UNAVAILABLE;
+                let code = if full { MapiCode::BUSY } else { MapiCode::CALL_FAILED };
+                let path = self.path.display();
+                MapiError::new(code, format!("the daemon at {path} answered {status}"))
+            }
         }
     }
 

@@ -24,6 +24,7 @@
 mod client;
 mod metrics_port;
 mod openapi;
+mod outgoing;
 mod request_body;
 mod routes;
 mod server;

@@ -406,6 +406,22 @@ async fn a_submission_that_broke_in_the_middle_may_be_repeated() {
     assert_eq!(sent.unwrap_err().code(), MapiCode::NETWORK_ERROR);
 }
 
+#[tokio::test]
+async fn who_is_told_at_the_door_that_there_is_no_place_may_try_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let full = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 100]).await.unwrap();
+        stream.write_all(super::users_door::NO_PLACE).await.unwrap();
+    };
+    let client = Client::connect(&path).await.unwrap();
+    let message = Box::pin(std::io::Cursor::new(b"Subject: x\n\n".to_vec()));
+    let (sent, ()) = tokio::join!(client.submit_raw(RawEnvelope::default(), message), full);
+    assert_eq!(sent.unwrap_err().code(), MapiCode::BUSY);
+}
+
 #[tokio::test(start_paused = true)]
 async fn large_messages_wait_for_their_turn_and_nothing_else_does() {
     let daemon = Daemon::start(FakeService::default()).await;

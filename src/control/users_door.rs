@@ -24,7 +24,7 @@ const MOST_TURNED_AWAY: usize = 8;
 const TURNING_AWAY: Duration = Duration::from_secs(5);
 
 /// What the others are told: there is no time to read what they ask.
-const NO_PLACE: &[u8] =
+pub(super) const NO_PLACE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Who comes to the door.
