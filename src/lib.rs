@@ -12,8 +12,8 @@
 //!
 //! | module | what it is for |
 //! | --- | --- |
+//! | [`control`], [`listener`] | a session for other processes: the control socket, and SMTP on this machine |
 //! | [`session`] | sending and fetching through a profile; [`session::Service`] is all that can be asked |
-//! | [`control`], [`listener`] | the same from other processes: the control socket, and SMTP on this machine |
 //! | [`spooler`] | the host: hands messages to transports, flushes, keeps the status table |
 //! | [`store`] | Outbox, Maildir, reports |
 //! | [`transport`] | the provider for SMTP and IMAP |

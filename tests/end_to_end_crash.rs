@@ -19,38 +19,14 @@ mod office;
 #[path = "support/program.rs"]
 mod program;
 
-use std::collections::BTreeMap;
-
 use house::PATIENCE;
 use maildir::{await_messages, contains, messages};
-use office::office;
+use office::{accepted, office, once};
 use postoffice::{Action, Fault, ImapPhase, PostOffice, SmtpPhase};
 use program::Program;
 use realservers::wait;
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// How often each subject was accepted.
-fn accepted(office: &PostOffice) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for message in office.accepted() {
-        let text = String::from_utf8_lossy(message.bytes().unwrap()).into_owned();
-        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap();
-        *counts.entry(subject.to_owned()).or_default() += 1;
-    }
-    counts
-}
-
-fn once(subjects: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
-    subjects.map(|subject| (subject, 1)).collect()
-}
-
-async fn await_empty_queue(program: &Program) {
-    let waited = wait::until_async("an empty queue", PATIENCE, async || {
-        program.json(&["queue"]).await.as_array().unwrap().is_empty().then_some(())
-    });
-    waited.await.unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_accepted_before_a_crash_is_sent_once_after_it() {
@@ -70,7 +46,7 @@ async fn what_was_accepted_before_a_crash_is_sent_once_after_it() {
     }
     assert_eq!(office.accepted_count(), 0);
     let daemon = program.daemon().await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
     let phases = ["Connect", "Mail", "Rcpt", "Data"].into_iter();
     let wanted =
@@ -98,7 +74,7 @@ async fn a_crash_while_commands_submit_loses_none_that_was_accepted() {
         daemon.crash().await;
     });
     let daemon = program.daemon().await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
     let accepted = accepted(&office);
     let submitted: Vec<(String, String)> = submitted.into_iter().flatten().collect();
@@ -167,7 +143,7 @@ async fn a_daemon_killed_behind_the_final_dot_is_in_doubt_and_the_policy_decides
             await_state(&program, &entry, "in-doubt").await;
             assert_eq!(program.run(&["release", &entry]).await.code, 0);
         }
-        await_empty_queue(&program).await;
+        program.await_empty_queue().await;
         assert_eq!(daemon.stop(Signal::TERM).await, 0);
         assert_eq!(accepted(&office)["twice at most"], 2, "{policy}");
         assert!(messages(&program.maildir(), "INBOX").is_empty(), "a report of a crash");
@@ -194,7 +170,7 @@ async fn a_daemon_killed_in_the_body_tries_again_and_delivers_once() {
     hang.remove();
     assert_eq!(office.accepted_count(), 0);
     let daemon = program.daemon().await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
     assert_eq!(accepted(&office), once(std::iter::once("large".to_owned())));
     assert_eq!(messages(&program.maildir(), "Sent").len(), 1);

@@ -21,40 +21,17 @@ mod program;
 #[path = "support/small_disk.rs"]
 mod small_disk;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use house::PATIENCE;
 use maildir::{await_messages, contains, messages};
-use office::office;
+use office::{accepted, office, once};
 use postoffice::{Action, Fault, FaultHandle, ImapAction, ImapPhase, PostOffice, SmtpPhase};
 use program::{Daemon, Program};
 use realservers::wait;
 use rustix::process::Signal;
 use serde_json::Value;
 use small_disk::SmallDisk;
-
-/// How often each subject was accepted.
-fn accepted(office: &PostOffice) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for message in office.accepted() {
-        let text = String::from_utf8_lossy(message.bytes().unwrap()).into_owned();
-        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap();
-        *counts.entry(subject.to_owned()).or_default() += 1;
-    }
-    counts
-}
-
-fn once(subjects: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
-    subjects.map(|subject| (subject, 1)).collect()
-}
-
-async fn await_empty_queue(program: &Program) {
-    let waited = wait::until_async("an empty queue", PATIENCE, async || {
-        program.json(&["queue"]).await.as_array().unwrap().is_empty().then_some(())
-    });
-    waited.await.unwrap();
-}
 
 /// Waits until the status says this.
 async fn await_status(program: &Program, words: &str) -> Value {
@@ -99,7 +76,7 @@ async fn a_full_disk_takes_nothing_new_and_lets_the_queue_drain() {
 
     let daemon = program.daemon().await;
     full("refused by the daemon").await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     full("refused again").await;
     let checked = program.run(&["fsck", "--repair"]).await;
     assert_eq!(checked.code, 0, "{checked:?}");
@@ -107,7 +84,7 @@ async fn a_full_disk_takes_nothing_new_and_lets_the_queue_drain() {
     // Room is all it takes.
     disk.empty();
     program.send("late", "bob@example.org").await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
     let early = (0..3).map(|number| format!("early {number}"));
     assert_eq!(accepted(&office), once(early.chain(["late".to_owned()])));
@@ -251,7 +228,7 @@ async fn floods_and_giants_do_not_fill_the_memory() {
     program.send("first", "bob@example.org").await;
     office.deliver("ann", "INBOX", mail("first")).unwrap();
     await_messages(&program.maildir(), "INBOX", 1).await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     let before = peak(&daemon);
 
     let endless = || Action::EndlessLine { bytes: FLOOD };
@@ -291,7 +268,7 @@ async fn floods_and_giants_do_not_fill_the_memory() {
     office.deliver("ann", "INBOX", came.clone()).unwrap();
     let said = program.run_with(&["send", "--raw"], giant("bob@example.org").as_bytes()).await;
     assert_eq!(said.code, 0, "{said:?}");
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     let fetched = wait::until_async("the giant", PATIENCE, async || {
         messages(&program.maildir(), "INBOX").contains(&came).then_some(())
     });
@@ -308,7 +285,7 @@ async fn clients_that_never_end_their_request_fill_neither_memory_nor_the_door()
     let program = Program::new(&office, &[]);
     let daemon = program.daemon().await;
     program.send("first", "bob@example.org").await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     let before = peak(&daemon);
     // More than are let in at a time; those outside wait in the backlog.
     let mut clients = Vec::new();
@@ -328,6 +305,6 @@ async fn clients_that_never_end_their_request_fill_neither_memory_nor_the_door()
     assert!(peak(&daemon) < before + ROOM_KIB, "{} KiB", peak(&daemon));
     drop(clients);
     program.send("second", "bob@example.org").await;
-    await_empty_queue(&program).await;
+    program.await_empty_queue().await;
     assert_eq!(daemon.stop(Signal::TERM).await, 0);
 }

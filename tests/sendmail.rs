@@ -22,11 +22,11 @@ mod program;
 
 use std::sync::Arc;
 
-use desk::{Desk, assert_silent, body, field, run};
+use desk::{Desk, assert_silent, body, field};
 use postoffice::{Notify, Ret, ViolationKind};
 use postrider::control::Client;
 use postrider::session::{RawEnvelope, Service};
-use program::assert_one_line;
+use program::{assert_one_line, run};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -20,7 +20,8 @@ mod office;
 #[path = "support/program.rs"]
 mod program;
 
-use desk::{Desk, assert_silent, body, field, run};
+use desk::{Desk, assert_silent, body, field};
+use program::run;
 use rustix::process::Signal;
 
 /// Proves: SP-1

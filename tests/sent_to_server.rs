@@ -27,7 +27,7 @@ use std::path::Path;
 
 use house::{Account, GRACE, House, PATIENCE, Server, profile_text_with};
 use letters::letter;
-use office::{account, office};
+use office::{account, office, subjects};
 use postoffice::{Action, Fault, ImapAction, ImapPhase, Listener, PostOffice};
 use postrider::session::{Logon, Service};
 use program::Program;
@@ -47,13 +47,8 @@ fn owed(state: &Path) -> usize {
 
 /// How often each subject is in ann's mailbox of sent mail.
 fn stored(office: &PostOffice) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for message in office.messages("ann", "Sent").unwrap_or_default() {
-        let text = String::from_utf8_lossy(&message.bytes).into_owned();
-        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap();
-        *counts.entry(subject.to_owned()).or_default() += 1;
-    }
-    counts
+    let stored = office.messages("ann", "Sent").unwrap_or_default();
+    subjects(stored.iter().map(|message| &*message.bytes))
 }
 
 async fn await_stored(office: &PostOffice, count: usize) -> BTreeMap<String, usize> {

@@ -34,7 +34,6 @@ mod queue_view;
 mod reading;
 mod run;
 mod runtime;
-mod secret_args;
 mod send;
 mod send_time;
 mod sendmail;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use axum::http::{Method, Request, Response};
+use axum::http::{Method, Request, Response, StatusCode};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 
+use super::outgoing::Outgoing;
 use super::socket::is_allowed;
 use super::wire::{
     Accepted, LARGEST_ANSWER, LARGEST_SUBMISSION, MOST_ROWS, Retried, TraceQuery, WireError,
@@ -114,7 +115,7 @@ impl Client {
     async fn stream(&self) -> MapiResult<UnixStream> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         match first {
-            Some((stream, since)) if since.elapsed() < FRESH => Ok(stream),
+            Some((stream, since)) if since.elapsed() < FRESH && is_open(&stream) => Ok(stream),
             Some(_) | None => dial(&self.path, self.host).await,
         }
     }
@@ -142,7 +143,7 @@ impl Client {
         repetition: Repetition,
         patience: Patience,
     ) -> MapiResult<Response<Incoming>> {
-        let stream = self.stream().await?;
+        let (stream, may_have_ended) = Outgoing::new(self.stream().await?);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(Repetition::Harmless, error))?;
@@ -152,6 +153,7 @@ impl Client {
             }
         });
         let answer = sender.send_request(request);
+        let in_chunks = matches!(patience, Patience::OnceSent(_));
         let answer = match patience {
             Patience::Endless => answer.await,
             Patience::Usual => tokio::time::timeout(ANSWER_DEADLINE, answer)
@@ -169,8 +171,9 @@ impl Client {
             }
         };
         let answer = answer.map_err(|error| {
-            // A cancelled request never left this process.
-            let left = if error.is_canceled() { Repetition::Harmless } else { repetition };
+            // A cancelled request never left this process, and half of one is never accepted.
+            let half = in_chunks && !may_have_ended.get();
+            let left = if half || error.is_canceled() { Repetition::Harmless } else { repetition };
             self.broken(left, error)
         })?;
         if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
@@ -180,10 +183,12 @@ impl Client {
         let status = answer.status();
         match self.json::<WireError>(answer).await {
             Ok(error) => error.into(),
-            Err(_) => MapiError::new(
-                MapiCode::CALL_FAILED,
-                format!("the daemon at {} answered {status}", self.path.display()),
-            ),
+            Err(_) => {
+                let full = status == StatusCode::SERVICE_UNAVAILABLE;
+                let code = if full { MapiCode::BUSY } else { MapiCode::CALL_FAILED };
+                let path = self.path.display();
+                MapiError::new(code, format!("the daemon at {path} answered {status}"))
+            }
         }
     }
 
@@ -212,6 +217,12 @@ impl Client {
         let request = request(Method::POST, &path, Body::empty())?;
         self.call(request, Repetition::Harmless, Patience::Usual).await.map(drop)
     }
+}
+
+/// Whether the daemon still waits at the other end: it lets nobody be silent for long.
+fn is_open(stream: &UnixStream) -> bool {
+    // It says nothing before it is asked, so that anything but "not yet" is an end.
+    stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 async fn dial(path: &Path, host: Host) -> MapiResult<UnixStream> {

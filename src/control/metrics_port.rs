@@ -9,7 +9,7 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::routes::metrics_router;
-use super::server::{Door, serve_door};
+use super::server::{Door, Guest, serve_door};
 use crate::session::Service;
 
 /// Most connections at the same time; whoever reads metrics needs one.
@@ -56,10 +56,10 @@ struct MetricsDoor<'a> {
 impl Door for MetricsDoor<'_> {
     type Stream = TcpStream;
 
-    async fn next(&self) -> (TcpStream, Router) {
+    async fn next(&self) -> Guest<TcpStream> {
         loop {
             match self.port.accept().await {
-                Ok((stream, _)) => return (stream, self.router.clone()),
+                Ok((stream, _)) => return Guest::new(stream, self.router.clone()),
                 Err(error) => {
                     // No file descriptors, most likely: wait until some are given back.
                     tracing::warn!(%error, "A connection to the metrics port was not accepted");

@@ -2,7 +2,8 @@
 
 use utoipa::OpenApi;
 
-use super::routes;
+use super::routes::{queue, session, submit};
+use super::wire::WireError;
 
 /// The paths and the types they name.
 #[derive(OpenApi)]
@@ -14,27 +15,28 @@ use super::routes;
     ),
     servers((url = "http://postrider", description = "over <state>/PROFILE/control.sock")),
     paths(
-        routes::status,
-        routes::watch_status,
-        routes::submit,
-        routes::submit_raw,
-        routes::queue,
-        routes::queue_row,
-        routes::wait,
-        routes::cancel,
-        routes::hold,
-        routes::release,
-        routes::retry,
-        routes::export,
-        routes::trace,
-        routes::retry_all,
-        routes::notify,
-        routes::flush,
-        routes::check,
-        routes::fsck,
-        routes::metrics,
-        routes::openapi,
-    )
+        session::status,
+        session::watch_status,
+        submit::submit,
+        submit::submit_raw,
+        queue::queue,
+        queue::queue_row,
+        queue::wait,
+        queue::cancel,
+        queue::hold,
+        queue::release,
+        queue::retry,
+        queue::export,
+        queue::trace,
+        queue::retry_all,
+        session::notify,
+        session::flush,
+        session::check,
+        session::fsck,
+        session::metrics,
+        session::openapi,
+    ),
+    components(schemas(WireError))
 )]
 struct ControlApi;
 

@@ -33,7 +33,7 @@ fn the_committed_description_is_that_of_the_code() {
 
 /// The routes as they stand in the source, because a router does not list them.
 fn routes() -> BTreeSet<(String, String)> {
-    let source = include_str!("routes.rs");
+    let source = include_str!("routes/mod.rs");
     let router = source.split("pub(super) fn router(").nth(1).unwrap();
     let router = router.split(".fallback(").next().unwrap();
     let routes = router.split(".route(").skip(1).map(|route| {

@@ -21,8 +21,14 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the body of a JSON request may take as a whole.
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long the envelope in front of a raw message may take; programs write it in one piece.
+pub(super) const ENVELOPE_DEADLINE: Duration = Duration::from_secs(30);
+
 /// How long nothing may come of a raw message: a program, or a person, may be writing it.
-const RAW_DEADLINE: Duration = Duration::from_secs(10 * 60);
+pub(super) const RAW_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// The same at the submission socket: `sendmail` reads all of a message before it comes.
+pub(super) const RAW_PAUSE_OF_USER: Duration = Duration::from_secs(60);
 
 /// Why a body was not read.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,10 +59,13 @@ async fn read_frames(mut body: Body, limit: usize) -> Result<Vec<u8>, Unread> {
     Ok(bytes)
 }
 
-/// The bytes of a raw message as they come; an error once nothing came for long.
-pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
-    Box::pin(stream::unfold(body.into_data_stream(), |mut rest| async move {
-        let item = match tokio::time::timeout(RAW_DEADLINE, rest.next()).await {
+/// The bytes of a raw message as they come; an error once nothing came for `pause`.
+pub(super) fn patient(
+    body: Body,
+    pause: Duration,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
+    Box::pin(stream::unfold(body.into_data_stream(), move |mut rest| async move {
+        let item = match tokio::time::timeout(pause, rest.next()).await {
             Ok(None) => return None,
             Ok(Some(item)) => item.map_err(io::Error::other),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came for too long")),

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::routes::{router, submissions};
+use super::routes::router;
+use super::users_door::{Place, UsersDoor};
 use super::{ControlSocket, SubmissionSocket};
 use crate::session::Service;
 
@@ -49,7 +50,7 @@ pub async fn serve_submissions(
     service: Arc<dyn Service>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    serve_door(&UsersDoor { socket, service }, MOST_CONNECTIONS, shutdown).await;
+    serve_door(&UsersDoor::new(socket, service), MOST_CONNECTIONS, shutdown).await;
 }
 
 /// Where connections come from, and what each may ask.
@@ -58,7 +59,25 @@ pub(super) trait Door: Sync {
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
     /// The next one. Cancel-safe.
-    fn next(&self) -> impl Future<Output = (Self::Stream, Router)> + Send;
+    fn next(&self) -> impl Future<Output = Guest<Self::Stream>> + Send;
+}
+
+/// A connection that was let in.
+pub(super) struct Guest<S> {
+    pub(super) stream: S,
+    /// What it may ask.
+    pub(super) router: Router,
+    /// After how long it has to go, done or not.
+    pub(super) stay: Option<Duration>,
+    /// Given back when it ends.
+    pub(super) place: Option<Place>,
+}
+
+impl<S> Guest<S> {
+    /// Whoever may stay as long as they keep to the limits.
+    pub(super) fn new(stream: S, router: Router) -> Self {
+        Guest { stream, router, stay: None, place: None }
+    }
 }
 
 /// Lets in whoever runs the daemon, to everything.
@@ -70,23 +89,8 @@ struct OwnersDoor<'a> {
 impl Door for OwnersDoor<'_> {
     type Stream = UnixStream;
 
-    async fn next(&self) -> (UnixStream, Router) {
-        (self.socket.accept().await, self.router.clone())
-    }
-}
-
-/// Lets every user in, to hand over messages.
-struct UsersDoor<'a> {
-    socket: &'a SubmissionSocket,
-    service: Arc<dyn Service>,
-}
-
-impl Door for UsersDoor<'_> {
-    type Stream = UnixStream;
-
-    async fn next(&self) -> (UnixStream, Router) {
-        let (stream, user) = self.socket.accept().await;
-        (stream, submissions(Arc::clone(&self.service), user))
+    async fn next(&self) -> Guest<UnixStream> {
+        Guest::new(self.socket.accept().await, self.router.clone())
     }
 }
 
@@ -109,11 +113,16 @@ pub(super) async fn serve_door<D: Door>(
         };
         tokio::select! {
             () = &mut shutdown => break,
-            (permit, (stream, router)) = next => {
+            (permit, guest) = next => {
                 let ending = ending.clone();
                 connections.spawn(async move {
-                    let _permit = permit;
-                    serve_connection(stream, router, ending).await;
+                    let Guest { stream, router, stay, place } = guest;
+                    let served = serve_connection(stream, router, ending);
+                    match stay {
+                        Some(stay) => drop(tokio::time::timeout(stay, served).await),
+                        None => served.await,
+                    }
+                    drop((place, permit));
                 });
             }
         }

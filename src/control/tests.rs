@@ -355,14 +355,16 @@ async fn who_is_slow_is_cut_off() {
     let daemon = Daemon::start(FakeService::default()).await;
     let begin = |path: &str, part: &str| {
         format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 99\r\n\r\n{part}"
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 999\r\n\r\n{part}"
         )
     };
+    let envelope = serde_json::to_string(&RawEnvelope::default()).unwrap();
     for (request, told) in [
         ("GET /v1/status HTTP/1.1\r\nhost:".to_owned(), ""),
         (begin("/v1/notify", "{"), "did not end in time"),
         (begin("/v1/messages", "{"), "did not end in time"),
-        (begin("/v1/messages/raw", "{"), "nothing came"),
+        (begin("/v1/messages/raw", "{"), "did not end in time"),
+        (begin("/v1/messages/raw", &format!("{envelope}\n")), "nothing came"),
     ] {
         let mut stream = UnixStream::connect(daemon.path()).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -372,19 +374,52 @@ async fn who_is_slow_is_cut_off() {
         read.expect("an end").unwrap();
         assert!(answer.contains(told), "{request}: {answer}");
     }
-    assert!(daemon.fake.calls().is_empty(), "{:?}", daemon.fake.calls());
+    assert_eq!(daemon.fake.calls(), ["submit_raw"]);
+    assert!(daemon.fake.raw.lock().unwrap().is_empty());
     daemon.end().await;
 }
 
-/// A program may connect when it starts and have something to ask much later.
+/// `sendmail -bs` connects before its client has said a word.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_asks_late_is_answered() {
+async fn who_connects_long_before_asking_is_answered() {
     let daemon = Daemon::start(FakeService::default()).await;
     let client = daemon.client().await;
-    // Long after the daemon has cut off whoever says nothing.
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    client.status().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let message = Box::pin(std::io::Cursor::new(b"Subject: x\n\n".to_vec()));
+    client.submit_raw(RawEnvelope::default(), message).await.unwrap();
     daemon.end().await;
+}
+
+/// What was not sent to its end cannot have been accepted, so it may be sent again.
+#[tokio::test]
+async fn a_submission_that_broke_in_the_middle_may_be_repeated() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let rude = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 1000]).await.unwrap();
+    };
+    let client = Client::connect(&path).await.unwrap();
+    let message = Box::pin(std::io::Cursor::new(vec![b'x'; 20_000_000]));
+    let (sent, ()) = tokio::join!(client.submit_raw(RawEnvelope::default(), message), rude);
+    assert_eq!(sent.unwrap_err().code(), MapiCode::NETWORK_ERROR);
+}
+
+#[tokio::test]
+async fn who_is_told_at_the_door_that_there_is_no_place_may_try_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let full = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 100]).await.unwrap();
+        stream.write_all(super::users_door::NO_PLACE).await.unwrap();
+    };
+    let client = Client::connect(&path).await.unwrap();
+    let message = Box::pin(std::io::Cursor::new(b"Subject: x\n\n".to_vec()));
+    let (sent, ()) = tokio::join!(client.submit_raw(RawEnvelope::default(), message), full);
+    assert_eq!(sent.unwrap_err().code(), MapiCode::BUSY);
 }
 
 #[tokio::test(start_paused = true)]

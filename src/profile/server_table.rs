@@ -1,6 +1,7 @@
 //! What `[transport.smtp]` and `[transport.imap]` have in common: server, trust, login.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 
@@ -76,14 +77,7 @@ fn read_trust(
         (None, None) => Ok(Trust::Platform),
         (Some(_), Some(item)) => Err(item.problem("ca_file and fingerprint exclude each other")),
         (Some(item), None) => {
-            let path = item.read(|text| {
-                let path = profile_path(text, surroundings)?;
-                match std::fs::File::open(&path) {
-                    Ok(_) => Ok(path),
-                    Err(error) => Err(format!("{}: {error}", path.display())),
-                }
-            })?;
-            Ok(Trust::CaFile(path.value))
+            Ok(Trust::CaFile(item.read(|text| readable_file(text, surroundings))?.value))
         }
         (None, Some(item)) => Ok(Trust::Fingerprint(item.read(str::parse::<Fingerprint>)?.value)),
     }
@@ -100,15 +94,8 @@ fn read_client(
     if let (Some(item), TlsMode::Plain) = (first, tls) {
         return Err(item.problem("without TLS no certificate is shown"));
     }
-    let file = |item: Item<&str>| -> Found<std::path::PathBuf> {
-        let path = item.read(|text| {
-            let path = profile_path(text, surroundings)?;
-            match std::fs::File::open(&path) {
-                Ok(_) => Ok(path),
-                Err(error) => Err(format!("{}: {error}", path.display())),
-            }
-        })?;
-        Ok(path.value)
+    let file = |item: Item<&str>| -> Found<PathBuf> {
+        Ok(item.read(|text| readable_file(text, surroundings))?.value)
     };
     match (certificate, key) {
         (None, None) => Ok(None),
@@ -118,6 +105,15 @@ fn read_client(
         }
         (Some(item), None) => Err(item.problem("a certificate needs its key: write client_key")),
         (None, Some(item)) => Err(item.problem("a key needs its certificate: write client_cert")),
+    }
+}
+
+/// A file that is there and can be read.
+fn readable_file(text: &str, surroundings: &Surroundings<'_>) -> Result<PathBuf, String> {
+    let path = profile_path(text, surroundings)?;
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 

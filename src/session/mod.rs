@@ -7,6 +7,7 @@
 mod answers;
 mod check;
 mod delays;
+mod documents;
 mod flush;
 mod fsck;
 mod hook_command;
@@ -25,14 +26,14 @@ mod upkeep;
 mod user;
 
 pub use check::check_profile;
+pub use documents::{
+    CheckReport, Direction, FlushSummary, InboundMode, InboundState, OwedCopiesView,
+    QueueCountsView, QueueRow, QueueRowState, RecipientRow, RecipientRowState, StatusReport,
+    StatusRowView, TraceReport, TraceStep, TraceStepKind,
+};
 pub use fsck::{Exported, FsckEvent, FsckEvents, FsckReport, FsckRequest, fsck_unreadable};
 pub use options::{Logon, SessionOptions};
-pub use service::{
-    CheckReport, Direction, FlushRequest, FlushSummary, InboundMode, InboundState, NotifyRequest,
-    OwedCopiesView, QueueCountsView, QueueRow, QueueRowState, RawEnvelope, RecipientRow,
-    RecipientRowState, Service, StatusReport, StatusRowView, Submission, TraceReport, TraceStep,
-    TraceStepKind,
-};
+pub use service::{FlushRequest, NotifyRequest, RawEnvelope, Service, Submission};
 pub(crate) use submit::rules as address_rules;
 pub(crate) use user::{login_name, login_name_of};
 

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::house::PATIENCE;
 use crate::office::office;
-use crate::program::{Program, Said, executable, said};
+use crate::program::{Program, Said, executable, run};
 
 pub(crate) struct Desk {
     pub(crate) office: PostOffice,
@@ -92,21 +92,6 @@ impl Desk {
         });
         taken.await.unwrap()
     }
-}
-
-/// Runs a command that reads `input`.
-pub(crate) async fn run(mut command: Command, input: &[u8]) -> Said {
-    use tokio::io::AsyncWriteExt;
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writing = tokio::spawn(async move {
-        // The program may refuse before it has read everything.
-        let _ = stdin.write_all(&input).await;
-    });
-    let said = said(child).await;
-    writing.await.unwrap();
-    said
 }
 
 /// Asserts that a call succeeded and said nothing.

@@ -1,5 +1,6 @@
 //! A post office in this process as a user's mail provider.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use postoffice::{Listener, PostOffice};
@@ -32,4 +33,26 @@ fn server(office: &PostOffice, listener: Listener, folder: &Path) -> Server {
     let ca_file = folder.join("ca.pem");
     std::fs::write(&ca_file, office.ca_pem()).unwrap();
     Server::implicit(office.address(listener).unwrap(), &ca_file).login("ann", "secret")
+}
+
+/// How often each subject was accepted.
+pub(crate) fn accepted(office: &PostOffice) -> BTreeMap<String, usize> {
+    let accepted = office.accepted();
+    subjects(accepted.iter().map(|message| &**message.bytes().unwrap()))
+}
+
+/// How often each subject is among these messages.
+pub(crate) fn subjects<'a>(messages: impl Iterator<Item = &'a [u8]>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for message in messages {
+        let text = String::from_utf8_lossy(message);
+        let subject = text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap();
+        *counts.entry(subject.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// Each of these subjects once.
+pub(crate) fn once(subjects: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    subjects.map(|subject| (subject, 1)).collect()
 }

@@ -86,16 +86,7 @@ impl Program {
 
     /// Runs a command that reads `input`.
     pub(crate) async fn run_with(&self, arguments: &[&str], input: &[u8]) -> Said {
-        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        let writing = tokio::spawn(async move {
-            // The program may refuse before it has read everything.
-            let _ = stdin.write_all(&input).await;
-        });
-        let said = said(child).await;
-        writing.await.unwrap();
-        said
+        run(self.command(arguments), input).await
     }
 
     /// Runs a command that has to succeed and gives its JSON document.
@@ -103,6 +94,14 @@ impl Program {
         let said = self.run(&[&["--json"], arguments].concat()).await;
         assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
         serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+    }
+
+    /// Waits until nothing is in the queue any more.
+    pub(crate) async fn await_empty_queue(&self) {
+        let waited = realservers::wait::until_async("an empty queue", PATIENCE, async || {
+            self.json(&["queue"]).await.as_array().unwrap().is_empty().then_some(())
+        });
+        waited.await.unwrap();
     }
 
     /// Queues a message and gives its entry id.
@@ -130,6 +129,20 @@ async fn read_on(mut log: Lines<BufReader<ChildStderr>>) {
     while let Ok(Some(line)) = log.next_line().await {
         println!("{line}");
     }
+}
+
+/// Runs a command that reads `input`.
+pub(crate) async fn run(mut command: Command, input: &[u8]) -> Said {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writing = tokio::spawn(async move {
+        // The program may refuse before it has read everything.
+        let _ = stdin.write_all(&input).await;
+    });
+    let said = said(child).await;
+    writing.await.unwrap();
+    said
 }
 
 /// Waits for the end of a command.

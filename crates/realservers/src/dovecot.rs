@@ -188,10 +188,7 @@ impl Dovecot {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let state = self.state();
-        let process = state.process.as_ref();
-        let process = process.ok_or_else(|| Error::Usage(format!("{SERVER} does not run")))?;
-        process.signal(signal)
+        ServerProcess::of(self.state().process.as_ref(), SERVER)?.signal(signal)
     }
 
     /// Gives a user another password and returns when the server goes by it: the new one is accepted, the

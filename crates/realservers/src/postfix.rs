@@ -223,10 +223,7 @@ impl Postfix {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let slot = self.process();
-        let process = slot.as_ref();
-        let process = process.ok_or_else(|| Error::Usage(format!("{SERVER} does not run")))?;
-        process.signal(signal)
+        ServerProcess::of(self.process().as_ref(), SERVER)?.signal(signal)
     }
 
     /// Has everything that waits in its queue tried now, as `postqueue -f` does.

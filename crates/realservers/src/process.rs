@@ -97,6 +97,14 @@ impl ServerProcess {
         }
     }
 
+    /// The process of a server that may have been stopped.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it does not run.
+    pub(crate) fn of<'a>(slot: Option<&'a Self>, server: &str) -> Result<&'a Self, Error> {
+        slot.ok_or_else(|| Error::Usage(format!("{server} does not run")))
+    }
+
     /// Sends a signal to every process of the server.
     ///
     /// # Errors

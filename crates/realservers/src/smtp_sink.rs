@@ -179,10 +179,7 @@ impl SmtpSink {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let slot = self.process();
-        let process = slot.as_ref();
-        let process = process.ok_or_else(|| Error::Usage(format!("{SERVER} does not run")))?;
-        process.signal(signal)
+        ServerProcess::of(self.process().as_ref(), SERVER)?.signal(signal)
     }
 
     /// The counters since the last start.

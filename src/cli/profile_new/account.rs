@@ -31,6 +31,36 @@ pub(crate) struct AccountPlan {
 }
 
 impl AccountPlan {
+    /// What is found and what the options say about it.
+    pub(super) fn of(
+        identity: IdentityProfile,
+        found: Found,
+        arguments: &AccountArguments,
+    ) -> Result<Self, Failure> {
+        let Found { smtp, imap, mut provider, .. } = found;
+        let mut hosts = smtp.iter().chain(&imap).map(|server| server.host.as_str());
+        provider = provider.or_else(|| hosts.find_map(provider_limits::provider_of));
+        let mut plan = AccountPlan {
+            identity,
+            smtp,
+            imap,
+            password: super::given::password(arguments),
+            oauth2: super::given::oauth2(arguments, provider)?,
+            trust: arguments.ca_file.clone(),
+            provider,
+            tried: false,
+        };
+        if let Some(user) = &arguments.user {
+            plan.set_user(Some(user));
+        }
+        Ok(plan)
+    }
+
+    /// Whether it is not known how to log in where that is wanted.
+    pub(super) fn lacks_login(&self) -> bool {
+        self.password.is_none() && self.oauth2.is_none() && self.wants_login()
+    }
+
     /// As it is written.
     pub(crate) fn transport(&self, name: &str) -> NewTransport {
         let limits = self.provider.map(|provider| provider.limits).unwrap_or_default();
@@ -106,30 +136,16 @@ pub(super) async fn ask(
         Some(text) => super::given::address(text)?,
         None => ask_identity(person)?,
     };
-    let Found { smtp, imap, mut provider, sign_in } =
-        ask_servers(arguments, &identity, discoverer, person).await?;
-    if smtp.is_none() && imap.is_none() {
+    let found = ask_servers(arguments, &identity, discoverer, person).await?;
+    if found.smtp.is_none() && found.imap.is_none() {
         return Err(nothing_written("a profile needs a server in at least one direction"));
     }
-    let mut hosts = smtp.iter().chain(&imap).map(|server| server.host.as_str());
-    provider = provider.or_else(|| hosts.find_map(provider_limits::provider_of));
-    let mut plan = AccountPlan {
-        identity,
-        smtp,
-        imap,
-        password: super::given::password(arguments),
-        oauth2: super::given::oauth2(arguments, provider)?,
-        trust: arguments.ca_file.clone(),
-        provider,
-        tried: false,
-    };
-    if let Some(user) = &arguments.user {
-        plan.set_user(Some(user));
+    let ways = found.sign_in.clone();
+    let mut plan = AccountPlan::of(identity, found, arguments)?;
+    if plan.lacks_login() {
+        plan.oauth2 = sign_in::explain(plan.provider, &ways, person)?;
     }
-    if plan.password.is_none() && plan.oauth2.is_none() && plan.wants_login() {
-        plan.oauth2 = sign_in::explain(plan.provider, &sign_in, person)?;
-    }
-    if plan.password.is_none() && plan.oauth2.is_none() && plan.wants_login() {
+    if plan.lacks_login() {
         plan.password = Some(sign_in::ask_password(plan.user().unwrap_or_default(), person)?);
     }
     Ok(plan)

@@ -8,7 +8,6 @@ use super::{nothing_written, sign_in};
 use crate::cli::args::{AccountArguments, Only};
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::provider_limits::provider_of;
 use crate::discovery::{
     Discoverer, MailDomain, OAuth2Service, Origin, Proposal, Provider, SignIn, read_autoconfig,
 };
@@ -40,26 +39,11 @@ pub(super) async fn account(
     if found.smtp.is_none() && found.imap.is_none() {
         return Err(nothing_written("there is no server in the direction that --only names"));
     }
-    let mut hosts = found.smtp.iter().chain(&found.imap).map(|server| server.host.as_str());
-    let provider = found.provider.or_else(|| hosts.find_map(provider_of));
-    let mut plan = AccountPlan {
-        identity,
-        smtp: found.smtp,
-        imap: found.imap,
-        password: password(arguments),
-        oauth2: oauth2(arguments, provider)?,
-        trust: arguments.ca_file.clone(),
-        provider,
-        tried: false,
-    };
-    if let Some(user) = &arguments.user {
-        plan.set_user(Some(user));
-    }
-    if plan.password.is_none() && plan.oauth2.is_none() && plan.wants_login() {
-        let only_oauth2 =
-            !found.sign_in.is_empty() && found.sign_in.iter().all(|way| *way == SignIn::OAuth2);
-        if only_oauth2 {
-            return Err(nothing_written(&sign_in::oauth2_only(provider)));
+    let ways = found.sign_in.clone();
+    let plan = AccountPlan::of(identity, found, arguments)?;
+    if plan.lacks_login() {
+        if !ways.is_empty() && ways.iter().all(|way| *way == SignIn::OAuth2) {
+            return Err(nothing_written(&sign_in::oauth2_only(plan.provider)));
         }
         return Err(Failure::usage(
             "say where the password comes from with --password-command, --password-env, \

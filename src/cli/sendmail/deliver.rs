@@ -1,6 +1,7 @@
 //! `-bm`: a message from standard input into the queue.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::flags::{Addressees, Call, Return, WithHeader};
 use super::input::Input;
@@ -8,7 +9,7 @@ use super::whereabouts::Found;
 use crate::cli::console::Console;
 use crate::cli::exit::{Exit, Failure};
 use crate::control::Client;
-use crate::mapi::{DsnRequest, DsnReturned, DsnWish, EntryId, MapiCode};
+use crate::mapi::{DsnRequest, DsnReturned, DsnWish, EntryId, MapiCode, MapiError};
 use crate::mime::address::parse_list;
 use crate::session::{Logon, RawEnvelope, Service, login_name};
 
@@ -140,6 +141,16 @@ fn print(call: &Call, console: &mut Console<'_>, entry: &EntryId) {
     }
 }
 
+/// How long to wait between the tries to hand a message over, where the daemon has so much to do
+/// for this user that it cannot take it at once.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
 /// Hands the message to the daemon of another user, who owns the profile of this machine.
 async fn hand_over(
     socket: &Path,
@@ -147,9 +158,24 @@ async fn hand_over(
     input: &Input,
 ) -> Result<EntryId, Failure> {
     let client = reach(socket).await?;
-    let bytes = input.reader().map_err(|error| Failure::io("read the message again", &error))?;
-    let accepted = client.submit_raw(envelope, bytes).await;
-    accepted.map_err(|error| Failure::contract("send", &error))
+    let mut pauses = PAUSES.iter();
+    loop {
+        let bytes =
+            input.reader().map_err(|error| Failure::io("read the message again", &error))?;
+        let error = match client.submit_raw(envelope.clone(), bytes).await {
+            Ok(entry) => return Ok(entry),
+            Err(error) => error,
+        };
+        match pauses.next() {
+            Some(pause) if is_passing(&error) => tokio::time::sleep(*pause).await,
+            _ => return Err(Failure::contract("send", &error)),
+        }
+    }
+}
+
+/// Whether a moment later the answer may be another one, and nothing was accepted.
+fn is_passing(error: &MapiError) -> bool {
+    matches!(error.code(), MapiCode::BUSY | MapiCode::NETWORK_ERROR)
 }
 
 /// The daemon of another user, as far as it can be asked.
@@ -174,7 +200,32 @@ pub(super) async fn reach(socket: &Path) -> Result<Client, Failure> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
+    use crate::control::fake::FakeService;
+    use crate::control::{SubmissionSocket, serve_submissions};
+
+    async fn hand_over_to(service: Arc<FakeService>) -> Result<EntryId, Failure> {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("submit.sock");
+        let socket = SubmissionSocket::bind(&path).await.unwrap();
+        let input = Input::of_text("Subject: x\n\n");
+        tokio::select! {
+            () = serve_submissions(&socket, service, std::future::pending()) => unreachable!(),
+            answer = hand_over(&path, RawEnvelope::default(), &input) => answer,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_told_to_try_again_does() {
+        let busy = Arc::new(FakeService::failing(MapiCode::BUSY, "too many"));
+        let failed = hand_over_to(Arc::clone(&busy)).await.unwrap_err();
+        assert_eq!((failed.exit, busy.calls().len()), (Exit::TryAgain, 6));
+        let refusing = Arc::new(FakeService::failing(MapiCode::TOO_BIG, "too big"));
+        let failed = hand_over_to(Arc::clone(&refusing)).await.unwrap_err();
+        assert_eq!((failed.exit, refusing.calls().len()), (Exit::Unavailable, 1));
+    }
 
     fn call(operands: &[&str]) -> Call {
         Call { operands: operands.iter().map(|one| (*one).to_owned()).collect(), ..Call::default() }

@@ -43,6 +43,11 @@ impl Input {
         Self::read(std::io::stdin().lock(), lone_dot, &std::env::temp_dir())
     }
 
+    #[cfg(test)]
+    pub(super) fn of_text(text: &str) -> Self {
+        Input { memory: text.into(), file: None }
+    }
+
     /// Reads a message; what is large is put into `folder`.
     fn read(mut from: impl Read, lone_dot: LoneDot, folder: &Path) -> Result<Self, Failure> {
         let mut input = Input { memory: Vec::new(), file: None };
