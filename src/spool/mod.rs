@@ -18,12 +18,16 @@ mod check;
 mod codec;
 mod counts;
 pub mod disk;
+mod envelope;
 mod error;
 mod janitor;
 mod keys;
 mod lock;
+mod mailbox_record;
+mod names;
 mod options;
 mod plan;
+mod plan_slot;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod queue_id;
@@ -42,13 +46,16 @@ pub use check::{
     CheckMode, CheckPhase, CheckProgress, CheckReport, Finding, FindingKind, Place, Remedy,
     Salvaged, set_aside_unreadable,
 };
+pub use envelope::{
+    BodyKind, DsnNotify, DsnReturn, Envelope, QueueRecipient, RecipientState, Reply, Reporter,
+};
 pub use error::SpoolError;
+pub use mailbox_record::{CopyIntent, CursorRecord, FetchedRecord, Origin, Retired, UidRange};
+pub use names::{AccountKey, BodyId};
 pub use options::SpoolOptions;
 pub use record::{
-    AccountKey, BodyId, BodyKind, CopyIntent, CursorRecord, DsnNotify, DsnReturn, Envelope, Expiry,
-    FetchedRecord, FinalDot, HistoryEnd, HistoryRecord, Lease, Origin, OutboxRecord, OutboxState,
-    QueueRecipient, QueueRecord, QueueState, RecipientState, Reply, ReportMade, Reporter, Retired,
-    UidRange,
+    Expiry, FinalDot, HistoryEnd, HistoryRecord, Lease, OutboxRecord, OutboxState, QueueRecord,
+    QueueState, ReportMade,
 };
 pub use sled_spool::SledSpool;
 pub use space::FreeSpace;

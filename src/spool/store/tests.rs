@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
+use crate::mapi::{EntryId, Priority, SysTime};
 use crate::spool::lock;
+use crate::spool::{AccountKey, DuePage};
 
 const ROWS: u64 = 100_000;
 
