@@ -139,7 +139,7 @@ async fn activity_ends_after_what_moved_is_recorded_and_told() {
     for number in 0..20 {
         let entry = rig.send(number, &["bob@x.org"]).await;
         rig.hears("the end of activity", |told| {
-            told.iter().filter(|told| **told == idle).count() > usize::try_from(number).unwrap()
+            told.iter().filter(|told| **told == idle).count() > usize::from(number)
         })
         .await;
         let ended = Told::SentDeferred(entry);
