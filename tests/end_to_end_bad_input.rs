@@ -180,3 +180,23 @@ async fn wrong_usage_and_a_wrong_profile_have_their_codes() {
     program.write_profile(&text);
     assert_nothing_stored(&program, "wrong profile").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_system_without_authorities_is_told_what_to_install() {
+    let office = office().await;
+    let program = Program::new(&office, &[]);
+    let smtp = "host = \"localhost\"\nport = 1\ntls = \"implicit\"";
+    program.write_profile(&format!(
+        "[[transport]]\nname = \"work\"\nidentity = \"ann@example.org\"\n[transport.smtp]\n{smtp}\n\
+         [store]\nmaildir = {:?}\n",
+        program.maildir()
+    ));
+    let mut command = program.command(&["profile", "check", "test"]);
+    let nowhere = program.path("nowhere");
+    let child = command.env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere).spawn();
+    let said = program::said(child.unwrap()).await;
+    assert_ne!(said.code, 0);
+    let words =
+        "no certificates of authorities on this system; install ca-certificates or set ca_file";
+    assert!(said.out.contains(words), "{said:?}");
+}

@@ -10,114 +10,27 @@
     unreachable_pub
 )]
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+#[path = "support/terminal.rs"]
+mod terminal;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use postrider::profile::{Environment, Profile};
 use realservers::{Dovecot, DovecotOptions, Postfix, PostfixOptions};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use terminal::Session;
 
-/// The deadline of everything that is waited for: generous, because test machines are busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The program at a terminal of its own.
-struct Session {
-    child: Child,
-    keyboard: File,
-    screen: Receiver<Vec<u8>>,
-    seen: String,
-    /// How much of it earlier expectations have used up.
-    used: usize,
-}
-
-impl Session {
-    fn start(home: &Path, arguments: &[&str]) -> Self {
-        let master =
-            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-        let own = i32::try_from(rustix::fs::OFlags::NOCTTY.bits()).unwrap();
-        let slave = OpenOptions::new().read(true).write(true).custom_flags(own).open(name).unwrap();
-        let end = || Stdio::from(slave.try_clone().unwrap());
-        let child = Command::new(env!("CARGO_BIN_EXE_postrider"))
-            .env_clear()
-            .env("HOME", home)
-            .env("PATH", "/usr/bin:/bin")
-            .env("TERM", "xterm")
-            .args(arguments)
-            .stdin(end())
-            .stdout(end())
-            .stderr(end())
-            .spawn()
-            .unwrap();
-        drop(slave);
-        let keyboard = File::from(master);
-        let mut reader = keyboard.try_clone().unwrap();
-        let (sender, screen) = channel();
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            // The last process that leaves a terminal makes reading fail.
-            while let Ok(length @ 1..) = reader.read(&mut bytes) {
-                if sender.send(bytes[..length].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Session { child, keyboard, screen, seen: String::new(), used: 0 }
-    }
-
-    /// Waits until `text` is on the screen, behind what was expected before.
-    fn expect(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.seen[self.used..].find(text) {
-                self.used += at + text.len();
-                return;
-            }
-            match self.screen.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(RecvTimeoutError::Timeout) => panic!("no {text:?} in:\n{}", self.seen),
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("it ended without {text:?}:\n{}", self.seen)
-                }
-            }
-        }
-    }
-
-    fn type_in(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits for a question and answers it.
-    fn answer(&mut self, question: &str, keys: &str) {
-        self.expect(question);
-        self.expect(": ");
-        self.type_in(&format!("{keys}\n"));
-    }
-
-    /// Waits for the end.
-    fn end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        while let Ok(bytes) =
-            self.screen.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
-            self.seen.push_str(&String::from_utf8_lossy(&bytes));
-        }
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _waited = self.child.wait();
-    }
+fn start(home: &Path, arguments: &[&str]) -> Session {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+    command
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", "/usr/bin:/bin")
+        .env("TERM", "xterm")
+        .args(arguments);
+    Session::start(command)
 }
 
 fn mode(file: &Path) -> u32 {
@@ -178,7 +91,7 @@ fn a_new_user_is_led_to_an_account_that_works() {
     let provider = Provider::start();
     let config = provider.config();
     let arguments = ["profile", "new", "home", "--autoconfig", config.to_str().unwrap()];
-    let mut session = Session::start(provider.home.path(), &arguments);
+    let mut session = start(provider.home.path(), &arguments);
     session.answer("Your mail address", "nonsense");
     session.expect("is not an address");
     session.answer("Your mail address", "ann@example.test");
@@ -217,7 +130,7 @@ fn a_new_user_is_led_to_an_account_that_works() {
     assert!(profile.default && !profile.has_text_password());
 
     // The same name again is refused before the first question.
-    let mut again = Session::start(provider.home.path(), &["profile", "new", "home"]);
+    let mut again = start(provider.home.path(), &["profile", "new", "home"]);
     assert_eq!(again.end().code(), Some(78));
     assert!(again.seen.contains("is there already") && !again.seen.contains("address"));
     assert_eq!(fs::read_to_string(provider.file("home.toml")).unwrap(), text);
@@ -226,7 +139,7 @@ fn a_new_user_is_led_to_an_account_that_works() {
     let arguments = ["profile", "add", "home", "--autoconfig", config.to_str().unwrap()];
     let authority = provider.authority();
     let arguments = [&arguments[..], &["--ca-file", &authority]].concat();
-    let mut session = Session::start(provider.home.path(), &arguments);
+    let mut session = start(provider.home.path(), &arguments);
     session.answer("Your mail address", "Bob <bob@example.test>");
     session.answer("Use them", "send");
     session.expect("Password of bob");
@@ -244,7 +157,7 @@ fn ctrl_c_in_the_password_leaves_a_terminal_that_shows_what_is_typed() {
     let home = tempfile::tempdir().unwrap();
     let arguments = ["profile", "new", "home", "--address", "ann@example.test", "--smtp"];
     let arguments = [&arguments[..], &["smtps://ann@127.0.0.1:1"]].concat();
-    let mut session = Session::start(home.path(), &arguments);
+    let mut session = start(home.path(), &arguments);
     session.expect("Password of ann");
     session.expect(": ");
     session.type_in("secret\u{3}");

@@ -58,6 +58,8 @@ pub(crate) struct FakeService {
     pub(crate) fault: Option<MapiError>,
     /// Waits for ever in `wait`.
     pub(crate) waits_for_ever: bool,
+    /// Never answers a look.
+    pub(crate) is_silent: bool,
     /// Whether a check finds something.
     pub(crate) damaged: bool,
 }
@@ -78,6 +80,12 @@ impl FakeService {
     fn called(&self, call: String) -> MapiResult<()> {
         self.calls.lock().unwrap().push(call);
         self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    async fn keep_silent(&self) {
+        if self.is_silent {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub(crate) fn report(&self) -> StatusReport {
@@ -135,6 +143,7 @@ impl Service for FakeService {
 
     async fn status(&self) -> MapiResult<StatusReport> {
         self.called("status".into())?;
+        self.keep_silent().await;
         Ok(self.report())
     }
 
@@ -157,6 +166,7 @@ impl Service for FakeService {
 
     async fn queue_row(&self, entry: &EntryId) -> MapiResult<QueueRow> {
         self.called(format!("queue_row {entry}"))?;
+        self.keep_silent().await;
         let found = self.rows.iter().find(|row| row.id == entry.to_string());
         found.cloned().ok_or_else(|| MapiError::new(MapiCode::NOT_FOUND, format!("no {entry}")))
     }

@@ -29,7 +29,7 @@ pub(super) fn client_config(server: &Server, name: &str) -> Result<Arc<ClientCon
     let verifier: Arc<dyn ServerCertVerifier> = match &server.trust {
         Trust::Platform => Arc::new(
             rustls_platform_verifier::Verifier::new(Arc::clone(&provider))
-                .map_err(|error| settings(format!("the system's certificates: {error}")))?,
+                .map_err(|error| settings(no_platform(&error)))?,
         ),
         Trust::CaFile(path) => {
             let roots = Arc::new(roots(path).map_err(settings)?);
@@ -56,6 +56,17 @@ pub(super) fn client_config(server: &Server, name: &str) -> Result<Arc<ClientCon
         }
     };
     Ok(Arc::new(config))
+}
+
+/// Why what the system trusts cannot be used.
+fn no_platform(error: &rustls::Error) -> String {
+    match error {
+        // The verifier's word for it that it found none, as in a container with nothing but a program.
+        rustls::Error::General(_) => "no certificates of authorities on this system; install \
+                                      ca-certificates or set ca_file"
+            .to_owned(),
+        error => format!("the system's certificates: {error}"),
+    }
 }
 
 /// What is shown to the server: the certificate, those that signed it, and its key.

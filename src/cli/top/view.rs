@@ -45,7 +45,7 @@ impl Look<'_> {
         ])
         .areas(area);
         let [plots, log] =
-            Layout::horizontal([Constraint::Max(32), Constraint::Min(20)]).areas(low);
+            Layout::horizontal([Constraint::Max(32), Constraint::Min(20)]).spacing(1).areas(low);
         self.title(frame, title, model);
         self.accounts(frame, top, model);
         self.queue(frame, middle, model);

@@ -73,6 +73,7 @@ fn it_fits_a_small_terminal() {
     assert!(text.contains("\u{2192} waits for the account: smtp.example.org refused"), "{text}");
     assert!(text.contains("a minute"), "{text}");
     assert!(text.contains("03:04:45 deferred: \"message 30\""), "{text}");
+    assert!(text.contains("\u{2500}  events "), "plots and events do not touch: {text}");
     assert!(shown[23].contains("h hold") && shown[23].contains("q quit"), "{text}");
     assert!(!text.contains("what happens next"), "no room for that column: {text}");
 }
