@@ -26,6 +26,7 @@ mod sent;
 mod settings;
 mod status;
 mod status_entry;
+mod taking_back;
 #[cfg(test)]
 #[path = "../../tests/support/wrapped_spool.rs"]
 #[allow(clippy::unwrap_used)]

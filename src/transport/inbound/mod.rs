@@ -22,6 +22,7 @@ mod fault;
 mod hand_over;
 mod key;
 mod lane;
+mod listing;
 mod mailbox;
 mod moment;
 mod pass;
