@@ -25,7 +25,7 @@ impl Listening {
     }
 
     /// Opens the port of the profile, if it has one. What `self` has open is kept when it is the
-    /// same, so that a reload turns nobody away.
+    /// same, so that a reload turns nobody away, and when the new one cannot be opened.
     pub(crate) async fn change(
         &mut self,
         wanted: Option<&ListenProfile>,
@@ -35,31 +35,54 @@ impl Listening {
             self.open = None;
             return Ok(());
         };
-        match &mut self.open {
-            Some((_, profile)) if is_same_place(profile, wanted) => *profile = wanted.clone(),
-            _ => {
-                self.open.take_if(|(_, profile)| is_in_the_way(&profile.smtp, &wanted.smtp));
-                let (address, inherited) = match &wanted.smtp {
-                    ListenPlace::Tcp(address) => {
-                        (ListenAddress::Tcp(*address), self.inherited.take(*address))
-                    }
-                    ListenPlace::Unix(path) => (ListenAddress::Unix(path.clone()), None),
-                };
-                let reach = match &wanted.login {
-                    None => Reach::Owner,
-                    Some(_) => Reach::Everybody,
-                };
-                let bound = match inherited {
-                    Some(socket) => Listener::inherit(socket),
-                    None => Listener::bind(&address, reach).await,
-                };
-                let listener = bound.map_err(|error| failure(&address, &error))?;
-                let at = listener.local_address().map_err(|error| failure(&address, &error))?;
-                console.note(format_args!("listening for SMTP at {at}"));
+        if let Some((_, profile)) = &mut self.open
+            && is_same_place(profile, wanted)
+        {
+            *profile = wanted.clone();
+            return Ok(());
+        }
+        let closed = self.open.take_if(|(_, open)| is_in_the_way(&open.smtp, &wanted.smtp));
+        let closed = closed.map(|(_, profile)| profile);
+        match self.open(wanted, console).await {
+            Ok(listener) => {
                 self.open = Some((listener, wanted.clone()));
+                Ok(())
+            }
+            Err(failure) => {
+                if let Some(profile) = closed {
+                    match self.open(&profile, console).await {
+                        Ok(listener) => self.open = Some((listener, profile)),
+                        Err(lost) => console.complain(&lost),
+                    }
+                }
+                Err(failure)
             }
         }
-        Ok(())
+    }
+
+    async fn open(
+        &mut self,
+        wanted: &ListenProfile,
+        console: &mut Console<'_>,
+    ) -> Result<Listener, Failure> {
+        let (address, inherited) = match &wanted.smtp {
+            ListenPlace::Tcp(address) => {
+                (ListenAddress::Tcp(*address), self.inherited.take(*address))
+            }
+            ListenPlace::Unix(path) => (ListenAddress::Unix(path.clone()), None),
+        };
+        let reach = match &wanted.login {
+            None => Reach::Owner,
+            Some(_) => Reach::Everybody,
+        };
+        let bound = match inherited {
+            Some(socket) => Listener::inherit(socket),
+            None => Listener::bind(&address, reach).await,
+        };
+        let listener = bound.map_err(|error| failure(&address, &error))?;
+        let at = listener.local_address().map_err(|error| failure(&address, &error))?;
+        console.note(format_args!("listening for SMTP at {at}"));
+        Ok(listener)
     }
 
     /// Serves until `shutdown` is ready.
@@ -151,5 +174,31 @@ mod tests {
         assert_eq!(change(&mut listening, Some(&at(free, None))).await, None);
         let everywhere = std::net::SocketAddr::from(([0, 0, 0, 0], free.port()));
         assert_eq!(change(&mut listening, Some(&at(everywhere, login()))).await, None);
+    }
+
+    /// An address that is no machine's (RFC 5737), so that it cannot be bound.
+    fn nowhere(port: u16) -> std::net::SocketAddr {
+        std::net::SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[tokio::test]
+    async fn a_port_that_cannot_be_opened_leaves_the_old_one_open() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inherited = kept.local_addr().unwrap();
+        let sockets = Inherited::of_sockets(vec![kept.try_clone().unwrap()]);
+        for (old, wanted, sockets) in [
+            (free, nowhere(free.port()), Inherited::default()),
+            // The service manager has the number: no other address of it can be bound.
+            (inherited, ([0, 0, 0, 0], inherited.port()).into(), sockets),
+        ] {
+            let mut listening = Listening::with(sockets);
+            assert_eq!(change(&mut listening, Some(&at(old, None))).await, None);
+            assert!(change(&mut listening, Some(&at(wanted, None))).await.is_some());
+            let (listener, profile) = listening.open.as_ref().unwrap();
+            assert!(listener.local_address().unwrap().to_string().contains(&old.to_string()));
+            assert!(is_same_place(profile, &at(old, None)));
+            std::net::TcpStream::connect(old).unwrap();
+        }
     }
 }

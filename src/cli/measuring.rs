@@ -17,7 +17,7 @@ pub(crate) struct Measuring {
 
 impl Measuring {
     /// Opens the port of the profile, if it has one; the one that is open is kept when it is the
-    /// same.
+    /// same, and when the new one cannot be opened.
     pub(crate) async fn change(
         &mut self,
         wanted: Option<&MetricsProfile>,
@@ -32,13 +32,23 @@ impl Measuring {
         }
         // The same number at another address can be opened only behind it.
         let number = wanted.listen.port();
-        self.open.take_if(|(_, open)| open.listen.port() == number);
-        let port = MetricsPort::bind(wanted.listen).await;
-        let port = port.map_err(|error| failure(wanted, &error))?;
-        let at = port.local_addr().map_err(|error| failure(wanted, &error))?;
-        console.note(format_args!("metrics at http://{at}/metrics"));
-        self.open = Some((port, wanted.clone()));
-        Ok(())
+        let closed = self.open.take_if(|(_, open)| open.listen.port() == number);
+        let closed = closed.map(|(_, profile)| profile);
+        match open(wanted, console).await {
+            Ok(port) => {
+                self.open = Some((port, wanted.clone()));
+                Ok(())
+            }
+            Err(failure) => {
+                if let Some(profile) = closed {
+                    match open(&profile, console).await {
+                        Ok(port) => self.open = Some((port, profile)),
+                        Err(lost) => console.complain(&lost),
+                    }
+                }
+                Err(failure)
+            }
+        }
     }
 
     /// Serves until `shutdown` is ready.
@@ -52,6 +62,14 @@ impl Measuring {
             Some((port, _)) => port.serve(service, shutdown).await,
         }
     }
+}
+
+async fn open(wanted: &MetricsProfile, console: &mut Console<'_>) -> Result<MetricsPort, Failure> {
+    let port = MetricsPort::bind(wanted.listen).await;
+    let port = port.map_err(|error| failure(wanted, &error))?;
+    let at = port.local_addr().map_err(|error| failure(wanted, &error))?;
+    console.note(format_args!("metrics at http://{at}/metrics"));
+    Ok(port)
 }
 
 fn failure(wanted: &MetricsProfile, error: &io::Error) -> Failure {

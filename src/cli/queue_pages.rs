@@ -12,9 +12,11 @@ pub(crate) const PAGE: usize = 500;
 const WHOLE: usize = 26;
 
 /// The queue in order, a page at a time. It goes on behind what was seen, whoever is asked next.
+/// A page that is not full is the last: what comes in meanwhile must not keep it going.
 #[derive(Debug, Default)]
 pub(crate) struct QueuePages {
     after: Option<EntryId>,
+    is_over: bool,
 }
 
 impl QueuePages {
@@ -23,7 +25,11 @@ impl QueuePages {
     /// # Errors
     /// Those of [`Service::queue`].
     pub(crate) async fn next(&mut self, service: &dyn Service) -> MapiResult<Vec<QueueRow>> {
+        if self.is_over {
+            return Ok(Vec::new());
+        }
         let page = service.queue(self.after.clone(), PAGE).await?;
+        self.is_over = page.len() < PAGE;
         if let Some(last) = page.last() {
             let parsed = last.id.parse().map_err(|_| {
                 let detail = format!("{:?} in the queue is no entry id", last.id);

@@ -2,14 +2,18 @@
 //! file that has no name.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream;
 use memchr::memchr;
 use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
 
 use super::flags::LoneDot;
 use crate::cli::exit::{Exit, Failure};
@@ -99,13 +103,44 @@ impl Input {
         Ok(())
     }
 
-    /// The message from its beginning; as often as it is asked for, one at a time.
+    /// The message from its beginning; as often as it is asked for, each reader for itself.
     pub(super) fn reader(&self) -> std::io::Result<Pin<Box<dyn AsyncRead + Send>>> {
         let rest = std::io::Cursor::new(self.memory.clone());
         let Some(file) = &self.file else { return Ok(Box::pin(rest)) };
-        let mut file = file.try_clone()?;
-        file.rewind()?;
-        Ok(Box::pin(tokio::io::AsyncReadExt::chain(tokio::fs::File::from_std(file), rest)))
+        Ok(Box::pin(tokio::io::AsyncReadExt::chain(from_start(file.try_clone()?), rest)))
+    }
+}
+
+/// Octets read from a file at once.
+const PIECE: usize = 256 * 1024;
+
+/// What stands in a file. Every descriptor of it shares one place to read at, which a call that broke
+/// may still move: the place is named with each read.
+fn from_start(file: File) -> impl AsyncRead + Send + Unpin {
+    let file = Arc::new(file);
+    let pieces = stream::try_unfold(0_u64, move |place| {
+        let file = Arc::clone(&file);
+        async move {
+            let piece = tokio::task::spawn_blocking(move || piece_at(&file, place)).await;
+            let piece = piece.map_err(std::io::Error::other)??;
+            let next = place.saturating_add(piece.len() as u64);
+            Ok::<_, std::io::Error>((!piece.is_empty()).then_some((piece, next)))
+        }
+    });
+    StreamReader::new(Box::pin(pieces))
+}
+
+fn piece_at(file: &File, place: u64) -> std::io::Result<Bytes> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read_at(&mut piece, place) {
+            Ok(count) => {
+                piece.truncate(count);
+                return Ok(Bytes::from(piece));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -279,6 +314,21 @@ mod tests {
             input.reader().unwrap().read_to_end(&mut read).await.unwrap();
             assert!(read == content);
         }
+    }
+
+    /// A call that broke may still be about to read when the next one begins.
+    #[tokio::test]
+    async fn no_reader_moves_the_place_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..5 * MOST_IN_MEMORY + 7).map(|n| (n % 251) as u8).collect();
+        let input = Input::read(content.as_slice(), LoneDot::IsText, folder.path()).unwrap();
+        let (mut one, mut two) = (input.reader().unwrap(), input.reader().unwrap());
+        let (mut first, mut second) = (vec![0; 1000], vec![0; 1000]);
+        one.read_exact(&mut first).await.unwrap();
+        two.read_exact(&mut second).await.unwrap();
+        one.read_to_end(&mut first).await.unwrap();
+        two.read_to_end(&mut second).await.unwrap();
+        assert!(first == content && second == content);
     }
 
     /// Fails after this many octets.

@@ -30,6 +30,8 @@ pub(super) struct Asking {
     look: JoinSet<MapiResult<Snapshot>>,
     since: Instant,
     answers: JoinSet<Answer>,
+    /// What keys have asked for and nobody has answered.
+    open: Vec<(Deed, String)>,
 }
 
 /// What came back.
@@ -49,7 +51,8 @@ pub(super) enum Answer {
 
 impl Asking {
     pub(super) fn new(service: Arc<dyn Service>) -> Self {
-        Asking { service, look: JoinSet::new(), since: Instant::now(), answers: JoinSet::new() }
+        let (look, answers) = (JoinSet::new(), JoinSet::new());
+        Asking { service, look, since: Instant::now(), answers, open: Vec::new() }
     }
 
     /// Asks what there is, unless that is being asked already.
@@ -90,6 +93,9 @@ impl Asking {
             }
             News::Look(Err(error)) => model.lose(error.detail().to_owned(), now),
             News::Answer(answer) => {
+                if let Answer::Done(deed, id, _) = &answer {
+                    self.open.retain(|(open, of)| (open, of) != (deed, id));
+                }
                 let changed = !matches!(answer, Answer::Ends(..));
                 tell(answer, model, now);
                 if changed {
@@ -98,6 +104,17 @@ impl Asking {
             }
             News::None => {}
         }
+    }
+
+    /// What was asked for and is not known to be done.
+    pub(super) fn unanswered(&self) -> Vec<String> {
+        let told = |(deed, id): &(Deed, String)| {
+            format!(
+                "{}: {id}: not answered yet; `postrider queue` shows what came of it",
+                deed.word()
+            )
+        };
+        self.open.iter().map(told).collect()
     }
 
     /// Asks for what a key wants.
@@ -117,6 +134,7 @@ impl Asking {
                 if model.lost.is_some() {
                     model.say(now, Tone::Plain, &format!("{}: {id}: asked", deed.word()));
                 }
+                self.open.push((deed, id.clone()));
                 self.answers.spawn(async move {
                     let done = act(service.as_ref(), deed, &id).await;
                     Answer::Done(deed, id, done)
@@ -249,6 +267,17 @@ mod tests {
         assert_eq!(said(&model), ["3 more left the queue"]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_before_the_answer_is_told_what_is_open() {
+        let fake = Arc::new(FakeService { is_silent: true, ..FakeService::default() });
+        let mut asking = Asking::new(fake);
+        let id = entry(1).to_string();
+        asking.obey(Wish::Message(Deed::Cancel, id.clone()), &mut Model::default());
+        let open = asking.unanswered();
+        assert_eq!(open.len(), 1);
+        assert!(open[0].starts_with(&format!("cancel: {id}: not answered yet")), "{open:?}");
+    }
+
     #[tokio::test]
     async fn keys_reach_the_daemon_and_a_look_follows() {
         let fake = Arc::new(FakeService::with_rows(vec![row(1, QueueRowState::Queued)]));
@@ -261,6 +290,7 @@ mod tests {
             asking.tell(news, &mut model);
         }
         assert_eq!(said(&model), [format!("hold: {id}: done")]);
+        assert_eq!(asking.unanswered(), Vec::<String>::new());
         assert_eq!(model.rows.len(), 1);
         assert_eq!(fake.calls().first(), Some(&format!("hold {id}")));
     }

@@ -38,7 +38,7 @@ pub(crate) async fn top(place: &Place, console: &mut Console<'_>) -> Result<(), 
         ));
     }
     let colours = console.terminal.colours;
-    place
+    let open = place
         .with("watch the daemon", Logon::None, async |access| match access {
             Access::Daemon(_) => watch(access.shared(), colours).await,
             Access::Own(..) => Err(Failure::new(
@@ -46,7 +46,11 @@ pub(crate) async fn top(place: &Place, console: &mut Console<'_>) -> Result<(), 
                 "no daemon is running; `postrider run` starts it, `postrider queue` shows what waits",
             )),
         })
-        .await
+        .await?;
+    for words in open {
+        console.note(words);
+    }
+    Ok(())
 }
 
 /// The terminal as it was, also when the work is dropped in the middle.
@@ -64,7 +68,8 @@ impl Drop for Screen {
     }
 }
 
-async fn watch(service: Arc<dyn Service>, colours: Colours) -> Result<(), Failure> {
+/// Until a key ends it; what was asked for then and is not answered.
+async fn watch(service: Arc<dyn Service>, colours: Colours) -> Result<Vec<String>, Failure> {
     let zone = TimeZone::system();
     let mut model = Model::default();
     let mut screen = Screen::open()?;
@@ -77,9 +82,9 @@ async fn watch(service: Arc<dyn Service>, colours: Colours) -> Result<(), Failur
         tokio::select! {
             _ = glances.tick() => asking.look(&mut model),
             key = keys.recv() => {
-                let Some(key) = key else { return Ok(()) };
+                let Some(key) = key else { return Ok(asking.unanswered()) };
                 match key.map_or(Wish::Nothing, |key| model.press(key)) {
-                    Wish::Quit => return Ok(()),
+                    Wish::Quit => return Ok(asking.unanswered()),
                     wish => asking.obey(wish, &mut model),
                 }
             }
