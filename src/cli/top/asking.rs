@@ -273,9 +273,9 @@ mod tests {
         let mut asking = Asking::new(fake);
         let id = entry(1).to_string();
         asking.obey(Wish::Message(Deed::Cancel, id.clone()), &mut Model::default());
-        let open = asking.unanswered();
-        assert_eq!(open.len(), 1);
-        assert!(open[0].starts_with(&format!("cancel: {id}: not answered yet")), "{open:?}");
+        let words =
+            format!("cancel: {id}: not answered yet; `postrider queue` shows what came of it");
+        assert_eq!(asking.unanswered(), [words]);
     }
 
     #[tokio::test]
