@@ -6,6 +6,7 @@
 //! new one.
 
 mod step_0001;
+mod step_0002;
 
 /// Where the number of the schema stands: four bytes, big-endian, in every schema.
 pub(crate) const SCHEMA_KEY: &[u8] = b"mschema";
@@ -14,7 +15,10 @@ pub(crate) const SCHEMA_KEY: &[u8] = b"mschema";
 pub(crate) const CURRENT: u32 = STEPS.len() as u32;
 
 /// The steps in order; the first leads from nothing to schema 1.
-const STEPS: &[Step] = &[Step { what: step_0001::WHAT, run: step_0001::run }];
+const STEPS: &[Step] = &[
+    Step { what: step_0001::WHAT, run: step_0001::run },
+    Step { what: step_0002::WHAT, run: step_0002::run },
+];
 
 struct Step {
     /// What it does, for the log.
@@ -60,6 +64,17 @@ pub(crate) fn schema(tree: &sled::Tree) -> Result<u32, MigrationError> {
     }
 }
 
+/// Whether this program knows the schema of a spool.
+///
+/// # Errors
+/// [`MigrationError::Newer`], or when the schema cannot be read.
+pub(crate) fn check(tree: &sled::Tree) -> Result<u32, MigrationError> {
+    match schema(tree)? {
+        found if found > CURRENT => Err(MigrationError::Newer(found)),
+        found => Ok(found),
+    }
+}
+
 /// Applies the steps that are missing and returns how many there were. `sync` is called behind
 /// each and makes it durable.
 ///
@@ -69,10 +84,7 @@ pub(crate) fn apply<E: From<MigrationError>>(
     tree: &sled::Tree,
     sync: impl Fn() -> Result<(), E>,
 ) -> Result<u32, E> {
-    let found = schema(tree)?;
-    if found > CURRENT {
-        return Err(MigrationError::Newer(found).into());
-    }
+    let found = check(tree)?;
     let missing = (1_u32..).zip(STEPS).skip_while(|(number, _)| *number <= found);
     for (number, step) in missing {
         let mut batch = sled::Batch::default();

@@ -1,6 +1,8 @@
 //! How a record becomes bytes: a format byte, then postcard. What does not fit into one value
 //! continues in overflow rows.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sled::IVec;
@@ -44,6 +46,12 @@ impl From<SpoolError> for ReadError {
         ReadError::Failed(error)
     }
 }
+
+/// A row that is put, or removed where there is no value.
+pub(super) type RowChange = (Vec<u8>, Option<IVec>);
+
+/// Changes of rows, no row twice.
+pub(super) type RowChanges = HashMap<Vec<u8>, Option<IVec>>;
 
 /// Where rows are read from: the tree, or the tree under changes that are not applied yet.
 pub(super) trait Rows {

@@ -24,7 +24,7 @@
 //! | `y` | doubtful / account 8, mailbox hash 8, digest 16, UIDVALIDITY 4, UID 4 | empty |
 //! | `x` | overflow / key of the record, number 2 | the rest of a record too large for one value |
 //! | `z` | quarantine / key as it was | what could not be read, and why |
-//! | `m` | meta / name | `schema`, `counts` |
+//! | `m` | meta / name | `schema`, `counts`, `folded` |
 //!
 //! E is the entry id, always last, so that keys need no separators. Numbers are big-endian, so
 //! that their order is that of the bytes. The lane is the priority, urgent first. The bytes of
@@ -65,6 +65,14 @@ pub(super) const META: u8 = b'm';
 
 /// Where the counters stand.
 pub(super) const COUNTS_KEY: &[u8] = b"mcounts";
+
+/// Where the number of the last journal file stands that the tree has taken over: eight bytes.
+pub(super) const FOLDED_KEY: &[u8] = b"mfolded";
+
+/// What a damaged place in a journal file is set aside as.
+pub(super) fn journal(number: u64, octet: usize) -> Vec<u8> {
+    format!("mjournal/{number:016x}/{octet}").into_bytes()
+}
 
 /// A key of several parts behind its table.
 fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -18,11 +18,14 @@ pub struct SpoolOptions {
     pub reserve: u64,
     /// Bytes of the tree that are kept in memory. Default: 8 MiB.
     pub cache: u64,
+    /// Bytes of rows that are held in memory, durable in the journal, before the tree takes them
+    /// over; twice as many for each of two layers at most. Default: 4 MiB.
+    pub fold_at: u64,
     /// Asked for free space instead of the file system; for tests. Default: `None`.
     pub free_space: Option<FreeSpace>,
     /// Asked before each step of a commit, makes it fail at will; for tests. Default: `None`.
     pub fault: Option<Fault>,
-    /// Where body files are written; another one is for tests. Default: the file system.
+    /// Where body files and the journal are written; another one is for tests. Default: the file system.
     pub disk: Arc<dyn Disk>,
 }
 
@@ -32,6 +35,7 @@ impl Default for SpoolOptions {
             lock_wait: Duration::from_secs(10),
             reserve: 64 * 1024 * 1024,
             cache: 8 * 1024 * 1024,
+            fold_at: 4 * 1024 * 1024,
             free_space: None,
             fault: None,
             disk: Arc::new(RealDisk),
@@ -45,6 +49,7 @@ impl fmt::Debug for SpoolOptions {
             .field("lock_wait", &self.lock_wait)
             .field("reserve", &self.reserve)
             .field("cache", &self.cache)
+            .field("fold_at", &self.fold_at)
             .finish_non_exhaustive()
     }
 }

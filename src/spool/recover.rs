@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::bodies::BodyFolder;
 use super::body_row::{BodyPlace, parse_file_name};
-use super::codec::{self, ReadError, Rows};
+use super::codec::{self, ReadError, RowChanges, Rows};
 use super::counts::Counters;
 use super::repair::repair;
 use super::store::Store;
@@ -40,26 +40,23 @@ fn is_wanted(store: &Store, body: BodyId, number: u64) -> Result<bool, SpoolErro
 
 /// Unlinks the files that tombstones name.
 fn finish_removals(store: &Store, folder: &BodyFolder) -> Result<(), SpoolError> {
-    let mut batch = sled::Batch::default();
+    let mut changes = RowChanges::default();
     let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
-    let mut any = false;
     for row in store.range(keys::table(keys::GONE)) {
         let (key, _) = row?;
         let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
         if let Some((body, number)) = name.and_then(parse_file_name) {
             folders.insert(folder.unlink(body, number)?);
         }
-        batch.remove(key);
-        any = true;
+        changes.insert(key.to_vec(), None);
     }
-    if !any {
+    if changes.is_empty() {
         return Ok(());
     }
     for touched in folders.iter().filter(|touched| touched.exists()) {
         folder.sync(touched)?;
     }
-    store.apply(batch)?;
-    store.sync()
+    store.commit(changes)
 }
 
 /// The counters as stored; they are counted anew when they are missing or damaged.

@@ -6,7 +6,7 @@
 use sled::IVec;
 
 use super::body_row::BodyRow;
-use super::codec::{self, ReadError, Rows};
+use super::codec::{self, ReadError, RowChange, RowChanges, Rows};
 use super::counts::{Counters, class};
 use super::plan::{
     claimed_key, deferred_key, done_key, due_key, expiring_key, message_id_key, still_key,
@@ -51,35 +51,33 @@ const PART: usize = 500;
 /// Changes on their way to the tree.
 struct Mending<'a> {
     store: &'a Store,
-    batch: sled::Batch,
-    pending: usize,
+    changes: RowChanges,
 }
 
 impl Mending<'_> {
-    fn put(&mut self, key: impl Into<IVec>, value: impl Into<IVec>) {
-        self.batch.insert(key, value);
-        self.pending += 1;
+    fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<IVec>) {
+        self.changes.insert(key.into(), Some(value.into()));
     }
 
-    fn remove(&mut self, key: impl Into<IVec>) {
-        self.batch.remove(key);
-        self.pending += 1;
+    fn remove(&mut self, key: impl Into<Vec<u8>>) {
+        self.changes.insert(key.into(), None);
     }
 
     fn apply_if_many(&mut self) -> Result<(), SpoolError> {
-        if self.pending < PART { Ok(()) } else { self.apply() }
+        if self.changes.len() < PART { Ok(()) } else { self.apply() }
     }
 
+    /// Durable when it returns.
     fn apply(&mut self) -> Result<(), SpoolError> {
-        self.pending = 0;
-        self.store.apply(std::mem::take(&mut self.batch))
+        self.store.commit(std::mem::take(&mut self.changes))?;
+        self.store.fold_if_due()
     }
 }
 
 /// Sets aside what cannot be read, mends the indexes and returns the counters, which are stored.
 /// Durable when it returns.
 pub(super) fn repair(store: &Store) -> Result<Counters, SpoolError> {
-    let mut mending = Mending { store, batch: sled::Batch::default(), pending: 0 };
+    let mut mending = Mending { store, changes: RowChanges::default() };
     for table in RECORDS {
         set_aside(&mut mending, table)?;
     }
@@ -90,7 +88,6 @@ pub(super) fn repair(store: &Store) -> Result<Counters, SpoolError> {
     let counters = count_and_index(&mut mending)?;
     mending.put(keys::COUNTS_KEY, codec::encode(&counters)?);
     mending.apply()?;
-    store.sync()?;
     tracing::warn!(quarantined = counters.quarantined, "the spool was repaired");
     Ok(counters)
 }
@@ -166,9 +163,6 @@ fn set_aside(mending: &mut Mending<'_>, table: u8) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// A row that is put, or removed where there is no value.
-pub(super) type RowChange = (Vec<u8>, Option<IVec>);
-
 /// What changes when the row at `key` with this head goes to quarantine, with all its bytes.
 pub(super) fn quarantine_rows(
     rows: &impl Rows,
@@ -185,13 +179,23 @@ pub(super) fn quarantine_rows(
             changes.push((part, None));
         }
     }
+    changes.extend(quarantine_row(rows, key, bytes, reason)?);
+    Ok(changes)
+}
+
+/// The rows that hold these bytes of `key` in quarantine.
+pub(super) fn quarantine_row(
+    rows: &impl Rows,
+    key: &[u8],
+    bytes: Vec<u8>,
+    reason: String,
+) -> Result<impl Iterator<Item = RowChange>, SpoolError> {
     let row = codec::encode(&QuarantineRow { reason, bytes })?;
     let mut aside = keys::quarantine(key);
     while rows.value(&aside)?.is_some() {
         aside = keys::quarantine(&aside);
     }
-    changes.extend(codec::split(&aside, row).into_iter().map(|(key, value)| (key, Some(value))));
-    Ok(changes)
+    Ok(codec::split(&aside, row).into_iter().map(|(key, value)| (key, Some(value))))
 }
 
 /// Removes entries of an index to which no row leads.
@@ -200,7 +204,7 @@ fn drop_strays(mending: &mut Mending<'_>, table: u8) -> Result<(), SpoolError> {
     for row in store.range(keys::table(table)) {
         let (key, _) = row?;
         if indexed(store, table, &key)?.as_deref() != Some(&*key) {
-            mending.remove(&key);
+            mending.remove(key.to_vec());
             mending.apply_if_many()?;
         }
     }

@@ -75,12 +75,17 @@ impl SledSpool {
         let (ending, ended) = watch::channel(());
         let tree = dir.join("db");
         make_private_dir(&tree)?;
-        let store = Store::open(&tree, options.cache, options.fault, lock, ending)?;
-        sync_dir(options.disk.as_ref(), &tree)?;
-        migrations::apply(store.tree(), || store.sync())?;
+        let store = Store::open(dir, &options, lock, ending)?;
+        for folder in [&tree, dir] {
+            sync_dir(options.disk.as_ref(), folder)?;
+        }
+        migrations::check(store.tree())?;
+        // Before the steps: they know the tree alone.
+        store.replay()?;
+        migrations::apply(store.tree(), || store.sync_tree())?;
         let bulletin = Arc::new(Bulletin::default());
         let disk = options.disk;
-        let folder = BodyFolder::open(dir, Arc::clone(&disk), Arc::clone(&bulletin))?;
+        let folder = BodyFolder::open(dir, disk, Arc::clone(&bulletin))?;
         let folder = Arc::new(folder);
         recover::recover(&store, &folder)?;
         let counters = recover::counters(&store)?;
@@ -91,7 +96,6 @@ impl SledSpool {
             Arc::clone(&space),
             Arc::clone(&bulletin),
             Janitor::start(Arc::clone(&folder))?,
-            disk,
             counters,
         )?;
         let (requests, orders) = mpsc::channel();

@@ -1,8 +1,12 @@
-//! The tree and its files while they are open, and what is read from them.
+//! The tree, the journal and the layers between them while they are open, and what is read from
+//! them. A commit goes to the journal and, when it is durable there, into the layer that grows;
+//! a full layer is folded into the tree.
 
+mod fold;
 mod pages;
 
-use std::collections::HashMap;
+pub(super) use fold::Fill;
+
 use std::fs::File;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
@@ -15,17 +19,23 @@ use sled::IVec;
 
 use super::body_row::BodyRow;
 use super::check::census::Census;
-use super::codec::{self, ReadError, Rows};
+use super::codec::{self, ReadError, RowChanges, Rows};
+use super::disk::Disk;
+use super::journal::{Journal, JournalFolder};
+use super::layers::{Direction, Layers};
 use super::lock::SpoolLock;
-use super::{BodyId, QuarantinedRecord, SpoolError, keys};
+use super::merged::Merged;
+use super::{BodyId, QuarantinedRecord, SpoolError, SpoolOptions, keys};
 
 /// A step of a commit at which a test may let the disk fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultPoint {
-    /// Before a group of batches is applied.
+    /// Before a group of batches is written to the journal.
     Apply,
-    /// Before it is made durable.
+    /// Before it is made durable there.
     Sync,
+    /// Before rows of the journal are taken over by the tree.
+    Fold,
 }
 
 /// Makes the disk fail at will: an error takes the place of the step.
@@ -36,6 +46,15 @@ pub(super) struct Store {
     tree: sled::Db,
     /// The file of the tree once more, to be synced by ourselves.
     log: File,
+    /// What the tree does not have yet; changed by the writer's thread, and when a fold is done.
+    layers: Arc<RwLock<Layers>>,
+    journal: Mutex<Journal>,
+    journals: Arc<JournalFolder>,
+    /// The journal file of the layer that rests; held by whoever folds it.
+    folding: Mutex<Option<u64>>,
+    /// Octets of a layer from which on it is folded.
+    fold_at: u64,
+    disk: Arc<dyn Disk>,
     /// Held by whoever applies a batch, and shared by those who read a record of several rows:
     /// sled has no snapshot in which they would belong together.
     applying: RwLock<()>,
@@ -67,6 +86,10 @@ impl Rows for Store {
     fn value(&self, key: &[u8]) -> Result<Option<IVec>, SpoolError> {
         #[cfg(test)]
         self.reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        if let Some(said) = self.layers.read().unwrap_or_else(PoisonError::into_inner).get(key) {
+            return Ok(said.cloned());
+        }
+        // What a layer has said until just now the tree has when it does not say it any more.
         self.tree.get(key).map_err(|error| failed("read", error))
     }
 }
@@ -75,34 +98,45 @@ impl Rows for Store {
 pub(super) type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 impl Store {
-    /// Opens the tree in `dir`, which this process has locked. Blocks on the disk.
+    /// Opens the tree in the folder `db` of `dir`, which this process has locked, and the journal
+    /// beside it. Blocks on the disk.
     pub(super) fn open(
         dir: &Path,
-        cache: u64,
-        fault: Option<Fault>,
+        options: &SpoolOptions,
         lock: SpoolLock,
         ended: tokio::sync::watch::Sender<()>,
     ) -> Result<Store, SpoolError> {
+        let folder = dir.join("db");
         let config = sled::Config::new()
-            .path(dir)
-            .cache_capacity(cache)
-            // The writer flushes; a flusher of sled's own would only wake up an idle machine.
+            .path(&folder)
+            .cache_capacity(options.cache)
+            // We flush; a flusher of sled's own would only wake up an idle machine.
             .flush_every_ms(None);
         // A damaged file makes sled panic in some places; that is not the end of the process.
         let tree = std::panic::catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| SpoolError::Unreadable(format!("opening {} breaks down", dir.display())))?
+            .map_err(|_| {
+                SpoolError::Unreadable(format!("opening {} breaks down", folder.display()))
+            })?
             .map_err(|error| match failed("open", error) {
                 SpoolError::Corrupt(why) => SpoolError::Unreadable(why),
                 other => other,
             })?;
-        let file = dir.join("db");
+        let file = folder.join("db");
         let log = File::open(&file)
             .map_err(|error| SpoolError::io(format!("open {}", file.display()), error))?;
+        let journals = Arc::new(JournalFolder::open(dir, Arc::clone(&options.disk))?);
         Ok(Store {
             tree,
             log,
+            layers: Arc::default(),
+            // Which number is next is known when those that are there have been read.
+            journal: Mutex::new(Journal::new(Arc::clone(&journals), 1)),
+            journals,
+            folding: Mutex::default(),
+            fold_at: options.fold_at,
+            disk: Arc::clone(&options.disk),
             applying: RwLock::new(()),
-            fault,
+            fault: options.fault.clone(),
             census: Mutex::default(),
             #[cfg(test)]
             reads: Arc::default(),
@@ -111,31 +145,50 @@ impl Store {
         })
     }
 
-    /// Applies a batch; it is durable after [`Store::sync`].
-    pub(super) fn apply(&self, batch: sled::Batch) -> Result<(), SpoolError> {
-        self.fault(FaultPoint::Apply)?;
-        let _applying = self.applying.write().unwrap_or_else(PoisonError::into_inner);
-        self.tree.apply_batch(batch).map_err(|error| failed("write", error))
+    /// Changes rows; durable when it returns, and seen by readers from then on. A census that goes
+    /// on is kept exact. For the writer's thread alone; after an error nothing may be changed any
+    /// more.
+    pub(super) fn commit(&self, rows: RowChanges) -> Result<(), SpoolError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        {
+            let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            self.fault(FaultPoint::Apply)?;
+            journal.append(rows.iter().map(|(key, value)| (key.as_slice(), value.as_deref())))?;
+            self.fault(FaultPoint::Sync)?;
+            journal.sync()?;
+        }
+        self.take_up(rows)
     }
 
-    /// Applies changes of rows as [`Store::apply`] does; a census that goes on is kept exact.
-    pub(super) fn apply_rows(
-        &self,
-        rows: HashMap<Vec<u8>, Option<IVec>>,
-    ) -> Result<(), SpoolError> {
-        self.fault(FaultPoint::Apply)?;
+    /// Has the layer that grows cover the tree with these rows.
+    fn take_up(&self, rows: RowChanges) -> Result<(), SpoolError> {
+        let mut changes = Vec::with_capacity(rows.len());
+        for (key, value) in rows {
+            // Only this thread changes what is asked for here: a fold keeps it as it is.
+            let is_below = value.is_none() && self.is_below(&key)?;
+            changes.push((key, value, is_below));
+        }
         let _applying = self.applying.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(census) = self.census().as_mut() {
-            census.observe(self, &rows);
+            let rows = changes.iter().map(|(key, value, _)| (key.clone(), value.clone()));
+            census.observe(self, &rows.collect());
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in rows {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
+        let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, value, is_below) in changes {
+            layers.growing_mut().change(key, value, is_below);
         }
-        self.tree.apply_batch(batch).map_err(|error| failed("write", error))
+        Ok(())
+    }
+
+    /// Whether there is a row below the layer that grows.
+    fn is_below(&self, key: &[u8]) -> Result<bool, SpoolError> {
+        let said = self.layers.read().unwrap_or_else(PoisonError::into_inner).below(key);
+        match said {
+            Some(said) => Ok(said),
+            None => self.tree.contains_key(key).map_err(|error| failed("read", error)),
+        }
     }
 
     /// The census that goes on, if one does.
@@ -162,9 +215,8 @@ impl Store {
         }
     }
 
-    /// Makes everything durable that was applied.
-    pub(super) fn sync(&self) -> Result<(), SpoolError> {
-        self.fault(FaultPoint::Sync)?;
+    /// Makes durable what the tree has been given.
+    pub(super) fn sync_tree(&self) -> Result<(), SpoolError> {
         self.tree.flush().map_err(|error| failed("flush", error))?;
         // On Linux sled only waits for `sync_file_range`, which writes neither the size of a file
         // that has grown nor the cache of the disk: a power loss could take back what it promised.
@@ -198,14 +250,31 @@ impl Store {
     pub(super) fn range(
         &self,
         range: Range,
-    ) -> impl DoubleEndedIterator<Item = Result<(IVec, IVec), SpoolError>> + use<> {
+    ) -> impl Iterator<Item = Result<(IVec, IVec), SpoolError>> + use<> {
+        self.walk(range, Direction::Forward)
+    }
+
+    /// Rows in order of their keys, the last one first.
+    pub(super) fn range_back(
+        &self,
+        range: Range,
+    ) -> impl Iterator<Item = Result<(IVec, IVec), SpoolError>> + use<> {
+        self.walk(range, Direction::Backward)
+    }
+
+    fn walk(
+        &self,
+        range: Range,
+        direction: Direction,
+    ) -> impl Iterator<Item = Result<(IVec, IVec), SpoolError>> + use<> {
+        let rows = Merged::new(Arc::clone(&self.layers), (*self.tree).clone(), range, direction);
         #[cfg(test)]
         let reads = Arc::clone(&self.reads);
-        self.tree.range(range).map(move |row| {
-            #[cfg(test)]
+        #[cfg(test)]
+        let rows = rows.inspect(move |_| {
             reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            row.map_err(|error| failed("read", error))
-        })
+        });
+        rows
     }
 
     /// A record.
@@ -277,7 +346,7 @@ impl Store {
 
     /// A number for inline bodies above all that are in use.
     pub(super) fn next_slot(&self) -> Result<u64, SpoolError> {
-        let last = self.range(keys::table(keys::INLINE)).next_back().transpose()?;
+        let last = self.range_back(keys::table(keys::INLINE)).next().transpose()?;
         Ok(last
             .and_then(|(key, _)| keys::parse_inline(&key))
             .map_or(0, |slot| slot.saturating_add(1)))

@@ -1,8 +1,7 @@
-//! The one thread that changes the tree. It takes what callers have sent meanwhile, forms one
-//! group of it, applies the group as one sled batch and makes it durable with one sync; only then
-//! do the callers get their answers.
+//! The one thread that changes rows. It takes what callers have sent meanwhile, forms one group of
+//! it and makes the group durable with one write and one sync of the journal; only then do the
+//! callers get their answers.
 
-use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,9 +11,9 @@ use tokio::sync::oneshot;
 
 use super::batch::{Batch, Durable};
 use super::body_row::file_name;
-use super::codec::{self, ReadError, Rows};
+use super::codec::{self, ReadError, RowChanges, Rows};
 use super::counts::Counters;
-use super::disk::Disk;
+use super::folding::Folding;
 use super::janitor::{Janitor, Job};
 use super::plan::{Books, Changes, Touched};
 use super::repair;
@@ -148,14 +147,14 @@ pub(super) struct Writer {
     space: Arc<Space>,
     bulletin: Arc<Bulletin>,
     janitor: Janitor,
-    disk: Arc<dyn Disk>,
+    folding: Folding,
     books: Books,
 }
 
 /// Batches that are applied and synced together.
 struct Group {
     /// Every row that changes; reads of later batches of the group see it.
-    rows: HashMap<Vec<u8>, Option<IVec>>,
+    rows: RowChanges,
     bytes: u64,
     books: Books,
     replies: Vec<Reply>,
@@ -189,12 +188,12 @@ impl Writer {
         space: Arc<Space>,
         bulletin: Arc<Bulletin>,
         janitor: Janitor,
-        disk: Arc<dyn Disk>,
         counters: Counters,
     ) -> Result<Writer, SpoolError> {
         let books = Books { counters, slot: store.next_slot()? };
         bulletin.publish(counters);
-        Ok(Writer { store, space, bulletin, janitor, disk, books })
+        let folding = Folding::start(Arc::clone(&store), Arc::clone(&bulletin))?;
+        Ok(Writer { store, space, bulletin, janitor, folding, books })
     }
 
     /// Works until all senders are gone and everything that was sent is done.
@@ -229,7 +228,7 @@ impl Writer {
 
     fn begin(&self) -> Group {
         Group {
-            rows: HashMap::with_capacity(512),
+            rows: RowChanges::with_capacity(512),
             bytes: 0,
             books: self.books,
             replies: Vec::new(),
@@ -339,6 +338,7 @@ impl Writer {
             let _ = reply.send(Ok(Durable(())));
         }
         self.janitor.give(group.job);
+        self.folding.tend(&self.store);
     }
 
     fn write(&mut self, group: &mut Group) -> Result<(), SpoolError> {
@@ -354,11 +354,7 @@ impl Writer {
             // body files are never used twice.
             group.rows.entry(key).or_insert(None);
         }
-        self.disk.commit_begins();
-        self.store.apply_rows(std::mem::take(&mut group.rows))?;
-        self.store.sync()?;
-        self.disk.committed();
-        Ok(())
+        self.store.commit(std::mem::take(&mut group.rows))
     }
 
     fn repair(&mut self) {
@@ -383,6 +379,14 @@ impl Writer {
             let mut group = self.begin();
             group.rows.extend(self.janitor.swept().map(|key| (key, None)).collect::<Vec<_>>());
             self.finish(group);
+        }
+        self.folding.close();
+        // A spool that was closed is a tree and nothing else. After an error the journal keeps
+        // what the tree may not have.
+        if self.bulletin.poison().is_none()
+            && let Err(error) = self.store.fold_all()
+        {
+            self.bulletin.fail(&error);
         }
     }
 }

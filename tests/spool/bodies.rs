@@ -68,7 +68,7 @@ async fn equal_bodies_are_stored_once_and_go_with_the_last_user() {
         eventually("the file to go", || bench.files().0.is_empty()).await;
         spool.close().await;
         let left: Vec<_> = bench.tree().iter().keys().collect();
-        assert_eq!(left.len(), 2, "schema and counts: {left:?}");
+        assert_eq!(left.len(), 3, "schema, counts and journal: {left:?}");
     }
 }
 

@@ -367,7 +367,7 @@ async fn nothing_is_found_where_nothing_is_wrong() {
         let report = check(&spool, mode);
         assert!(report.is_clean(), "{report:#?}");
         assert_eq!((report.messages, report.histories, report.bodies), (14, 1, 13));
-        assert_eq!(report.schema, 1);
+        assert_eq!(report.schema, 2);
     }
 }
 

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod failpoints;
 mod fsck;
+mod journal;
 mod model;
 mod rows;
 mod schema;

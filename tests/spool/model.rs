@@ -303,8 +303,9 @@ fn expires_itself(record: &QueueRecord) -> bool {
     record.expiry == Expiry::Own && record.state != QueueState::Done
 }
 
-async fn run(steps: Vec<Step>) {
-    let bench = Bench::new();
+async fn run(steps: Vec<Step>, fold_at: u64) {
+    let mut bench = Bench::new();
+    bench.options.fold_at = fold_at;
     let mut spool = bench.open();
     let mut model = Model::default();
     for step in steps {
@@ -395,8 +396,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_batches_do_what_the_model_does(steps in steps()) {
+    fn random_batches_do_what_the_model_does(
+        steps in steps(),
+        fold_at in prop_oneof![Just(1), 200..4_000_u64, Just(4 << 20)],
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(run(steps));
+        runtime.block_on(run(steps, fold_at));
     }
 }

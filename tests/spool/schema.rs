@@ -12,7 +12,7 @@ use postrider::spool::*;
 use crate::bench::*;
 
 /// The schema this program writes.
-const TODAY: u32 = 1;
+const TODAY: u32 = 2;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spool").join(name)
@@ -273,12 +273,12 @@ async fn fill(spool: &dyn Spool) {
 }
 
 #[tokio::test]
-async fn rows_are_written_as_schema_1_says() {
+async fn rows_are_written_as_the_schema_says() {
     let bench = Bench::new();
     let spool = bench.open();
     fill(&spool).await;
     spool.close().await;
-    let expected = std::fs::read_to_string(fixture("v1.rows")).unwrap();
+    let expected = std::fs::read_to_string(fixture(&format!("v{TODAY}.rows"))).unwrap();
     for (expected, row) in expected.lines().zip(dump(&bench).lines()) {
         assert_eq!(row, expected);
     }
@@ -286,8 +286,13 @@ async fn rows_are_written_as_schema_1_says() {
 }
 
 #[tokio::test]
-async fn rows_of_schema_1_are_read_today() {
-    let bench = load("v1.rows");
+async fn rows_of_every_schema_are_read_today() {
+    for schema in 1..=TODAY {
+        are_read_today(&load(&format!("v{schema}.rows"))).await;
+    }
+}
+
+async fn are_read_today(bench: &Bench) {
     let spool = bench.open();
     let object = BodyId(*blake3::hash(b"object").as_bytes());
     let body = BodyId(*blake3::hash(b"content").as_bytes());
@@ -330,7 +335,7 @@ async fn rows_without_a_schema_are_brought_to_todays() {
     assert_eq!(spool.waiting_page(None, 9).await.unwrap().len(), 1);
     spool.close().await;
     let after = dump(&bench);
-    let meta = [hex(b"mschema"), hex(b"mcounts")];
+    let meta = [hex(b"mschema"), hex(b"mcounts"), hex(b"mfolded")];
     let rest: Vec<_> =
         after.lines().filter(|line| !meta.iter().any(|key| line.starts_with(key))).collect();
     assert_eq!(rest, before.lines().collect::<Vec<_>>());
@@ -339,7 +344,7 @@ async fn rows_without_a_schema_are_brought_to_todays() {
 
 #[tokio::test]
 async fn a_newer_schema_is_refused_and_left_alone() {
-    let bench = load("v1.rows");
+    let bench = load(&format!("v{TODAY}.rows"));
     let tree = bench.tree();
     tree.insert("mschema", &(TODAY + 1).to_be_bytes()).unwrap();
     drop(tree);

@@ -26,7 +26,14 @@ fn is_uniform(record: &OutboxRecord) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_never_see_half_a_change() {
-    let bench = Bench::new();
+    for fold_at in [1, 50_000, 4 << 20] {
+        half_a_change_is_not_seen(fold_at).await;
+    }
+}
+
+async fn half_a_change_is_not_seen(fold_at: u64) {
+    let mut bench = Bench::new();
+    bench.options.fold_at = fold_at;
     let spool = Arc::new(bench.open());
     let ended = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..3)

@@ -67,7 +67,7 @@ impl Rig {
             FaultPoint::Sync if fails.load(Ordering::SeqCst) => {
                 Err(std::io::Error::other("the disk is broken"))
             }
-            FaultPoint::Sync | FaultPoint::Apply => Ok(()),
+            FaultPoint::Sync | FaultPoint::Apply | FaultPoint::Fold => Ok(()),
         });
         let options = SpoolOptions { fault: Some(fault), ..SpoolOptions::default() };
         let spool = SledSpool::open(&folder.path().join("spool"), options);

@@ -15,7 +15,7 @@ use sled::IVec;
 
 use crate::mapi::EntryId;
 use crate::spool::body_row::BodyRow;
-use crate::spool::codec::Rows;
+use crate::spool::codec::{RowChanges, Rows};
 use crate::spool::counts::{Counters, class};
 use crate::spool::repair::readable;
 use crate::spool::store::Store;
@@ -80,7 +80,7 @@ fn message(rows: &impl Rows, entry: &EntryId) -> Result<Message, SpoolError> {
 }
 
 /// The rows as they will be.
-struct After<'a>(&'a Store, &'a HashMap<Vec<u8>, Option<IVec>>);
+struct After<'a>(&'a Store, &'a RowChanges);
 
 impl Rows for After<'_> {
     fn value(&self, key: &[u8]) -> Result<Option<IVec>, SpoolError> {
@@ -137,21 +137,13 @@ impl Census {
     }
 
     /// Counts anew what a group changes of what was counted. To be called before it is applied.
-    pub(in crate::spool) fn observe(
-        &mut self,
-        store: &Store,
-        rows: &HashMap<Vec<u8>, Option<IVec>>,
-    ) {
+    pub(in crate::spool) fn observe(&mut self, store: &Store, rows: &RowChanges) {
         if let Err(error) = self.recount(store, rows) {
             self.spoiled = Some(error);
         }
     }
 
-    fn recount(
-        &mut self,
-        store: &Store,
-        rows: &HashMap<Vec<u8>, Option<IVec>>,
-    ) -> Result<(), SpoolError> {
+    fn recount(&mut self, store: &Store, rows: &RowChanges) -> Result<(), SpoolError> {
         let after = After(store, rows);
         let mut entries = BTreeSet::new();
         for key in rows.keys() {

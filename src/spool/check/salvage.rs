@@ -78,7 +78,7 @@ pub fn set_aside_unreadable(dir: &Path, wait: Duration) -> Result<Salvaged, Spoo
     let folder = dir.join(format!("damaged-{time}-{:08x}", fastrand::u32(..)));
     crate::spool::bodies::make_private_dir(&folder)?;
     // The tree goes last: as long as it is there, this is tried again.
-    for part in ["staging", "bodies", "db"] {
+    for part in ["staging", "bodies", "journal", "db"] {
         let from = dir.join(part);
         match std::fs::rename(&from, folder.join(part)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

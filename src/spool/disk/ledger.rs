@@ -55,8 +55,8 @@ pub(crate) enum Event {
     SyncFolder {
         path: PathBuf,
     },
-    CommitBegins,
-    Committed,
+    FoldBegins,
+    Folded,
     /// Something was promised to somebody: the number of the promise.
     Promised(usize),
 }
@@ -66,6 +66,8 @@ pub(crate) enum Event {
 pub(crate) enum Forgets {
     Nothing,
     SyncFile,
+    /// That of files in a folder of this name.
+    SyncFileIn(&'static str),
     SyncFolder,
 }
 
@@ -80,7 +82,7 @@ pub(crate) struct Ledger {
     events: Mutex<Vec<Event>>,
     /// Files by device and inode, as they were made last.
     files: Mutex<Files>,
-    /// Called when a group is durable, before anybody hears of it.
+    /// Called when the tree has durably taken rows over.
     hook: Mutex<Option<Hook>>,
 }
 
@@ -111,7 +113,7 @@ impl Ledger {
         })
     }
 
-    pub(crate) fn on_commit(&self, hook: Hook) {
+    pub(crate) fn on_fold(&self, hook: Hook) {
         *self.hook.lock().unwrap() = Some(hook);
     }
 
@@ -161,8 +163,17 @@ impl Disk for Ledger {
     }
 
     fn sync_file(&self, file: &File) -> io::Result<()> {
-        if self.forgets != Forgets::SyncFile {
-            self.note(Event::SyncFile { file: self.number(file) });
+        let file = self.number(file);
+        let forgotten = match self.forgets {
+            Forgets::SyncFile => true,
+            Forgets::SyncFileIn(folder) => self.events().iter().any(|event| {
+                matches!(event, Event::Create { file: made, path }
+                    if *made == file && path.parent().unwrap().ends_with(folder))
+            }),
+            Forgets::Nothing | Forgets::SyncFolder => false,
+        };
+        if !forgotten {
+            self.note(Event::SyncFile { file });
         }
         Ok(())
     }
@@ -200,15 +211,15 @@ impl Disk for Ledger {
         Ok(())
     }
 
-    fn commit_begins(&self) {
-        self.note(Event::CommitBegins);
+    fn fold_begins(&self) {
+        self.note(Event::FoldBegins);
     }
 
-    fn committed(&self) {
+    fn folded(&self) {
         if let Some(hook) = self.hook.lock().unwrap().as_ref() {
             hook();
         }
-        self.note(Event::Committed);
+        self.note(Event::Folded);
     }
 }
 
@@ -308,7 +319,7 @@ impl Replay {
                 }
             }
             Event::SyncFolder { path } => self.sync(path),
-            Event::CommitBegins | Event::Committed | Event::Promised(_) => {}
+            Event::FoldBegins | Event::Folded | Event::Promised(_) => {}
         }
     }
 

@@ -1,5 +1,5 @@
-//! The few file operations on which it depends that nothing is lost: those by which body files and
-//! the files of the Maildir come to be, get their names and become durable.
+//! The few file operations on which it depends that nothing is lost: those by which body files,
+//! journal files and the files of the Maildir come to be, get their names and become durable.
 //!
 //! They go through this narrow trait so that a test can record their order and rebuild what a
 //! power loss at any moment may leave behind. [`RealDisk`] is what everybody else uses.
@@ -110,11 +110,11 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Names that were not written yet may be lost.
     fn sync_folder(&self, folder: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Told before a group of rows is written: from here on it may be on the disk.
-    fn commit_begins(&self) {}
+    /// Told before the tree takes rows over: from here on any of them may be in it.
+    fn fold_begins(&self) {}
 
-    /// Told when the group is durable.
-    fn committed(&self) {}
+    /// Told when the tree has all of them, durably.
+    fn folded(&self) {}
 }
 
 /// The file system.

@@ -250,7 +250,7 @@ impl Store {
         message_id: &str,
         limit: usize,
     ) -> Result<Vec<EntryId>, SpoolError> {
-        let rows = self.range(keys::prefix(keys::of_message_id(message_id))).rev().take(limit);
+        let rows = self.range_back(keys::prefix(keys::of_message_id(message_id))).take(limit);
         rows.filter_map(|row| row.map(|(key, _)| keys::parse_message_id(&key)).transpose())
             .collect()
     }

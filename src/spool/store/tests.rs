@@ -1,7 +1,11 @@
-//! What a read costs when the queue is long: rows are counted, not time.
+//! What a read costs when the queue is long: rows are counted, not time. And that a walk over tree
+//! and layers is a walk over one table.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::*;
 use crate::mapi::{EntryId, Priority, SysTime};
@@ -21,26 +25,35 @@ fn at(number: u64) -> SysTime {
 /// How many of them are in the other indexes as well, and in those of another account.
 const FEW: u64 = 10_000;
 
-/// A store with a due index of `ROWS` messages.
-fn long_queue() -> (tempfile::TempDir, Store) {
+fn empty() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let lock = lock::acquire(dir.path(), Duration::ZERO).unwrap();
     let ended = tokio::sync::watch::channel(()).0;
-    let store = Store::open(&dir.path().join("db"), 32 << 20, None, lock, ended).unwrap();
+    let store = Store::open(dir.path(), &SpoolOptions::default(), lock, ended).unwrap();
+    (dir, store)
+}
+
+/// A store with a due index of `ROWS` messages.
+fn long_queue() -> (tempfile::TempDir, Store) {
+    let (dir, store) = empty();
     for start in (0..ROWS).step_by(1_000) {
-        let mut batch = sled::Batch::default();
+        let mut rows = RowChanges::default();
         for number in start..start + 1_000 {
             let due = |account: &str| {
                 keys::due(AccountKey::of(account), Priority::Normal, at(number), &entry(number))
             };
-            batch.insert(due("two"), &[]);
+            rows.insert(due("two"), Some(IVec::default()));
             if number < FEW {
-                batch.insert(due("one"), &[]);
-                batch.insert(keys::done(AccountKey::of("two"), &entry(number)), &[]);
-                batch.insert(keys::ended(at(number), &entry(number)), &[]);
+                rows.insert(due("one"), Some(IVec::default()));
+                rows.insert(
+                    keys::done(AccountKey::of("two"), &entry(number)),
+                    Some(IVec::default()),
+                );
+                rows.insert(keys::ended(at(number), &entry(number)), Some(IVec::default()));
             }
         }
-        store.apply(batch).unwrap();
+        store.commit(rows).unwrap();
+        store.fold_if_due().unwrap();
     }
     (dir, store)
 }
@@ -84,4 +97,102 @@ fn the_first_page_of_a_long_queue_costs_the_page() {
         assert_eq!(store.ended_before(at(ROWS), 100).unwrap().len(), 100);
         assert_eq!(store.ended_before(SysTime::EPOCH, 100).unwrap(), []);
     });
+}
+
+/// Something done to a store of one-letter keys.
+#[derive(Clone, Debug)]
+enum Deed {
+    Commit(Vec<(u8, Option<u8>)>),
+    /// A layer is begun on top of the one that grew.
+    Rest,
+    Fold,
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let row = (0..12_u8, proptest::option::of(any::<u8>()));
+    let deed = prop_oneof![
+        5 => proptest::collection::vec(row, 1..6).prop_map(Deed::Commit),
+        2 => Just(Deed::Rest),
+        1 => Just(Deed::Fold),
+    ];
+    proptest::collection::vec(deed, 1..24)
+}
+
+fn bound(key: u8, kind: u8) -> Bound<Vec<u8>> {
+    match kind {
+        0 => Bound::Unbounded,
+        1 => Bound::Included(vec![key]),
+        _ => Bound::Excluded(vec![key]),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tree_and_layers_are_one_table(
+        deeds in deeds(),
+        (first, last) in (0..13_u8, 0..13_u8),
+        kinds in (0..3_u8, 0..3_u8),
+    ) {
+        let (_dir, store) = empty();
+        let mut model = BTreeMap::new();
+        let (first, last) = (first.min(last), first.max(last));
+        // Up to the table of meta rows at most.
+        let end = if kinds.1 == 0 { Bound::Excluded(vec![keys::META]) } else { bound(last, kinds.1) };
+        let range = (bound(first, kinds.0), end);
+        // Begun before anything was there, and taken a step at a time.
+        let mut slow = store.range(range.clone());
+        let mut passed: Option<Vec<u8>> = None;
+        for deed in deeds {
+            match deed {
+                Deed::Commit(rows) => {
+                    let rows = rows.into_iter().map(|(key, value)| {
+                        (vec![key], value.map(|value| IVec::from(&[value])))
+                    });
+                    let rows: RowChanges = rows.collect();
+                    for (key, value) in &rows {
+                        match value {
+                            Some(value) => drop(model.insert(key.clone(), value.clone())),
+                            None => drop(model.remove(key)),
+                        }
+                    }
+                    store.commit(rows).unwrap();
+                }
+                Deed::Rest => drop(store.rest()),
+                Deed::Fold => store.fold().unwrap(),
+            }
+            let expected: Vec<_> = model
+                .iter()
+                .filter(|(key, _)| std::ops::RangeBounds::contains(&range, *key))
+                .map(|(key, value)| (IVec::from(key.as_slice()), value.clone()))
+                .collect();
+            let forward: Vec<_> = store.range(range.clone()).map(Result::unwrap).collect();
+            prop_assert_eq!(&forward, &expected);
+            let mut backward: Vec<_> = store.range_back(range.clone()).map(Result::unwrap).collect();
+            backward.reverse();
+            prop_assert_eq!(&backward, &expected);
+            for key in 0..12_u8 {
+                prop_assert_eq!(store.value(&[key]).unwrap(), model.get(&vec![key]).cloned());
+            }
+            let left = |key: &IVec| passed.as_ref().is_none_or(|last| **key > **last);
+            let next = expected.iter().find(|(key, _)| left(key)).cloned();
+            match slow.next().transpose().unwrap() {
+                Some(found) => {
+                    prop_assert_eq!(Some(&found), next.as_ref());
+                    passed = Some(found.0.to_vec());
+                }
+                None => prop_assert_eq!(next, None),
+            }
+        }
+        store.fold_all().unwrap();
+        let mut tree: BTreeMap<_, _> = store
+            .tree()
+            .iter()
+            .map(Result::unwrap)
+            .map(|(key, value)| (key.to_vec(), value))
+            .collect();
+        tree.remove(keys::FOLDED_KEY);
+        prop_assert_eq!(tree, model);
+    }
 }
