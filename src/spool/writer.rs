@@ -27,10 +27,10 @@ const MOST_BATCHES: usize = 1_000;
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A group of at least so many batches says that many are at work: the next one waits a moment for
-/// them. Each group costs sled two writes and the waking of all its threads, whatever is in it.
+/// them. A sync costs the processor the same whatever is in it.
 const CROWD: usize = 4;
-/// How long it waits: less than the disk takes.
-const GATHER: Duration = Duration::from_micros(400);
+/// How long it waits: about as long as a group takes.
+const GATHER: Duration = Duration::from_micros(800);
 
 /// The answer a caller waits for.
 pub(super) type Reply = oneshot::Sender<Result<Durable, SpoolError>>;
