@@ -107,25 +107,63 @@ fn is_nothing(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
     }
 }
 
+/// What is said of a row without a look into the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said<T> {
+    There(T),
+    Absent,
+    /// The tree knows.
+    Nothing,
+}
+
 /// Both layers.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     growing: Layer,
     /// What the tree is taking over.
     resting: Option<Arc<Layer>>,
+    /// For each table (the first octet of a key) a key behind which the tree has none. Most keys
+    /// begin with a time, so a new message is behind all others and is not looked for there.
+    last: BTreeMap<u8, Vec<u8>>,
     /// How many layers the tree has taken over.
     folded: u64,
 }
 
 impl Layers {
-    /// What the layers say about a row; `None` when they say nothing.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Option<&IVec>> {
-        self.growing.get(key).or_else(|| self.resting.as_ref()?.get(key))
+    /// What is known about a row.
+    pub(super) fn get(&self, key: &[u8]) -> Said<&IVec> {
+        match self.growing.get(key) {
+            Some(said) => said.map_or(Said::Absent, Said::There),
+            None => self.below(key),
+        }
     }
 
-    /// What is said of a row below the layer that grows; `None` when that is for the tree to say.
-    pub(super) fn below(&self, key: &[u8]) -> Option<bool> {
-        Some(self.resting.as_ref()?.get(key)?.is_some())
+    /// What is known about a row below the layer that grows.
+    pub(super) fn below(&self, key: &[u8]) -> Said<&IVec> {
+        match self.resting.as_ref().and_then(|layer| layer.get(key)) {
+            Some(said) => said.map_or(Said::Absent, Said::There),
+            None if self.is_behind(key) => Said::Absent,
+            None => Said::Nothing,
+        }
+    }
+
+    /// Whether the tree has no such key, nor one behind it in its table.
+    fn is_behind(&self, key: &[u8]) -> bool {
+        let table = key.first().and_then(|table| self.last.get(table));
+        table.is_none_or(|last| key > last.as_slice())
+    }
+
+    /// The tree has a row of this key, or had one.
+    pub(super) fn note(&mut self, key: &[u8]) {
+        let Some(table) = key.first() else { return };
+        match self.last.get_mut(table) {
+            Some(last) if last.as_slice() >= key => {}
+            Some(last) => {
+                last.clear();
+                last.extend_from_slice(key);
+            }
+            None => drop(self.last.insert(*table, key.to_vec())),
+        }
     }
 
     /// The layer that grows.
@@ -151,7 +189,11 @@ impl Layers {
 
     /// The tree has taken over the layer that rests.
     pub(super) fn folded(&mut self) {
-        self.resting = None;
+        for (key, value) in self.resting.take().iter().flat_map(|layer| layer.rows()) {
+            if value.is_some() {
+                self.note(key);
+            }
+        }
         self.folded += 1;
     }
 

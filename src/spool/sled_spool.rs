@@ -82,7 +82,7 @@ impl SledSpool {
         migrations::check(store.tree())?;
         // Before the steps: they know the tree alone.
         store.replay()?;
-        migrations::apply(store.tree(), || store.sync_tree())?;
+        store.migrate()?;
         let bulletin = Arc::new(Bulletin::default());
         let disk = options.disk;
         let folder = BodyFolder::open(dir, disk, Arc::clone(&bulletin))?;

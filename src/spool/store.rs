@@ -22,10 +22,11 @@ use super::check::census::Census;
 use super::codec::{self, ReadError, RowChanges, Rows};
 use super::disk::Disk;
 use super::journal::{Journal, JournalFolder};
-use super::layers::{Direction, Layers};
+use super::layers::{Direction, Layers, Said};
 use super::lock::SpoolLock;
 use super::merged::Merged;
 use super::{BodyId, QuarantinedRecord, SpoolError, SpoolOptions, keys};
+use crate::migrations;
 
 /// A step of a commit at which a test may let the disk fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +87,10 @@ impl Rows for Store {
     fn value(&self, key: &[u8]) -> Result<Option<IVec>, SpoolError> {
         #[cfg(test)]
         self.reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        if let Some(said) = self.layers.read().unwrap_or_else(PoisonError::into_inner).get(key) {
-            return Ok(said.cloned());
+        match self.layers.read().unwrap_or_else(PoisonError::into_inner).get(key) {
+            Said::There(value) => return Ok(Some(value.clone())),
+            Said::Absent => return Ok(None),
+            Said::Nothing => {}
         }
         // What a layer has said until just now the tree has when it does not say it any more.
         self.tree.get(key).map_err(|error| failed("read", error))
@@ -125,7 +128,7 @@ impl Store {
         let log = File::open(&file)
             .map_err(|error| SpoolError::io(format!("open {}", file.display()), error))?;
         let journals = Arc::new(JournalFolder::open(dir, Arc::clone(&options.disk))?);
-        Ok(Store {
+        let store = Store {
             tree,
             log,
             layers: Arc::default(),
@@ -142,7 +145,27 @@ impl Store {
             reads: Arc::default(),
             _lock: lock,
             _ended: ended,
-        })
+        };
+        store.survey()?;
+        Ok(store)
+    }
+
+    /// Brings the tree to today's schema; no layer may cover it.
+    pub(super) fn migrate(&self) -> Result<(), SpoolError> {
+        migrations::apply(&self.tree, || self.sync_tree())?;
+        self.survey()
+    }
+
+    /// Finds the last key of each table: one look at the tree for each.
+    fn survey(&self) -> Result<(), SpoolError> {
+        let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.tree.last().map_err(|error| failed("read", error))?;
+        while let Some((key, _)) = last {
+            layers.note(&key);
+            let Some(table) = key.first() else { break };
+            last = self.tree.get_lt([*table]).map_err(|error| failed("read", error))?;
+        }
+        Ok(())
     }
 
     /// Changes rows; durable when it returns, and seen by readers from then on. A census that goes
@@ -184,11 +207,12 @@ impl Store {
 
     /// Whether there is a row below the layer that grows.
     fn is_below(&self, key: &[u8]) -> Result<bool, SpoolError> {
-        let said = self.layers.read().unwrap_or_else(PoisonError::into_inner).below(key);
-        match said {
-            Some(said) => Ok(said),
-            None => self.tree.contains_key(key).map_err(|error| failed("read", error)),
+        match self.layers.read().unwrap_or_else(PoisonError::into_inner).below(key) {
+            Said::There(_) => return Ok(true),
+            Said::Absent => return Ok(false),
+            Said::Nothing => {}
         }
+        self.tree.contains_key(key).map_err(|error| failed("read", error))
     }
 
     /// The census that goes on, if one does.
@@ -241,7 +265,7 @@ impl Store {
         self.reads.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    /// The tree itself, for the migrations.
+    /// The tree itself, for what stands only there.
     pub(super) fn tree(&self) -> &sled::Tree {
         &self.tree
     }

@@ -94,7 +94,11 @@ impl Store {
             .map_err(|error| failed("write", error))?;
         self.sync_tree()?;
         self.disk.folded();
-        self.layers.write().unwrap_or_else(PoisonError::into_inner).folded();
+        {
+            let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
+            layers.folded();
+            layers.note(keys::FOLDED_KEY);
+        }
         *folding = None;
         if let Err(error) = self.journals.remove(number) {
             tracing::warn!(%error, "a journal file that is not needed any more stays");
