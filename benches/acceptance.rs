@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench acceptance -- [seconds] [folder]` (default: 5). The floor is measured in
 //! the same run on the same disk: 64 bodies appended to a file with one `fdatasync`, over and over.
+//! The allocator is the program's.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 #[path = "support/figures.rs"]
@@ -16,6 +17,10 @@ use std::time::{Duration, Instant};
 use figures::figure;
 use postrider::profile::{Environment, Profile};
 use postrider::session::{Logon, RawEnvelope, Service, Session, SessionOptions};
+
+#[cfg(all(feature = "jemalloc", target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const SUBMITTERS: usize = 64;
 const SIZE: usize = 4_096;

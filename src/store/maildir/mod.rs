@@ -21,7 +21,7 @@ pub(super) fn folder_of(mailbox: &str) -> String {
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fd::{AsFd, OwnedFd};
 
@@ -116,6 +116,9 @@ pub(super) struct Maildir {
     index: Index,
     folders: OpenFolders,
     disk: Arc<dyn Disk>,
+    /// Held by who makes a file in `tmp`: the system lets one at a time do that, and dozens that
+    /// try at once wait for it turning in circles.
+    making: Mutex<()>,
     /// Why nothing is delivered any more: a sync has failed, and what else of the disk's cache is
     /// lost with it cannot be known. The next open looks at what is there.
     failed: OnceLock<String>,
@@ -135,8 +138,8 @@ impl Maildir {
         let tmp = Arc::new(inbox.tmp);
         draft::sweep(&tmp, &host, now)?;
         partial::sweep(disk.as_ref(), &tmp, &host, now)?;
-        let (index, folders, failed) = Default::default();
-        Ok(Maildir { root, tmp, host, index, folders, disk, failed })
+        let (index, folders, making, failed) = Default::default();
+        Ok(Maildir { root, tmp, host, index, folders, disk, making, failed })
     }
 
     /// Whether mail may be written: so much space is to stay free on its file system.
@@ -165,6 +168,7 @@ impl Maildir {
     /// Starts a file in `tmp`.
     pub(super) fn draft(&self) -> Result<Draft, MaildirError> {
         self.usable()?;
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         Draft::create(Arc::clone(&self.disk), Arc::clone(&self.tmp), &self.host)
     }
 
