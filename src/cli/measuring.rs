@@ -76,3 +76,44 @@ fn failure(wanted: &MetricsProfile, error: &io::Error) -> Failure {
     let at = wanted.listen;
     Failure::listening(format_args!("listen at {at}"), error, "; change metrics.listen")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn change(measuring: &mut Measuring, listen: SocketAddr) -> Option<String> {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console::new(&mut out, &mut err, false);
+        let wanted = MetricsProfile { listen };
+        let changed = measuring.change(Some(&wanted), &mut console).await;
+        changed.err().map(|failure| format!("{failure:?}"))
+    }
+
+    #[tokio::test]
+    async fn a_port_moves_to_another_address_of_the_same_number() {
+        let mut measuring = Measuring::default();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(change(&mut measuring, free).await, None);
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], free.port()));
+        assert_eq!(change(&mut measuring, everywhere).await, None);
+        assert_eq!(measuring.open.as_ref().unwrap().1.listen, everywhere);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_cannot_be_opened_leaves_the_old_one_open() {
+        let mut measuring = Measuring::default();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(change(&mut measuring, free).await, None);
+        // No machine's (RFC 5737): of the same number, so that the old one has to be closed first,
+        // and of another.
+        for port in [free.port(), 1] {
+            let nowhere = SocketAddr::from(([192, 0, 2, 1], port));
+            assert!(change(&mut measuring, nowhere).await.is_some());
+            assert_eq!(measuring.open.as_ref().unwrap().1.listen, free);
+            TcpStream::connect(free).unwrap();
+        }
+    }
+}
