@@ -19,7 +19,8 @@ mod chosen {
     #[allow(unsafe_code)]
     unsafe impl Sync for Options {}
 
-    /// Few arenas, and what was freed goes back to the system after a second. jemalloc reads it
+    /// Few arenas, and what was freed goes back to the system after a second, as soon as something
+    /// is allocated then. jemalloc reads it
     /// before the first allocation; `MALLOC_CONF` in the environment comes behind it.
     // SAFETY: a symbol that jemalloc looks for, with the type it has there.
     #[allow(unsafe_code)]

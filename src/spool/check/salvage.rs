@@ -64,7 +64,7 @@ impl SledSpool {
     }
 }
 
-/// Moves a tree that cannot be opened, with its bodies, to a folder `damaged-TIME` beside it, so
+/// Moves a tree that cannot be opened, with its journals and bodies, to a folder `damaged-TIME` beside it, so
 /// that the next open begins anew and nothing is deleted. Blocks the thread, at most `wait` on
 /// another process.
 ///

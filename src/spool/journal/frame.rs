@@ -1,17 +1,20 @@
 //! How groups of rows lie in a journal file. Pure.
 //!
-//! A file is a head of 16 octets (8 that say what it is, 8 of its number) and frames, each a group:
+//! A file is a head of 24 octets (8 that say what it is, 8 of its number, 8 of its salt) and frames,
+//! each a group:
 //!
 //! | octets | what |
 //! | --- | --- |
 //! | 4 | `pGrp` |
+//! | 8 | the salt of the file |
 //! | 4 | octets of the rows |
 //! | 4 | which frame of the file it is, from 0 |
-//! | 4 | CRC-32 of the number of the file, the two fields before and the rows |
-//! | | the rows: length of the key (2), 1 + length of the value (4) or 0 for a removal, key, value |
+//! | 4 | CRC-32 of the number of the file, the three fields before and the rows |
+//! | | the rows: length of the key (4), 1 + length of the value (4) or 0 for a removal, key, value |
 //!
 //! Numbers are big-endian. Each frame is synced before the next one is written, so only the last
-//! can be torn: one that makes no sense and has a good one behind it was damaged later.
+//! can be torn: one that makes no sense and has a good one behind it was damaged later. The salt is
+//! drawn for each file: a mail whose text looks like a frame is none.
 
 use std::ops::Range;
 
@@ -22,33 +25,39 @@ use crate::spool::codec::RowChange;
 /// What a journal file begins with.
 const HEAD: &[u8; 8] = b"pJournl1";
 /// Octets before the first frame.
-const HEAD_LEN: usize = 16;
+const HEAD_LEN: usize = 24;
 /// What a frame begins with.
 const MAGIC: &[u8; 4] = b"pGrp";
 /// Octets of a frame before its rows.
-const FRAME_LEN: usize = 16;
+const FRAME_LEN: usize = 24;
 
-/// The head of a file.
-pub(super) fn head(number: u64) -> [u8; HEAD_LEN] {
-    let mut head = [0; HEAD_LEN];
-    let (what, whose) = head.split_at_mut(HEAD.len());
-    what.copy_from_slice(HEAD);
-    whose.copy_from_slice(&number.to_be_bytes());
-    head
+/// What no text of a mail can know.
+pub(super) type Salt = [u8; 8];
+
+/// Which file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    pub(super) number: u64,
+    pub(super) salt: Salt,
 }
 
-/// Appends a group as frame `index` of file `number`. `None`, and nothing usable in `out`, when it
-/// is larger than a frame can be.
+/// The head of a file.
+pub(super) fn head(file: FileId) -> Vec<u8> {
+    [HEAD.as_slice(), &file.number.to_be_bytes(), &file.salt].concat()
+}
+
+/// Appends a group as frame `index` of a file. `None`, and nothing usable in `out`, when it is
+/// larger than a frame can be.
 pub(super) fn append<'a>(
     out: &mut Vec<u8>,
-    number: u64,
+    file: FileId,
     index: u32,
     rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
 ) -> Option<()> {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_LEN]);
     for (key, value) in rows {
-        out.extend_from_slice(&u16::try_from(key.len()).ok()?.to_be_bytes());
+        out.extend_from_slice(&u32::try_from(key.len()).ok()?.to_be_bytes());
         let len = match value {
             Some(value) => u32::try_from(value.len()).ok()?.checked_add(1)?,
             None => 0,
@@ -60,16 +69,15 @@ pub(super) fn append<'a>(
     let (head, rows) = out.get_mut(start..)?.split_at_mut(FRAME_LEN);
     let len = u32::try_from(rows.len()).ok()?.to_be_bytes();
     let index = index.to_be_bytes();
-    let sum = sum(number, len, index, rows).to_be_bytes();
-    for (place, field) in head.chunks_exact_mut(4).zip([*MAGIC, len, index, sum]) {
-        place.copy_from_slice(&field);
-    }
+    let sum = sum(file, len, index, rows).to_be_bytes();
+    head.copy_from_slice(&[MAGIC.as_slice(), &file.salt, &len, &index, &sum].concat());
     Some(())
 }
 
-fn sum(number: u64, len: [u8; 4], index: [u8; 4], rows: &[u8]) -> u32 {
+fn sum(file: FileId, len: [u8; 4], index: [u8; 4], rows: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&number.to_be_bytes());
+    hasher.update(&file.number.to_be_bytes());
+    hasher.update(&file.salt);
     hasher.update(&len);
     hasher.update(&index);
     hasher.update(rows);
@@ -83,21 +91,31 @@ pub(in crate::spool) struct Contents {
     pub(in crate::spool) rows: Vec<RowChange>,
     /// Where octets lie that make no sense although a good group stands behind them.
     pub(in crate::spool) damage: Vec<Range<usize>>,
-    /// Octets behind the last good group: one that was never promised to anybody.
+    /// Octets behind the last good group. In the last file: one that was never promised to anybody.
     pub(in crate::spool) torn: usize,
+}
+
+/// The salts a file may have: what its head says, and what its first frame says, should the head
+/// be damaged.
+fn salts(bytes: &[u8]) -> [Option<Salt>; 2] {
+    let at = |start: usize| bytes.get(start..)?.first_chunk::<8>().copied();
+    [at(HEAD_LEN - 8), at(HEAD_LEN + MAGIC.len())]
 }
 
 /// Reads a whole file.
 pub(super) fn read(bytes: &[u8], number: u64) -> Contents {
+    let salts = salts(bytes);
     let mut contents = Contents::default();
     let (mut at, mut next) = (0, 0_u32);
-    if bytes.get(..HEAD_LEN) == Some(head(number).as_slice()) {
+    let is_head =
+        |salt: &Salt| bytes.get(..HEAD_LEN) == Some(&*head(FileId { number, salt: *salt }));
+    if salts.iter().flatten().any(is_head) {
         at = HEAD_LEN;
     }
     // From where on nothing made sense, when that is so.
     let mut odd = (at == 0 && !bytes.is_empty()).then_some(0);
     while at < bytes.len() {
-        let frame = bytes.get(at..).and_then(|rest| frame(rest, number, next));
+        let frame = bytes.get(at..).and_then(|rest| frame(rest, number, &salts, next));
         if let Some((index, rows, len)) = frame {
             contents.damage.extend(odd.take().map(|start| start..at));
             contents.rows.extend(rows);
@@ -118,14 +136,24 @@ pub(super) fn read(bytes: &[u8], number: u64) -> Contents {
 
 /// The frame at the start of `bytes`, if it is one of this file and not before `from`: which, its
 /// rows, and its octets.
-fn frame(bytes: &[u8], number: u64, from: u32) -> Option<(u32, Vec<RowChange>, usize)> {
+fn frame(
+    bytes: &[u8],
+    number: u64,
+    salts: &[Option<Salt>],
+    from: u32,
+) -> Option<(u32, Vec<RowChange>, usize)> {
     let (magic, rest) = bytes.split_first_chunk::<4>()?;
+    let (salt, rest) = rest.split_first_chunk::<8>()?;
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let (index, rest) = rest.split_first_chunk::<4>()?;
     let (said, rest) = rest.split_first_chunk::<4>()?;
+    if magic != MAGIC || !salts.contains(&Some(*salt)) {
+        return None;
+    }
     let rows = rest.get(..usize::try_from(u32::from_be_bytes(*len)).ok()?)?;
     let which = u32::from_be_bytes(*index);
-    if magic != MAGIC || which < from || sum(number, *len, *index, rows).to_be_bytes() != *said {
+    let file = FileId { number, salt: *salt };
+    if which < from || sum(file, *len, *index, rows).to_be_bytes() != *said {
         return None;
     }
     Some((which, changes(rows)?, FRAME_LEN + rows.len()))
@@ -134,9 +162,10 @@ fn frame(bytes: &[u8], number: u64, from: u32) -> Option<(u32, Vec<RowChange>, u
 fn changes(mut bytes: &[u8]) -> Option<Vec<RowChange>> {
     let mut changes = Vec::new();
     while !bytes.is_empty() {
-        let (key_len, rest) = bytes.split_first_chunk::<2>()?;
+        let (key_len, rest) = bytes.split_first_chunk::<4>()?;
         let (value_len, rest) = rest.split_first_chunk::<4>()?;
-        let (key, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*key_len)))?;
+        let key_len = usize::try_from(u32::from_be_bytes(*key_len)).ok()?;
+        let (key, rest) = rest.split_at_checked(key_len)?;
         let (value, rest) = match u32::from_be_bytes(*value_len).checked_sub(1) {
             Some(len) => {
                 let (value, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
@@ -161,12 +190,16 @@ mod tests {
         (key.as_bytes().to_vec(), value.map(|value| IVec::from(value.as_bytes())))
     }
 
+    fn id(number: u64) -> FileId {
+        FileId { number, salt: *b"12345678" }
+    }
+
     fn file(number: u64, groups: &[Vec<RowChange>]) -> (Vec<u8>, Vec<usize>) {
-        let mut bytes = head(number).to_vec();
+        let mut bytes = head(id(number));
         let mut ends = vec![bytes.len()];
         for (index, group) in (0..).zip(groups) {
             let rows = group.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
-            append(&mut bytes, number, index, rows).unwrap();
+            append(&mut bytes, id(number), index, rows).unwrap();
             ends.push(bytes.len());
         }
         (bytes, ends)
@@ -206,7 +239,14 @@ mod tests {
                 cut.resize(len + tail, 0);
                 let found = read(&cut, 7);
                 let rows = groups()[..whole].concat();
-                assert_eq!(found, Contents { rows, damage: vec![], torn: torn + tail }, "{len}");
+                // Any salt makes a head.
+                let head = if (16..HEAD_LEN).contains(&len) && len + tail >= HEAD_LEN {
+                    HEAD_LEN
+                } else {
+                    0
+                };
+                let torn = torn + tail - head;
+                assert_eq!(found, Contents { rows, damage: vec![], torn }, "{len}");
             }
         }
     }
@@ -224,9 +264,28 @@ mod tests {
                 (0..3).filter(|group| Some(*group) != hit).map(|group| groups()[group].clone());
             assert_eq!(found.rows, kept.collect::<Vec<_>>().concat(), "{at}");
             let last = at >= ends[2];
-            assert_eq!(found.damage.len(), usize::from(!last), "{at}");
+            // The salt stands in each frame, too.
+            let unseen = (16..HEAD_LEN).contains(&at);
+            assert_eq!(found.damage.len(), usize::from(!last && !unseen), "{at}");
             assert_eq!(found.torn, if last { bytes.len() - ends[2] } else { 0 }, "{at}");
         }
+    }
+
+    #[test]
+    fn a_text_that_looks_like_a_frame_is_none() {
+        let other = FileId { salt: *b"guessed!", ..id(7) };
+        let mut forged = Vec::new();
+        let row = [(b"a".as_slice(), Some(b"forged".as_slice()))];
+        append(&mut forged, other, 3, row.into_iter()).unwrap();
+        let group = vec![(b"i".to_vec(), Some(IVec::from(forged)))];
+        let (mut bytes, ends) = file(7, &[vec![change("a", Some("true"))], group]);
+        // The group with the text is torn, and then it is damaged with a good one behind it.
+        bytes[ends[1] + 30] ^= 1;
+        assert_eq!(read(&bytes, 7).rows, [change("a", Some("true"))]);
+        append(&mut bytes, id(7), 2, [(b"b".as_slice(), None)].into_iter()).unwrap();
+        let found = read(&bytes, 7);
+        assert_eq!(found.rows, [change("a", Some("true")), change("b", None)]);
+        assert_eq!(found.damage, vec![ends[1]..ends[2]]);
     }
 
     proptest! {
@@ -235,7 +294,7 @@ mod tests {
             let found = read(&bytes, 7);
             prop_assert!(found.rows.is_empty());
             prop_assert_eq!(found.torn, bytes.len());
-            let whole = [head(7).as_slice(), MAGIC, &bytes].concat();
+            let whole = [head(id(7)).as_slice(), MAGIC, &bytes].concat();
             prop_assert!(read(&whole, 7).rows.is_empty());
         }
     }

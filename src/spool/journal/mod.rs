@@ -19,6 +19,7 @@ use super::SpoolError;
 use super::bodies::make_private_dir;
 use super::disk::{At, Disk};
 pub(super) use frame::Contents;
+use frame::FileId;
 
 /// The folder of journal files in that of the spool.
 pub(super) const FOLDER: &str = "journal";
@@ -98,7 +99,7 @@ fn name(number: u64) -> String {
 pub(super) struct Journal {
     folder: Arc<JournalFolder>,
     /// Of the file, or of the one that will be begun.
-    number: u64,
+    id: FileId,
     file: Option<File>,
     frames: u32,
     octets: u64,
@@ -108,7 +109,9 @@ pub(super) struct Journal {
 impl Journal {
     /// Will begin with file `number`.
     pub(super) fn new(folder: Arc<JournalFolder>, number: u64) -> Journal {
-        Journal { folder, number, file: None, frames: 0, octets: 0, buffer: Vec::new() }
+        let salt = fastrand::u64(..).to_be_bytes();
+        let id = FileId { number, salt };
+        Journal { folder, id, file: None, frames: 0, octets: 0, buffer: Vec::new() }
     }
 
     /// The octets of the file so far.
@@ -123,16 +126,16 @@ impl Journal {
     ) -> Result<(), SpoolError> {
         self.buffer.clear();
         if self.file.is_none() {
-            self.buffer.extend_from_slice(&frame::head(self.number));
+            self.buffer.extend_from_slice(&frame::head(self.id));
         }
-        frame::append(&mut self.buffer, self.number, self.frames, rows)
+        frame::append(&mut self.buffer, self.id, self.frames, rows)
             .ok_or_else(|| SpoolError::Corrupt("a group is too large".to_owned()))?;
         let folder = &self.folder;
-        let failed = |error| folder.failed("write", self.number, error);
+        let failed = |error| folder.failed("write", self.id.number, error);
         let file = match self.file.take() {
             Some(file) => file,
             None => {
-                let named = name(self.number);
+                let named = name(self.id.number);
                 let file = folder.disk.create(At::new(&folder.folder, &named)).map_err(failed)?;
                 // The name must be durable before the first group is; its order to the bytes is
                 // of no matter.
@@ -153,7 +156,7 @@ impl Journal {
     /// Makes durable what was appended.
     pub(super) fn sync(&self) -> Result<(), SpoolError> {
         let Some(file) = &self.file else { return Ok(()) };
-        let failed = |error| self.folder.failed("sync", self.number, error);
+        let failed = |error| self.folder.failed("sync", self.id.number, error);
         self.folder.disk.sync_file(file).map_err(failed)
     }
 
@@ -161,7 +164,7 @@ impl Journal {
     /// none.
     pub(super) fn roll(&mut self) -> Option<u64> {
         self.file.take()?;
-        let ended = self.number;
+        let ended = self.id.number;
         *self = Journal::new(Arc::clone(&self.folder), ended.saturating_add(1));
         Some(ended)
     }

@@ -5,6 +5,7 @@
 //! whole, in order, and folds them again. The tree notes up to which number it has them, behind
 //! their rows, so that a file that comes back after a power loss is not read a second time.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use super::{FaultPoint, Store, failed};
@@ -18,13 +19,20 @@ const MOST_REMOVED: usize = 2_000;
 
 /// A journal file is ended when it has so many times the octets of a full layer: most of its rows
 /// have come and gone.
-const FILE_PER_LAYER: u64 = 4;
+const FILE_PER_LAYER: u64 = 2;
+
+/// Octets put into the tree after which it is synced: sled writes over what it has moved elsewhere,
+/// and that must not wait for its sync for long.
+const SYNC_EVERY: u64 = 512 * 1024;
 
 /// A layer that is so many times full waits for the fold of the one below.
 const OVERFULL: u64 = 2;
 
 /// Octets of one damaged place that are set aside at most: what a record may hold.
 const MOST_SET_ASIDE: usize = 8 * 1024 * 1024;
+
+/// Rows put into the tree at once: a bound on how long readers wait for sled.
+const AT_ONCE: usize = 64;
 
 /// How full the layer that grows is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +72,9 @@ impl Store {
     /// folded now. For the writer's thread alone; waits for a fold that goes on.
     pub(in crate::spool) fn rest(&self) -> bool {
         let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.usable().is_err() {
+            return false;
+        }
         if folding.is_some() {
             return true;
         }
@@ -74,36 +85,65 @@ impl Store {
         folding.is_some()
     }
 
-    /// Has the tree take over the layer that rests, if there is one. After an error nothing may be
-    /// committed any more.
+    /// Has the tree take over the layer that rests, if there is one. After an error nothing is
+    /// folded or committed any more: a sync that failed is never tried again.
     pub(in crate::spool) fn fold(&self) -> Result<(), SpoolError> {
         let mut folding = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(number) = *folding else { return Ok(()) };
-        let resting = self.layers.read().unwrap_or_else(PoisonError::into_inner).resting().cloned();
-        self.fault(FaultPoint::Fold)?;
-        self.disk.fold_begins();
-        for (key, value) in resting.iter().flat_map(|layer| layer.rows()) {
-            let done = match value {
-                Some(value) => self.tree.insert(key, value),
-                None => self.tree.remove(key),
-            };
-            done.map_err(|error| failed("write", error))?;
-        }
-        self.tree
-            .insert(keys::FOLDED_KEY, &number.to_be_bytes())
-            .map_err(|error| failed("write", error))?;
-        self.sync_tree()?;
-        self.disk.folded();
-        {
-            let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
-            layers.folded();
-            layers.note(keys::FOLDED_KEY);
-        }
+        self.heed(self.fold_file(number))?;
         *folding = None;
         if let Err(error) = self.journals.remove(number) {
             tracing::warn!(%error, "a journal file that is not needed any more stays");
         }
         Ok(())
+    }
+
+    fn fold_file(&self, number: u64) -> Result<(), SpoolError> {
+        self.usable()?;
+        let resting = self.layers.read().unwrap_or_else(PoisonError::into_inner).resting().cloned();
+        self.fault(FaultPoint::Fold)?;
+        self.disk.fold_begins();
+        let mut unsynced = 0;
+        let mut last: BTreeMap<u8, &[u8]> = BTreeMap::new();
+        let (mut batch, mut pending) = (sled::Batch::default(), 0);
+        for (key, value) in resting.iter().flat_map(|layer| layer.rows()) {
+            match value {
+                Some(value) => {
+                    last.extend(key.first().map(|table| (*table, key)));
+                    unsynced += u64::try_from(key.len() + value.len()).unwrap_or(0);
+                    batch.insert(key, value);
+                }
+                None => batch.remove(key),
+            }
+            pending += 1;
+            if pending == AT_ONCE {
+                pending = 0;
+                self.put(std::mem::take(&mut batch))?;
+            }
+            if unsynced >= SYNC_EVERY {
+                unsynced = 0;
+                self.sync_tree()?;
+            }
+        }
+        self.put(batch)?;
+        // The number must not be there before the rows are, or the journal would go unread.
+        self.sync_tree()?;
+        let mut batch = sled::Batch::default();
+        batch.insert(keys::FOLDED_KEY, &number.to_be_bytes());
+        self.put(batch)?;
+        self.sync_tree()?;
+        self.disk.folded();
+        let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
+        last.into_values().for_each(|key| layers.note(key));
+        layers.note(keys::FOLDED_KEY);
+        layers.folded();
+        Ok(())
+    }
+
+    /// Puts rows into the tree. As a batch, because sled keeps walks away from that: one that meets a
+    /// single change as it splits or joins nodes may pass by rows.
+    fn put(&self, batch: sled::Batch) -> Result<(), SpoolError> {
+        self.tree.apply_batch(batch).map_err(|error| failed("write", error))
     }
 
     /// Folds in this thread when the layer is full.
@@ -129,9 +169,21 @@ impl Store {
         *self.journal.lock().unwrap_or_else(PoisonError::into_inner) =
             Journal::new(self.journals.clone(), last.saturating_add(1));
         let (known, new): (Vec<u64>, Vec<u64>) =
-            numbers.iter().partition(|number| **number <= folded);
-        for number in &new {
-            self.read_journal(*number)?;
+            numbers.into_iter().partition(|number| *number <= folded);
+        let mut damaged = false;
+        let mut before = folded;
+        for number in new.iter().copied() {
+            if number != before.saturating_add(1) {
+                // A file that is behind another was answered for, whole.
+                damaged = true;
+                self.set_aside(before.saturating_add(1), 0, &[], "it is missing")?;
+            }
+            damaged |= self.read_journal(number, number == last)?;
+            before = number;
+        }
+        if damaged {
+            // Without its counters a spool is repaired.
+            self.take_up(RowChanges::from([(keys::COUNTS_KEY.to_vec(), None)]))?;
         }
         if !new.is_empty() {
             *self.folding.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
@@ -139,33 +191,43 @@ impl Store {
             self.fold()?;
         }
         // The last one went with the fold.
-        for number in known.iter().chain(&new).filter(|number| new.is_empty() || **number != last) {
-            self.journals.remove(*number)?;
+        for number in known.into_iter().chain(new.into_iter().filter(|number| *number != last)) {
+            if let Err(error) = self.journals.remove(number) {
+                tracing::warn!(%error, "a journal file that is not needed any more stays");
+            }
         }
         Ok(())
     }
 
-    /// Takes up the rows of a journal file. What in it makes no sense goes to quarantine.
-    fn read_journal(&self, number: u64) -> Result<(), SpoolError> {
+    /// Takes up the rows of a journal file; whether there was damage, which goes to quarantine.
+    /// What is torn at the end of the last file was promised to nobody; in any other it is damage.
+    fn read_journal(&self, number: u64, is_last: bool) -> Result<bool, SpoolError> {
         let (contents, bytes) = self.journals.read(number)?;
-        let groups = contents.rows.len();
-        let mut rows: RowChanges = contents.rows.into_iter().collect();
-        for range in contents.damage {
-            let reason = format!("octets {}..{} of journal {number:016x}", range.start, range.end);
-            tracing::error!(reason, "a journal file is damaged");
-            let key = keys::journal(number, range.start);
-            let end = range.end.min(range.start.saturating_add(MOST_SET_ASIDE));
-            let lost = bytes.get(range.start..end).unwrap_or_default();
-            rows.extend(quarantine_row(self, &key, lost.to_vec(), reason)?);
-            // Without its counters a spool is repaired.
-            rows.insert(keys::COUNTS_KEY.to_vec(), None);
+        let (count, torn) = (contents.rows.len(), contents.torn);
+        let mut damage = contents.damage;
+        if torn > 0 && !is_last {
+            damage.push(bytes.len().saturating_sub(torn)..bytes.len());
         }
-        tracing::info!(
-            journal = number,
-            rows = groups,
-            torn = contents.torn,
-            "read what was committed last"
+        self.take_up(contents.rows.into_iter().collect())?;
+        for place in &damage {
+            let lost = bytes.get(place.clone()).unwrap_or_default();
+            self.set_aside(number, place.start, lost, "it is damaged")?;
+        }
+        tracing::info!(journal = number, rows = count, torn, "read what was committed last");
+        Ok(!damage.is_empty())
+    }
+
+    /// Puts what a journal file should have held into quarantine.
+    fn set_aside(&self, number: u64, at: usize, lost: &[u8], why: &str) -> Result<(), SpoolError> {
+        let kept = lost.get(..MOST_SET_ASIDE).unwrap_or(lost);
+        let reason = format!(
+            "journal {number:016x} from octet {at}: {why}; {} octets, of which {} are kept",
+            lost.len(),
+            kept.len()
         );
-        self.take_up(rows)
+        tracing::error!(reason, "a journal file is not what it was");
+        let key = keys::journal(number, at);
+        let rows = quarantine_row(self, &key, kept.to_vec(), reason)?;
+        self.take_up(rows.collect())
     }
 }

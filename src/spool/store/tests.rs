@@ -99,6 +99,30 @@ fn the_first_page_of_a_long_queue_costs_the_page() {
     });
 }
 
+/// A fold puts rows into the tree behind the back of a walk that has come by them in the layer.
+#[test]
+fn a_row_that_comes_into_the_tree_meanwhile_is_not_met_twice() {
+    for backward in [false, true] {
+        let (_dir, store) = empty();
+        let row = |key: u8| (vec![key], Some(IVec::from(&[key])));
+        store.commit([row(1), row(2), row(3)].into()).unwrap();
+        assert!(store.rest());
+        let range = (Bound::Unbounded, Bound::Excluded(vec![9]));
+        let mut walk: Box<dyn Iterator<Item = _>> = match backward {
+            false => Box::new(store.range(range)),
+            true => Box::new(store.range_back(range)),
+        };
+        let mut met = Vec::new();
+        while let Some(row) = walk.next() {
+            met.push(row.unwrap().0[0]);
+            for key in [1, 2, 3] {
+                store.tree.insert([key], &[key]).unwrap();
+            }
+        }
+        assert_eq!(met, if backward { [3, 2, 1] } else { [1, 2, 3] });
+    }
+}
+
 /// Something done to a store of one-letter keys.
 #[derive(Clone, Debug)]
 enum Deed {
