@@ -108,12 +108,12 @@ fn a_row_that_comes_into_the_tree_meanwhile_is_not_met_twice() {
         store.commit([row(1), row(2), row(3)].into()).unwrap();
         assert!(store.rest());
         let range = (Bound::Unbounded, Bound::Excluded(vec![9]));
-        let mut walk: Box<dyn Iterator<Item = _>> = match backward {
+        let walk: Box<dyn Iterator<Item = _>> = match backward {
             false => Box::new(store.range(range)),
             true => Box::new(store.range_back(range)),
         };
         let mut met = Vec::new();
-        while let Some(row) = walk.next() {
+        for row in walk {
             met.push(row.unwrap().0[0]);
             for key in [1, 2, 3] {
                 store.tree.insert([key], &[key]).unwrap();
