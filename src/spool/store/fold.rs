@@ -140,8 +140,7 @@ impl Store {
         Ok(())
     }
 
-    /// Puts rows into the tree. As a batch, because sled keeps walks away from that: one that meets a
-    /// single change as it splits or joins nodes may pass by rows.
+    /// Puts rows into the tree, as a batch: sled lets no read and no walk come between its rows.
     fn put(&self, batch: sled::Batch) -> Result<(), SpoolError> {
         self.tree.apply_batch(batch).map_err(|error| failed("write", error))
     }
