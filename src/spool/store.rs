@@ -313,6 +313,8 @@ impl Store {
         direction: Direction,
     ) -> impl Iterator<Item = Result<(IVec, IVec), SpoolError>> + use<> {
         let rows = Merged::new(Arc::clone(&self.layers), (*self.tree).clone(), range, direction);
+        // The end may be behind rows that were removed; what comes in front of them is not met.
+        let rows = rows.fuse();
         #[cfg(test)]
         let reads = Arc::clone(&self.reads);
         #[cfg(test)]
