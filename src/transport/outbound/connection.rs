@@ -5,6 +5,7 @@
 //! dropped half way, or that saw an error, can never be used again.
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use lettre::transport::smtp::commands::Quit;
@@ -15,6 +16,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use super::capabilities::Capabilities;
 use super::deadlines::Deadlines;
 use super::reply::{Failure, Fault, Phase};
+use super::transaction::Ahead;
+use crate::mapi::EntryId;
 use crate::spool::Reply;
 
 /// A stream of bytes in both directions.
@@ -33,6 +36,26 @@ enum Step {
     Lost,
 }
 
+/// What was written behind the final dot of the last transaction.
+#[derive(Debug, Default)]
+pub(crate) enum Behind {
+    #[default]
+    Nothing,
+    /// The envelope of the message that comes next.
+    Envelope(Ahead),
+    /// A part of one: nothing can be made of it.
+    Part,
+}
+
+/// What did not leave of two things that were written at once.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    /// The last of the first at least.
+    First(Failure),
+    /// Nothing of the first, as far as one can know; the last of the second at least.
+    Second,
+}
+
 /// A connection to a server that has answered EHLO.
 pub(crate) struct Connection {
     stream: BufReader<Box<dyn Wire>>,
@@ -41,6 +64,8 @@ pub(crate) struct Connection {
     capabilities: Capabilities,
     deadlines: Deadlines,
     step: Step,
+    behind: Behind,
+    silent: bool,
     transactions: u32,
     /// What was shown at the login, where that is a token.
     token: Option<SecretString>,
@@ -69,6 +94,8 @@ impl Connection {
             capabilities,
             deadlines,
             step: Step::Ready,
+            behind: Behind::Nothing,
+            silent: false,
             transactions: 0,
             token: None,
         }
@@ -103,6 +130,40 @@ impl Connection {
     /// Whether another transaction may begin on it.
     pub(crate) fn is_usable(&self) -> bool {
         self.step != Step::Lost
+    }
+
+    /// Whether it is of use when this message comes next: the server may wait for another.
+    pub(crate) fn is_usable_for(&self, next: Option<&EntryId>) -> bool {
+        self.is_usable()
+            && match &self.behind {
+                Behind::Nothing => true,
+                Behind::Envelope(ahead) => next.is_some_and(|next| ahead.is_of(next)),
+                Behind::Part => false,
+            }
+    }
+
+    /// Whether the envelope of the next message was written.
+    pub(crate) fn is_ahead(&self) -> bool {
+        matches!(self.behind, Behind::Envelope(_))
+    }
+
+    /// Whether a reply did not come in time, or was none.
+    pub(crate) fn was_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// Notes what was written behind a final dot.
+    pub(crate) fn wrote_behind(&mut self, behind: Behind) {
+        self.behind = behind;
+    }
+
+    /// What was written behind the last final dot; the connection is out of step if something was.
+    pub(crate) fn take_behind(&mut self) -> Behind {
+        let behind = std::mem::take(&mut self.behind);
+        if !matches!(behind, Behind::Nothing) {
+            self.step = Step::Lost;
+        }
+        behind
     }
 
     /// Notes the token it is logged in with.
@@ -172,6 +233,39 @@ impl Connection {
         }
     }
 
+    /// Writes two things at once and flushes them; tells which of them left whole.
+    ///
+    /// # Errors
+    /// [`Unwritten`] with [`Fault::TimedOut`] or [`Fault::Closed`].
+    pub(crate) async fn write_both(
+        &mut self,
+        phase: Phase,
+        first: &[u8],
+        second: &str,
+        deadline: Duration,
+    ) -> Result<(), Unwritten> {
+        let both = [first, second.as_bytes()].concat();
+        let stream = self.stream.get_mut();
+        let mut written = 0;
+        let write = async {
+            while let Some(rest) = both.get(written..).filter(|rest| !rest.is_empty()) {
+                match stream.write(rest).await? {
+                    0 => return Err(ErrorKind::WriteZero.into()),
+                    count => written += count,
+                }
+            }
+            stream.flush().await
+        };
+        let failure = match tokio::time::timeout(deadline, write).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => self.fault(phase, Fault::Closed, &error.to_string()),
+            Err(_) => self.fault(phase, Fault::TimedOut, ""),
+        };
+        // What was taken may have left, whatever became of the rest.
+        let first_left = written >= first.len() && !second.is_empty();
+        Err(if first_left { Unwritten::Second } else { Unwritten::First(failure) })
+    }
+
     /// Reads one reply.
     ///
     /// # Errors
@@ -183,8 +277,14 @@ impl Connection {
     ) -> Result<Response, Failure> {
         match tokio::time::timeout(deadline, read_response(&mut self.stream)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err((fault, why))) => Err(self.fault(phase, fault, &why)),
-            Err(_) => Err(self.fault(phase, Fault::TimedOut, "")),
+            Ok(Err((fault, why))) => {
+                self.silent |= fault == Fault::Garbage;
+                Err(self.fault(phase, fault, &why))
+            }
+            Err(_) => {
+                self.silent = true;
+                Err(self.fault(phase, Fault::TimedOut, ""))
+            }
         }
     }
 
@@ -214,7 +314,8 @@ impl Connection {
 
     /// Says goodbye if the server can be expected to listen; bounded by the QUIT deadline.
     pub(crate) async fn quit(mut self) {
-        if self.is_usable() {
+        // Behind an envelope it would be taken for text.
+        if self.is_usable() && matches!(self.behind, Behind::Nothing) {
             let deadline = self.deadlines.quit;
             // Nothing depends on the reply.
             let _ = self.command(Phase::Reset, Quit, deadline).await;

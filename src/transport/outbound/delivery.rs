@@ -7,8 +7,11 @@ use super::flight::Flight;
 use super::journal::Journal;
 use super::reply::{Cause, Failure, Phase};
 use super::schedule::{self, AttemptEnd};
-use super::transaction::{End, MAX_RECIPIENTS, Sent, TextSource, Transacted, Work, transact};
+use super::transaction::{
+    Ahead, End, Follow, MAX_RECIPIENTS, Sent, TextSource, Transacted, Work, transact,
+};
 use crate::clock::Clock;
+use crate::spool::{Envelope, QueueRecipient};
 
 /// What an attempt came to. Outcomes of recipients are in the flight's record.
 #[derive(Debug)]
@@ -31,7 +34,25 @@ pub(super) enum Ended {
     Stopped,
 }
 
+/// The recipients who have no outcome yet, by index.
+fn waiting(envelope: &Envelope) -> VecDeque<usize> {
+    let open = |(index, recipient): (usize, &QueueRecipient)| {
+        (!recipient.state.is_conclusive()).then_some(index)
+    };
+    envelope.recipients.iter().enumerate().filter_map(open).collect()
+}
+
+/// The envelope with which [`deliver`] will begin, to be written before it does; `None` where
+/// that cannot be.
+pub(super) fn ahead(connection: &Connection, flight: &Flight, most_at_once: usize) -> Option<Ahead> {
+    let record = flight.record();
+    let mut recipients = waiting(&record.envelope);
+    recipients.truncate(most_at_once.clamp(1, MAX_RECIPIENTS));
+    Ahead::new(connection, &flight.entry, &record.envelope, record.size, recipients.into())
+}
+
 /// Sends to everyone who has no outcome yet, to at most `most_at_once` of them in one transaction.
+/// Behind the last of them may come the envelope of the message that `follow` names.
 pub(super) async fn deliver(
     connection: &mut Connection,
     flight: &Flight,
@@ -39,24 +60,27 @@ pub(super) async fn deliver(
     journal: &dyn Journal,
     clock: &dyn Clock,
     most_at_once: usize,
+    follow: &dyn Follow,
 ) -> Delivery {
     let (envelope, size) = {
         let record = flight.record();
         (record.envelope.clone(), record.size)
     };
-    let mut waiting: VecDeque<usize> = envelope
-        .recipients
-        .iter()
-        .enumerate()
-        .filter(|(_, recipient)| !recipient.state.is_conclusive())
-        .map(|(index, _)| index)
-        .collect();
+    let mut waiting = waiting(&envelope);
     let mut at_once = most_at_once.clamp(1, MAX_RECIPIENTS);
     let mut heard = false;
     flight.notes().connected(connection, clock.now());
     loop {
         let recipients: Vec<usize> = waiting.drain(..waiting.len().min(at_once)).collect();
-        let work = Work { envelope: &envelope, recipients: &recipients, size, text, journal };
+        let work = Work {
+            entry: &flight.entry,
+            envelope: &envelope,
+            recipients: &recipients,
+            size,
+            text,
+            journal,
+            follow: waiting.is_empty().then_some(follow),
+        };
         let mut transacted = transact(connection, &work, &flight.progress).await;
         let split = split(&mut transacted);
         if is_too_large(&transacted) && recipients.len() > 1 {

@@ -1,6 +1,8 @@
 //! What an account may do at a moment: gate, flush mode, trouble, connections. Pure: no I/O, no
 //! clock; whoever changes it looks at it again.
 
+mod health;
+
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
@@ -8,6 +10,9 @@ use super::rate::Rate;
 use super::reply::{Cause, Failure, Scope};
 use crate::mapi::{EntryId, Priority, SysTime};
 use crate::transport::events::Gate;
+use health::Paused;
+
+pub(super) use health::{Health, Outage, Reaction};
 
 /// Claims kept ready for each connection, so that none waits for the disk between two messages.
 const AHEAD: usize = 16;
@@ -15,6 +20,8 @@ const AHEAD: usize = 16;
 const MAX_TRIED: usize = 100_000;
 /// How long fewer connections are opened after a server refused one beside others that work.
 const CAP_LASTS: Duration = Duration::from_secs(60);
+/// How long no envelope is written ahead of its turn after a server hung up at one.
+const ONE_BY_ONE_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// State of the sending side of one account; `F` is a claimed message.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub(super) struct Lane<F> {
     health: Health,
     limit: usize,
     cap: Option<(usize, SysTime)>,
+    /// Until when no envelope is written ahead of its turn.
+    one_by_one: Option<SysTime>,
     /// How many messages may begin.
     rate: Rate,
     /// Claimed and waiting for a connection, urgent ones first.
@@ -75,41 +84,6 @@ struct Flush {
     probed: bool,
 }
 
-#[derive(Debug)]
-struct Paused {
-    since: SysTime,
-    failures: u32,
-    until: SysTime,
-    why: Failure,
-}
-
-/// A time in which the account did not work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Outage {
-    /// When trouble was first met.
-    pub(super) since: SysTime,
-    /// When a transaction went through again.
-    pub(super) until: SysTime,
-}
-
-/// What is known of how the account worked since this process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Health {
-    /// The last time in which it did not work and that is over.
-    pub(super) last_outage: Option<Outage>,
-    /// When a transaction last went through.
-    pub(super) last_success: Option<SysTime>,
-}
-
-/// What follows from a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reaction {
-    /// The account waits.
-    Pause(SysTime),
-    /// The others that are connected go on; no further connection for a while.
-    FewerConnections,
-}
-
 impl<F> Lane<F> {
     /// A closed lane for at most `limit` connections.
     pub(super) fn new(limit: usize) -> Self {
@@ -122,6 +96,7 @@ impl<F> Lane<F> {
             health: Health::default(),
             limit: limit.max(1),
             cap: None,
+            one_by_one: None,
             rate: Rate::default(),
             ready: VecDeque::new(),
             urgent: false,
@@ -362,6 +337,31 @@ impl<F> Lane<F> {
             self.rate.begin(now);
         }
         taken
+    }
+
+    /// The message whose envelope leaves before the one in front of it is answered: only while so
+    /// many are in line that no other connection would begin with it at once.
+    pub(super) fn take_following(&mut self, now: SysTime) -> Option<F> {
+        if self.is_one_by_one(now) || !self.may_go_on(now) || self.ready.len() < self.workers {
+            return None;
+        }
+        self.take_in_turn(now)
+    }
+
+    /// A server that hung up when it had more before it than a final dot gets one thing after the
+    /// other for a while.
+    pub(super) fn one_by_one(&mut self, now: SysTime) {
+        self.one_by_one = Some(now.saturating_add(ONE_BY_ONE_LASTS));
+    }
+
+    /// Whether no envelope is written ahead of its turn.
+    pub(super) fn is_one_by_one(&self, now: SysTime) -> bool {
+        self.one_by_one.is_some_and(|until| now < until)
+    }
+
+    /// Whether a message that is on a connection already may begin.
+    pub(super) fn may_go_on(&self, now: SysTime) -> bool {
+        self.is_open() && !self.is_paused(now)
     }
 
     /// Everything that is ready, to be given back.

@@ -21,6 +21,7 @@ mod dispatcher;
 mod entering;
 mod expiry;
 mod flight;
+mod following;
 mod herald;
 mod hosts;
 mod intake;

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::deadlines::Deadlines;
 use super::journal::Journal;
 use super::reply::Failure;
-use super::transaction::{TextError, TextForm, TextSource};
+use super::transaction::{Ahead, Follow, TextError, TextForm, TextSource};
 use crate::net::{Server, TlsMode, Trust};
 use crate::spi::{SecretError, SecretKind, SecretSource};
 use crate::spool::{Envelope, QueueRecipient, RecipientState};
@@ -206,6 +206,15 @@ impl Journal for Unjournalled {
 
     async fn next_transaction(&self) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+/// Nobody follows.
+pub(crate) struct Nobody;
+
+impl Follow for Nobody {
+    fn next(&self, _: &Connection) -> Option<Ahead> {
+        None
     }
 }
 

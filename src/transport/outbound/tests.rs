@@ -3,6 +3,7 @@
 mod aborting;
 mod clock;
 mod faulty_spool;
+mod following;
 mod journal;
 mod limits;
 mod rig;

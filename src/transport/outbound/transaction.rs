@@ -1,6 +1,8 @@
 //! One mail transaction: MAIL, RCPT for each recipient, DATA, the text, the final dot; with an
 //! outcome per recipient.
 
+mod ahead;
+mod commands;
 mod envelope;
 
 use std::pin::Pin;
@@ -10,12 +12,15 @@ use async_trait::async_trait;
 use tokio::io::AsyncRead;
 
 use super::body::{DotStuffer, TextReader};
-use super::connection::Connection;
+use super::connection::{Behind, Connection, Unwritten};
 use super::journal::Journal;
 use super::progress::{Progress, Stage, Stopped};
 use super::reply::{Failure, Fault, Phase, Scope};
+use crate::mapi::EntryId;
 use crate::spool::{BodyKind, Envelope, Reply};
 use envelope::Next;
+
+pub(crate) use ahead::{Ahead, Follow};
 
 /// Most recipients of one transaction: what every server must take (RFC 5321 section
 /// 4.5.3.1.8). The commands of so many fit the buffers of any TCP stack, so that a pipelined
@@ -75,6 +80,8 @@ impl From<TextError> for Failure {
 
 /// What to send.
 pub(crate) struct Work<'a> {
+    /// The message.
+    pub(crate) entry: &'a EntryId,
     /// The envelope.
     pub(crate) envelope: &'a Envelope,
     /// Which of its recipients, by index; at most [`MAX_RECIPIENTS`].
@@ -85,6 +92,8 @@ pub(crate) struct Work<'a> {
     pub(crate) text: &'a dyn TextSource,
     /// Who makes durable how far it is.
     pub(crate) journal: &'a dyn Journal,
+    /// Who follows over the connection when this is the last transaction of the message.
+    pub(crate) follow: Option<&'a dyn Follow>,
 }
 
 /// What became of one recipient of a transaction.
@@ -162,16 +171,37 @@ fn cut(connection: &mut Connection, progress: &Progress) -> End {
 }
 
 async fn run(connection: &mut Connection, work: &Work<'_>, progress: &Progress) -> Transacted {
-    let form = match fitness(connection, work) {
+    let written = match connection.take_behind() {
+        Behind::Nothing => None,
+        Behind::Envelope(ahead) if ahead.is_of(work.entry) => Some(ahead),
+        // The server waits for the text of another message.
+        Behind::Envelope(_) | Behind::Part => return Transacted::nobody(End::Stale),
+    };
+    let unfit = |failure: &Failure| {
+        let end = match &written {
+            None => End::InStep,
+            Some(_) => End::Broken(failure.clone()),
+        };
+        Transacted::all_refused(work, failure, end)
+    };
+    let form = match fitness(connection, work.envelope, work.size) {
         Ok(form) => form,
-        Err(failure) => return Transacted::all_refused(work, &failure, End::InStep),
+        Err(failure) => return unfit(&failure),
     };
     // Opened first: a text that cannot be read should not bother the server.
     let text = match work.text.open(form).await {
         Ok(reader) => TextReader::new(reader),
-        Err(error) => return Transacted::all_refused(work, &error.into(), End::InStep),
+        Err(error) => return unfit(&error.into()),
     };
-    let answer = match envelope::exchange(connection, work, form).await {
+    let answer = match &written {
+        None => envelope::exchange(connection, work, form).await,
+        // Its recipients have not changed since, or the answers would be given to the wrong ones.
+        Some(ahead) if ahead.recipients() != work.recipients => {
+            return Transacted::nobody(End::Stale);
+        }
+        Some(ahead) => envelope::resume(connection, work, ahead.recipients()).await,
+    };
+    let answer = match answer {
         Ok(answer) => answer,
         Err(broken) => return *broken,
     };
@@ -180,7 +210,9 @@ async fn run(connection: &mut Connection, work: &Work<'_>, progress: &Progress) 
         Next::Nothing => End::InStep,
         Next::LoneDot => lone_dot(connection).await,
         Next::Text(accepted) => {
-            let sent = send_text(connection, text, progress, work.journal).await;
+            // Who was refused may belong into a further transaction.
+            let follow = work.follow.filter(|_| outcomes.is_empty());
+            let sent = send_text(connection, text, progress, work.journal, follow).await;
             conclude(connection, sent, &accepted, &mut outcomes)
         }
     };
@@ -188,22 +220,22 @@ async fn run(connection: &mut Connection, work: &Work<'_>, progress: &Progress) 
 }
 
 /// Whether the server takes such a message at all, and in which form.
-fn fitness(connection: &Connection, work: &Work<'_>) -> Result<TextForm, Failure> {
+fn fitness(connection: &Connection, envelope: &Envelope, size: u64) -> Result<TextForm, Failure> {
     let offers = connection.capabilities();
     let host = connection.host();
-    if offers.size.refuses(work.size) {
-        let why = format!("the message has {} bytes, more than {host} takes", work.size);
+    if offers.size.refuses(size) {
+        let why = format!("the message has {size} bytes, more than {host} takes");
         return Err(Failure::unsendable("5.3.4", &why));
     }
-    if work.envelope.smtputf8 && !offers.smtp_utf8 {
+    if envelope.smtputf8 && !offers.smtp_utf8 {
         let why = format!("an address or header needs SMTPUTF8, which {host} does not offer");
         return Err(Failure::unsendable("5.6.7", &why));
     }
-    let from = work.envelope.from.as_str();
-    if !from.is_empty() && envelope::address(from).is_none() {
+    let from = envelope.from.as_str();
+    if !from.is_empty() && commands::address(from).is_none() {
         return Err(Failure::unsendable("5.1.7", "the sender is no address a server can be told"));
     }
-    Ok(match work.envelope.body {
+    Ok(match envelope.body {
         BodyKind::EightBit if !offers.eight_bit_mime => TextForm::SevenBit,
         BodyKind::EightBit | BodyKind::SevenBit => TextForm::AsKept,
     })
@@ -245,6 +277,7 @@ async fn send_text(
     text: TextReader,
     progress: &Progress,
     journal: &dyn Journal,
+    follow: Option<&dyn Follow>,
 ) -> TextSent {
     let deadline = connection.deadlines().block;
     let closing = match send_lines(connection, text, journal).await {
@@ -254,12 +287,20 @@ async fn send_text(
     if let Err(Stopped) = progress.cross_dot() {
         return TextSent::Stopped;
     }
-    if let Err(failure) = connection.write(Phase::Body, &closing, deadline).await {
+    let mut ahead = follow.and_then(|follow| follow.next(connection));
+    let commands = ahead.as_mut().map(Ahead::take_commands).unwrap_or_default();
+    let mut deadline_of_reply = connection.deadlines().dot;
+    match connection.write_both(Phase::Body, &closing, &commands, deadline).await {
+        Ok(()) => connection.wrote_behind(ahead.map_or(Behind::Nothing, Behind::Envelope)),
         // The end of what was to be written did not leave, so the server has no message.
-        return interrupted(connection, failure).await;
+        Err(Unwritten::First(failure)) => return interrupted(connection, failure).await,
+        Err(Unwritten::Second) => {
+            connection.wrote_behind(Behind::Part);
+            // A server that is gone may have answered first.
+            deadline_of_reply = connection.deadlines().quit;
+        }
     }
-    let deadline = connection.deadlines().dot;
-    match connection.reply(Phase::Dot, deadline).await {
+    match connection.reply(Phase::Dot, deadline_of_reply).await {
         Ok(response) => TextSent::Answered(connection.words(&response)),
         Err(failure) => TextSent::Lost(failure),
     }

@@ -7,12 +7,14 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::delivery::{Delivery, Ended, deliver};
 use super::flight::Flight;
+use super::following::Following;
 use super::journal::RowJournal;
 use super::progress::Stage;
 use super::reply::{Failure, Fault, Phase};
 use super::schedule::{self, AttemptEnd};
 use super::shared::Shared;
 use super::text::StoredText;
+use crate::mapi::EntryId;
 use crate::transport::events::TroubleKind;
 
 /// How long an open connection waits for more. Long enough for the next message of a program
@@ -29,6 +31,13 @@ struct Open {
 impl Open {
     fn is_usable(&self) -> bool {
         self.connection.as_ref().is_some_and(Connection::is_usable)
+    }
+
+    /// Gives up a connection whose server waits for the text of another message than this one.
+    fn keep_for(&mut self, next: Option<&EntryId>) {
+        if self.connection.take_if(|connection| !connection.is_usable_for(next)).is_some() {
+            self.shared.lane().disconnected();
+        }
     }
 
     /// Says goodbye beside, so that a server that is slow about it does not hold up a place.
@@ -70,15 +79,39 @@ impl Drop for Hired {
 pub(super) async fn run(shared: Arc<Shared>) {
     let _hired = Hired(Arc::clone(&shared));
     let mut open = Open { connection: None, shared: Arc::clone(&shared) };
+    let following = Arc::new(Following::new(&shared));
     let mut moving = false;
-    while let Some(flight) = next(&shared, open.is_usable(), &mut moving).await {
+    loop {
+        let followed = following.take().and_then(|flight| go_on(&shared, flight));
+        open.keep_for(followed.as_ref().map(|flight| &flight.entry));
+        let flight = match followed {
+            Some(flight) => flight,
+            None => match next(&shared, open.is_usable(), &mut moving).await {
+                Some(flight) => flight,
+                None => break,
+            },
+        };
         if flight.progress.stage() == Stage::Stopped {
             continue;
         }
-        attempt(&shared, &mut open, flight, &mut moving).await;
+        attempt(&shared, &mut open, &following, flight, &mut moving).await;
         open.settle();
     }
     open.hang_up();
+}
+
+/// The message that follows over the connection, if it may begin now that it is its turn; given
+/// back otherwise (TN-9).
+fn go_on(shared: &Shared, flight: Arc<Flight>) -> Option<Arc<Flight>> {
+    let why = {
+        let lane = shared.lane();
+        if lane.may_go_on(shared.clock.now()) {
+            return Some(flight);
+        }
+        lane.trouble().map(|(why, _)| why.clone())
+    };
+    shared.give_back(vec![flight], why.as_ref());
+    None
 }
 
 /// The next message, waiting for one as long as the connection is worth keeping.
@@ -118,7 +151,13 @@ async fn next(shared: &Shared, connected: bool, moving: &mut bool) -> Option<Arc
 
 /// One attempt, over a fresh connection when the kept one turns out to be closed, or when its
 /// login has run out and there is a new token.
-async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, moving: &mut bool) {
+async fn attempt(
+    shared: &Arc<Shared>,
+    open: &mut Open,
+    following: &Arc<Following>,
+    flight: Arc<Flight>,
+    moving: &mut bool,
+) {
     let mut renewed = false;
     loop {
         if is_late(shared, &flight) {
@@ -141,7 +180,11 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
                 return;
             }
         }
-        let delivery = guarded(shared, open, &flight).await;
+        let was_ahead = open.connection.as_ref().is_some_and(Connection::is_ahead);
+        let delivery = guarded(shared, open, following, &flight).await;
+        if is_confused(open, following, &delivery, was_ahead) {
+            shared.lane().one_by_one(shared.clock.now());
+        }
         if delivery.end == Ended::Stale {
             open.settle();
             continue;
@@ -168,6 +211,14 @@ async fn attempt(shared: &Arc<Shared>, open: &mut Open, flight: Arc<Flight>, mov
 fn lost_its_login(delivery: &Delivery) -> bool {
     let trouble = delivery.trouble.as_ref().map(Failure::trouble_kind);
     delivery.end == Ended::AccountTrouble && trouble == Some(TroubleKind::LoginRefused)
+}
+
+/// Whether a server may not have understood that an envelope comes behind a final dot: it hung up at
+/// one, or said nothing to the envelope.
+fn is_confused(open: &Open, following: &Following, delivery: &Delivery, was_ahead: bool) -> bool {
+    let in_doubt = matches!(delivery.end, Ended::Recorded(AttemptEnd::InDoubt(_)));
+    let was_silent = open.connection.as_ref().is_some_and(Connection::was_silent);
+    (in_doubt && following.is_ahead()) || (was_ahead && was_silent)
 }
 
 /// Whether the message is not wanted any more (OB-19): given back, it is given up.
@@ -205,7 +256,12 @@ async fn dial(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) -> bo
 }
 
 /// Delivers in a task of its own: whatever breaks in there ends one attempt and nothing else.
-async fn guarded(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) -> Delivery {
+async fn guarded(
+    shared: &Arc<Shared>,
+    open: &mut Open,
+    following: &Arc<Following>,
+    flight: &Arc<Flight>,
+) -> Delivery {
     let Some(mut connection) = open.connection.take() else {
         return broken_down("there is no connection", flight.progress.stage());
     };
@@ -218,14 +274,16 @@ async fn guarded(shared: &Arc<Shared>, open: &mut Open, flight: &Arc<Flight>) ->
     let journal = RowJournal::new(shared, flight);
     let (flight, clock) = (Arc::clone(flight), Arc::clone(&shared.wall));
     let most = shared.settings.smtp.recipients_per_message;
+    let follow = Arc::clone(following);
     let end = shared.end.clone();
     let task = shared.tasks.spawn_on(
         async move {
+            let (clock, follow) = (clock.as_ref(), follow.as_ref());
             tokio::select! {
                 biased;
                 () = end.cancelled() => (connection_lost(&flight), None),
                 delivery =
-                    deliver(&mut connection, &flight, &text, &journal, clock.as_ref(), most) =>
+                    deliver(&mut connection, &flight, &text, &journal, clock, most, follow) =>
                 {
                     (delivery, Some(connection))
                 }

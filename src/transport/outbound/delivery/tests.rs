@@ -8,7 +8,9 @@ use crate::mapi::{EntryId, Priority, SysTime};
 use crate::spool::{BodyId, Expiry, QueueRecord, QueueState, RecipientState};
 use crate::transport::outbound::capabilities::Capabilities;
 use crate::transport::outbound::schedule::Before;
-use crate::transport::outbound::testing::{Act, Script, Text, Unjournalled, connect, envelope_to};
+use crate::transport::outbound::testing::{
+    Act, Nobody, Script, Text, Unjournalled, connect, envelope_to,
+};
 
 fn flight(addresses: &[&str]) -> Arc<Flight> {
     let record = QueueRecord {
@@ -53,7 +55,8 @@ async fn go_at_most(script: Script, flight: &Flight, most_at_once: usize) -> (De
     let (mut connection, heard) = connect(script, offers);
     let text = Text("x\r\n".to_owned());
     let delivery =
-        deliver(&mut connection, flight, &text, &Unjournalled, &SystemClock, most_at_once).await;
+        deliver(&mut connection, flight, &text, &Unjournalled, &SystemClock, most_at_once, &Nobody)
+            .await;
     let texts = heard.lock().unwrap().texts.len();
     (delivery, texts)
 }

@@ -1,14 +1,13 @@
 //! MAIL, RCPT and DATA: pipelined where the server offers it (RFC 2920), else step by step.
 
-use lettre::Address;
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
-use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter, RcptParameter};
+use std::time::Duration;
 
-use super::super::capabilities::SizeLimit;
+use lettre::transport::smtp::commands::{Data, Rset};
+
 use super::super::connection::Connection;
 use super::super::reply::{Failure, Phase, Scope};
+use super::commands::{self, Group};
 use super::{End, Sent, TextForm, Transacted, Work};
-use crate::spool::{BodyKind, DsnReturn, QueueRecipient};
 
 /// What the server said to the envelope.
 pub(super) struct Answer {
@@ -38,10 +37,20 @@ pub(super) async fn exchange(
     form: TextForm,
 ) -> Result<Answer, Box<Transacted>> {
     let mut dialogue = Dialogue::new(connection, work);
-    match dialogue.run(form).await {
-        Ok(next) => Ok(Answer { refused: dialogue.refused, next }),
-        Err(end) => Err(Box::new(Transacted { outcomes: dialogue.refused, end })),
-    }
+    let next = dialogue.run(form).await;
+    dialogue.close(next)
+}
+
+/// Goes on with an envelope that was written behind the final dot of another message and names
+/// these recipients; see [`exchange`]. The connection is out of step.
+pub(super) async fn resume(
+    connection: &mut Connection,
+    work: &Work<'_>,
+    asked: &[usize],
+) -> Result<Answer, Box<Transacted>> {
+    let mut dialogue = Dialogue::new(connection, work);
+    let next = dialogue.answers(asked).await;
+    dialogue.close(next)
 }
 
 /// The exchange under way.
@@ -60,29 +69,41 @@ impl<'a, 'w> Dialogue<'a, 'w> {
         Dialogue { connection, work, may_be_stale, accepted: Vec::new(), refused: Vec::new() }
     }
 
-    async fn run(&mut self, form: TextForm) -> Result<Next, End> {
-        let reset = self.connection.begin();
-        let mail = self.mail(form);
-        if self.connection.capabilities().pipelining {
-            self.pipelined(reset, mail).await
-        } else {
-            self.step_by_step(reset, mail).await
+    fn close(self, next: Result<Next, End>) -> Result<Answer, Box<Transacted>> {
+        match next {
+            Ok(next) => Ok(Answer { refused: self.refused, next }),
+            Err(end) => Err(Box::new(Transacted { outcomes: self.refused, end })),
         }
     }
 
-    async fn step_by_step(&mut self, reset: bool, mail: Mail) -> Result<Next, End> {
+    async fn run(&mut self, form: TextForm) -> Result<Next, End> {
+        let reset = self.connection.begin();
+        if self.connection.capabilities().pipelining {
+            self.pipelined(reset, form).await
+        } else {
+            self.step_by_step(reset, form).await
+        }
+    }
+
+    async fn step_by_step(&mut self, reset: bool, form: TextForm) -> Result<Next, End> {
         let command = self.connection.deadlines().command;
         let deadlines = self.connection.deadlines().clone();
         if reset {
             self.write(Phase::Reset, Rset.to_string()).await?;
             self.read(Phase::Reset, command).await?.or_else(|failure| self.lost(failure))?;
         }
+        let (offers, envelope) = (self.connection.capabilities(), self.work.envelope);
+        let mail = commands::mail(offers, envelope, self.work.size, form);
         self.write(Phase::Mail, mail.to_string()).await?;
         if let Err(failure) = self.read(Phase::Mail, deadlines.mail).await? {
             return self.refuse_all(failure);
         }
         for index in self.work.recipients {
-            let Some(rcpt) = self.rcpt_or_refuse(*index) else { continue };
+            let Some(rcpt) = commands::rcpt(self.connection.capabilities(), envelope, *index)
+            else {
+                self.refuse_unnamed(*index);
+                continue;
+            };
             self.write(Phase::Rcpt, rcpt.to_string()).await?;
             let answer = self.read(Phase::Rcpt, deadlines.rcpt).await?;
             self.recipient(*index, answer)?;
@@ -98,39 +119,38 @@ impl<'a, 'w> Dialogue<'a, 'w> {
         }
     }
 
-    async fn pipelined(&mut self, reset: bool, mail: Mail) -> Result<Next, End> {
-        let deadlines = self.connection.deadlines().clone();
-        let mut group = String::new();
-        if reset {
-            group += &Rset.to_string();
+    async fn pipelined(&mut self, reset: bool, form: TextForm) -> Result<Next, End> {
+        let work = self.work;
+        let offers = self.connection.capabilities();
+        let group = Group::new(offers, work.envelope, work.size, work.recipients, form);
+        for index in work.recipients.iter().filter(|index| !group.asked.contains(index)) {
+            self.refuse_unnamed(*index);
         }
-        group += &mail.to_string();
-        let mut asked = Vec::with_capacity(self.work.recipients.len());
-        for index in self.work.recipients {
-            if let Some(rcpt) = self.rcpt_or_refuse(*index) {
-                group += &rcpt.to_string();
-                asked.push(*index);
-            }
-        }
-        if asked.is_empty() {
+        if group.asked.is_empty() {
             // Nothing was written, so RSET is owed as before at the most.
             self.connection.end_unfinished();
             return Ok(Next::Nothing);
         }
-        group += &Data.to_string();
-        self.write(Phase::Mail, group).await?;
         if reset {
-            self.read(Phase::Reset, deadlines.command)
-                .await?
-                .or_else(|failure| self.lost(failure))?;
+            self.write(Phase::Reset, format!("{Rset}{}", group.text)).await?;
+            let deadline = self.connection.deadlines().command;
+            self.read(Phase::Reset, deadline).await?.or_else(|failure| self.lost(failure))?;
+        } else {
+            self.write(Phase::Mail, group.text).await?;
         }
+        self.answers(&group.asked).await
+    }
+
+    /// Reads the replies to a group that asked for these recipients.
+    async fn answers(&mut self, asked: &[usize]) -> Result<Next, End> {
+        let deadlines = self.connection.deadlines().clone();
         let mail = self.read(Phase::Mail, deadlines.mail).await?;
         if let Err(failure) = &mail
             && failure.verdict.scope == Scope::Network
         {
             return self.lost(failure.clone());
         }
-        for index in asked {
+        for index in asked.iter().copied() {
             let answer = self.read(Phase::Rcpt, deadlines.rcpt).await?;
             if mail.is_ok() {
                 self.recipient(index, answer)?;
@@ -167,7 +187,7 @@ impl<'a, 'w> Dialogue<'a, 'w> {
     async fn read(
         &mut self,
         phase: Phase,
-        deadline: std::time::Duration,
+        deadline: Duration,
     ) -> Result<Result<(), Failure>, End> {
         let response = match self.connection.reply(phase, deadline).await {
             Ok(response) => response,
@@ -187,7 +207,7 @@ impl<'a, 'w> Dialogue<'a, 'w> {
 
     async fn read_data(
         &mut self,
-        deadline: std::time::Duration,
+        deadline: Duration,
     ) -> Result<Result<(), Failure>, End> {
         let response = match self.connection.reply(Phase::Data, deadline).await {
             Ok(response) => response,
@@ -245,90 +265,11 @@ impl<'a, 'w> Dialogue<'a, 'w> {
         }
     }
 
-    fn mail(&self, form: TextForm) -> Mail {
-        let (offers, envelope) = (self.connection.capabilities(), self.work.envelope);
-        let mut parameters = Vec::new();
-        // A re-encoded text has another size, known only once it is sent.
-        if offers.size != SizeLimit::Unknown
-            && form == TextForm::AsKept
-            && let Ok(size) = usize::try_from(self.work.size)
-        {
-            parameters.push(MailParameter::Size(size));
-        }
-        if envelope.body == BodyKind::EightBit && form == TextForm::AsKept {
-            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
-        }
-        if envelope.smtputf8 {
-            parameters.push(MailParameter::SmtpUtfEight);
-        }
-        if offers.dsn {
-            let ret = envelope.ret.map(|ret| match ret {
-                DsnReturn::Full => "FULL".to_owned(),
-                DsnReturn::Headers => "HDRS".to_owned(),
-            });
-            let envid = Some(envelope.envid.clone()).filter(|envid| !envid.is_empty());
-            for (keyword, value) in [("RET", ret), ("ENVID", envid)] {
-                if value.is_some() {
-                    parameters.push(MailParameter::Other { keyword: keyword.to_owned(), value });
-                }
-            }
-        }
-        Mail::new(address(&envelope.from), parameters)
-    }
-
-    fn rcpt_or_refuse(&mut self, index: usize) -> Option<Rcpt> {
-        let rcpt = self.rcpt(index);
-        if rcpt.is_none() && index < self.work.envelope.recipients.len() {
+    /// There is no command for a recipient.
+    fn refuse_unnamed(&mut self, index: usize) {
+        if index < self.work.envelope.recipients.len() {
             let why = Failure::unsendable("5.1.3", "this is no address a server can be asked for");
             self.refused.push((index, Sent::Refused(why)));
         }
-        rcpt
     }
-
-    /// The command for one recipient; `None` for what is no address.
-    fn rcpt(&self, index: usize) -> Option<Rcpt> {
-        let recipient = self.work.envelope.recipients.get(index)?;
-        let parameters =
-            if self.connection.capabilities().dsn { dsn_parameters(recipient) } else { Vec::new() };
-        Some(Rcpt::new(address(&recipient.address)?, parameters))
-    }
-}
-
-/// The address as it is, where nothing in it can end the command or its path.
-pub(super) fn address(text: &str) -> Option<Address> {
-    let harmless = !text.chars().any(|c| c.is_control() || matches!(c, '<' | '>'))
-        && text.len() <= MAX_PATH
-        && (text.starts_with('"') || !text.contains(' '));
-    let (user, domain) = text.rsplit_once('@').filter(|_| harmless)?;
-    (!user.is_empty() && !domain.is_empty()).then(|| Address::new_dangerous(user, domain))
-}
-
-/// Far above the 256 of RFC 5321 section 4.5.3.1.3, and still one short line.
-const MAX_PATH: usize = 1000;
-
-/// RFC 3461 sections 4.1 and 4.2.
-fn dsn_parameters(recipient: &QueueRecipient) -> Vec<RcptParameter> {
-    let notify = recipient.notify.map(|notify| {
-        let wishes: Vec<&str> =
-            [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")]
-                .into_iter()
-                .filter_map(|(wished, word)| wished.then_some(word))
-                .collect();
-        if wishes.is_empty() { "NEVER".to_owned() } else { wishes.join(",") }
-    });
-    // What a client said of the original recipient is passed on as it came (section 5.2.1).
-    let original = match &recipient.original {
-        Some(original) => Some(original.as_str()),
-        None => notify.is_some().then_some(recipient.address.as_str()),
-    };
-    let original = original.map(|original| format!("rfc822;{original}"));
-    [("NOTIFY", notify), ("ORCPT", original)]
-        .into_iter()
-        // xtext has no form for what is not ASCII; RFC 6533 gives such addresses another type.
-        .filter_map(|(keyword, value)| Some((keyword, value.filter(|value| value.is_ascii())?)))
-        .map(|(keyword, value)| RcptParameter::Other {
-            keyword: keyword.to_owned(),
-            value: Some(value),
-        })
-        .collect()
 }

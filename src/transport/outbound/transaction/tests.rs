@@ -37,6 +37,10 @@ impl Outcome {
     }
 }
 
+fn entry(number: u8) -> EntryId {
+    EntryId::from_bytes(&[number]).unwrap()
+}
+
 fn pipelining() -> Capabilities {
     Capabilities { pipelining: true, ..Capabilities::default() }
 }
@@ -51,8 +55,15 @@ async fn again(connection: &mut Connection, envelope: &Envelope, text: &str) -> 
     let recipients: Vec<usize> = (0..envelope.recipients.len()).collect();
     let source = Text(text.to_owned());
     let size = text.len() as u64;
-    let work =
-        Work { envelope, recipients: &recipients, size, text: &source, journal: &Unjournalled };
+    let work = Work {
+        entry: &entry(1),
+        envelope,
+        recipients: &recipients,
+        size,
+        text: &source,
+        journal: &Unjournalled,
+        follow: None,
+    };
     transact(connection, &work, &Progress::default()).await
 }
 
@@ -352,6 +363,8 @@ async fn a_damaged_text_never_reaches_its_final_dot() {
             let envelope = envelope_to(&["b@x.org"]);
             let source = Damaged { good, kind };
             let work = Work {
+                entry: &entry(1),
+                follow: None,
                 envelope: &envelope,
                 recipients: &[0],
                 size: 10,
@@ -407,6 +420,8 @@ async fn stopped_in_the_middle_of_the_text_the_server_gets_no_message() {
         let progress = Arc::clone(&progress);
         async move {
             let work = Work {
+                entry: &entry(1),
+                follow: None,
                 envelope: &envelope,
                 recipients: &[0],
                 size: 1,
@@ -440,6 +455,8 @@ async fn a_cut_behind_the_final_dot_is_in_doubt() {
             let envelope = envelope_to(&["b@x.org"]);
             let text = Text(TEXT.to_owned());
             let work = Work {
+                entry: &entry(1),
+                follow: None,
                 envelope: &envelope,
                 recipients: &[0],
                 size: 1,
