@@ -76,6 +76,8 @@ pub enum ImapPhase {
     Login,
     /// SELECT and EXAMINE.
     Select,
+    /// Amid the answer to SELECT and EXAMINE: the mailbox was told of, and what has come since was not.
+    MidSelect,
     /// LIST and LSUB.
     List,
     /// STATUS.

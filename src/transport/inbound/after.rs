@@ -88,7 +88,7 @@ impl Work {
             return Ok(mailbox.commit().await?);
         }
         if self.selected != Some(number) {
-            self.open_mailbox(number, mailbox).await?;
+            self.reopen_mailbox(number, mailbox).await?;
         }
         if !self.writable {
             return Err(LaneFault::Mailbox {

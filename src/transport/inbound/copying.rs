@@ -115,7 +115,7 @@ impl Work {
             Ok(_) => self.copies(intent.uid_next.max(1), &originals).await?,
             Err(_) => Vec::new(),
         };
-        self.open_mailbox(number, mailbox).await?;
+        self.reopen_mailbox(number, mailbox).await?;
         let mut waiting: BTreeMap<Likeness, Vec<u32>> = BTreeMap::new();
         for (uid, likeness) in originals {
             waiting.entry(likeness).or_default().push(uid);

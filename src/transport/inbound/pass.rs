@@ -97,13 +97,27 @@ impl Work {
     /// Opens a mailbox whose turn it is to be watched.
     pub(super) async fn reopen(&mut self, number: usize) -> Result<(), LaneFault> {
         let Some(mailbox) = self.mailbox(number) else { return Ok(()) };
-        match self.open_mailbox(number, &mailbox).await {
+        match self.reopen_mailbox(number, &mailbox).await {
             Err(fault) if fault.spares_the_connection() => {
                 self.account.mailbox_fault(number, &fault);
                 Ok(())
             }
-            result => result.map(|_| ()),
+            result => result,
         }
+    }
+
+    /// Opens a mailbox for something else than a look. What has come to it since the last one
+    /// counts as news.
+    pub(super) async fn reopen_mailbox(
+        &mut self,
+        number: usize,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<(), LaneFault> {
+        let opened = self.open_mailbox(number, mailbox).await?;
+        if !mailbox.is_up_to(opened.uid_next) {
+            self.session.has_grown();
+        }
+        Ok(())
     }
 
     pub(super) async fn open_mailbox(

@@ -153,6 +153,8 @@ impl ImapSession {
             Access::Write => "SELECT",
         };
         let mut opened = Opened::default();
+        // What came before the answer is complete: UIDNEXT may be older than it.
+        let (mut counted, mut grown) = (false, false);
         let command = format!("{verb} {}", quoted(wire_name));
         let reply = self
             .run(&command, &mut |response| match response {
@@ -161,7 +163,11 @@ impl ImapSession {
                     Some(ResponseCode::UidNext(number)) => opened.uid_next = Some(number),
                     _ => {}
                 },
-                Response::MailboxData(MailboxDatum::Exists(number)) => opened.exists = *number,
+                Response::MailboxData(MailboxDatum::Exists(number)) => {
+                    grown |= counted && *number > opened.exists;
+                    counted = true;
+                    opened.exists = *number;
+                }
                 _ => {}
             })
             .await?;
@@ -172,6 +178,7 @@ impl ImapSession {
             };
         }
         opened.read_only = reply.has_code("READ-ONLY");
+        opened.uid_next = opened.uid_next.filter(|_| !grown);
         self.news = false;
         Ok(Ok(opened))
     }
@@ -187,7 +194,10 @@ impl ImapSession {
         let to_text = to.map_or("*".to_owned(), |to| to.to_string());
         let command = format!("UID FETCH {from}:{to_text} (UID RFC822.SIZE INTERNALDATE)");
         let mut lowest: BinaryHeap<Listed> = BinaryHeap::new();
-        self.news = false;
+        if to.is_none() {
+            // This list has it all; one with an end may not have what was told beside another.
+            self.news = false;
+        }
         let mut more = false;
         let reply = self
             .run(&command, &mut |response| {
@@ -376,6 +386,11 @@ impl ImapSession {
         expect_ok("UID SEARCH", reply)?;
         bounded(found.as_ref().map_or(0, Vec::len))?;
         Ok(found)
+    }
+
+    /// Notes that the mailbox has more than what was listed.
+    pub(super) fn has_grown(&mut self) {
+        self.news = true;
     }
 
     /// Whether the open mailbox has grown since it was listed last.

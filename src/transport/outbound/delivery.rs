@@ -44,7 +44,11 @@ fn waiting(envelope: &Envelope) -> VecDeque<usize> {
 
 /// The envelope with which [`deliver`] will begin, to be written before it does; `None` where
 /// that cannot be.
-pub(super) fn ahead(connection: &Connection, flight: &Flight, most_at_once: usize) -> Option<Ahead> {
+pub(super) fn ahead(
+    connection: &Connection,
+    flight: &Flight,
+    most_at_once: usize,
+) -> Option<Ahead> {
     let record = flight.record();
     let mut recipients = waiting(&record.envelope);
     recipients.truncate(most_at_once.clamp(1, MAX_RECIPIENTS));

@@ -10,7 +10,7 @@ use super::session::Session;
 use super::view::Expunges;
 use crate::config::ImapCapability;
 use crate::connection::{End, Flow};
-use crate::faults::ImapPhase;
+use crate::faults::{ImapPhase, Moment, Phase};
 use crate::smtp::ViolationKind;
 
 /// The state a command needs (RFC 3501 section 3).
@@ -69,6 +69,14 @@ impl Session {
             CommandBody::Idle => self.idle(tag).await?,
             body => {
                 self.on_mailboxes(tag, user, body).await?;
+                if matches!(body, CommandBody::Select { .. } | CommandBody::Examine { .. }) {
+                    let phase = Phase::Imap(ImapPhase::MidSelect);
+                    let outcome = self.connection.fault(phase, Moment::Before, "").await?;
+                    if !self.spoil(tag, outcome).await? {
+                        self.done_already();
+                        return Ok(());
+                    }
+                }
                 // Sequence numbers must not shift under a client that is using them.
                 let expunges = match body {
                     CommandBody::Fetch { uid: false, .. }

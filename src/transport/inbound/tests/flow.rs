@@ -66,6 +66,57 @@ async fn an_idle_that_does_not_end_is_given_up() {
     life.inbound.stop(LONG).await;
 }
 
+/// The UIDNEXT of a SELECT is older than what comes before its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_the_mailbox_is_opened_is_fetched() {
+    for there in [0, 3] {
+        let rig = Rig::new().await;
+        rig.deliver((0..there).map(|number| message(number, 100)));
+        let hang = rig.office.inject(Fault::imap(ImapPhase::MidSelect, Action::Hang).once());
+        let life = rig.start();
+        hang.reached(LONG).await.unwrap();
+        rig.deliver([message(there, 100)]);
+        hang.release();
+        rig.saved(there as usize + 1).await;
+        life.no_trouble().await;
+        life.inbound.stop(LONG).await;
+    }
+}
+
+/// What a list with an end says beside it is not forgotten over the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_between_two_lists_is_fetched() {
+    let mut rig = Rig::new().await;
+    rig.settings.tuning.window = 2;
+    rig.deliver((0..4).map(|number| message(number, 100)));
+    let hang = rig.office.inject(Fault::imap(ImapPhase::Fetch, Action::Hang).once());
+    let life = rig.start();
+    hang.reached(LONG).await.unwrap();
+    rig.deliver([message(4, 100)]);
+    hang.release();
+    rig.saved(5).await;
+    life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+}
+
+/// A connection that serves several mailboxes comes back to the one it watches.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_another_mailbox_is_looked_at_is_fetched() {
+    let mut rig = Rig::new().await;
+    rig.office.create_mailbox("ann", "Other").unwrap();
+    rig.settings.imap.mailboxes.push("Other".into());
+    rig.settings.imap.connections = 1;
+    let other = Fault::imap(ImapPhase::Select, Action::Hang).matching("Other").once();
+    let hang = rig.office.inject(other);
+    let life = rig.start();
+    hang.reached(LONG).await.unwrap();
+    rig.deliver([message(0, 100)]);
+    hang.release();
+    rig.saved(1).await;
+    life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_idle_is_polled() {
     let builder = PostOffice::builder().withhold(ImapCapability::Idle);

@@ -238,7 +238,11 @@ impl Rig {
 
     fn transcript(&self) -> String {
         let text = self.office.transcript_text();
-        let lines: Vec<&str> = text.lines().collect();
+        // An IDLE that is renewed over and over says nothing.
+        let chatter = |line: &&str| {
+            ["IDLE", "idling", "DONE", "idle is over"].iter().any(|word| line.ends_with(word))
+        };
+        let lines: Vec<&str> = text.lines().filter(|line| !chatter(line)).collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 

@@ -184,11 +184,7 @@ impl<'a, 'w> Dialogue<'a, 'w> {
     }
 
     /// Reads a reply: the outer result is the connection's, the inner one the server's.
-    async fn read(
-        &mut self,
-        phase: Phase,
-        deadline: Duration,
-    ) -> Result<Result<(), Failure>, End> {
+    async fn read(&mut self, phase: Phase, deadline: Duration) -> Result<Result<(), Failure>, End> {
         let response = match self.connection.reply(phase, deadline).await {
             Ok(response) => response,
             Err(failure) => return self.lost(failure),
@@ -205,10 +201,7 @@ impl<'a, 'w> Dialogue<'a, 'w> {
         Ok(Err(Failure::refused(phase, reply)))
     }
 
-    async fn read_data(
-        &mut self,
-        deadline: Duration,
-    ) -> Result<Result<(), Failure>, End> {
+    async fn read_data(&mut self, deadline: Duration) -> Result<Result<(), Failure>, End> {
         let response = match self.connection.reply(Phase::Data, deadline).await {
             Ok(response) => response,
             Err(failure) => return self.lost(failure),

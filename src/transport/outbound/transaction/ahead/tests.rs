@@ -112,7 +112,8 @@ async fn a_refusal_at_the_final_dot_is_of_its_own_message_only() {
 
 #[tokio::test]
 async fn a_server_that_closes_behind_its_answer_has_not_tried_the_next() {
-    for act in [Act::SayClose("250 2.0.0 taken"), Act::SayClose("250 2.0.0 taken\r\n421 4.7.0 many")]
+    for act in
+        [Act::SayClose("250 2.0.0 taken"), Act::SayClose("250 2.0.0 taken\r\n421 4.7.0 many")]
     {
         let (one, mut connection, _) = first(Script::default().on(".", &[act])).await;
         assert_eq!((one.end.clone(), code(&one)), (End::InStep, 250));
