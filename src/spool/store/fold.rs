@@ -31,9 +31,6 @@ const OVERFULL: u64 = 2;
 /// Octets of one damaged place that are set aside at most: what a record may hold.
 const MOST_SET_ASIDE: usize = 8 * 1024 * 1024;
 
-/// Rows put into the tree at once: a bound on how long readers wait for sled.
-const AT_ONCE: usize = 64;
-
 /// How full the layer that grows is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::spool) enum Fill {
@@ -105,32 +102,23 @@ impl Store {
         self.disk.fold_begins();
         let mut unsynced = 0;
         let mut last: BTreeMap<u8, &[u8]> = BTreeMap::new();
-        let (mut batch, mut pending) = (sled::Batch::default(), 0);
         for (key, value) in resting.iter().flat_map(|layer| layer.rows()) {
             match value {
                 Some(value) => {
                     last.extend(key.first().map(|table| (*table, key)));
                     unsynced += u64::try_from(key.len() + value.len()).unwrap_or(0);
-                    batch.insert(key, value);
+                    self.put(key, value)?;
                 }
-                None => batch.remove(key),
-            }
-            pending += 1;
-            if pending == AT_ONCE {
-                pending = 0;
-                self.put(std::mem::take(&mut batch))?;
+                None => drop(self.tree.remove(key).map_err(|error| failed("write", error))?),
             }
             if unsynced >= SYNC_EVERY {
                 unsynced = 0;
                 self.sync_tree()?;
             }
         }
-        self.put(batch)?;
         // The number must not be there before the rows are, or the journal would go unread.
         self.sync_tree()?;
-        let mut batch = sled::Batch::default();
-        batch.insert(keys::FOLDED_KEY, &number.to_be_bytes());
-        self.put(batch)?;
+        self.put(keys::FOLDED_KEY, &number.to_be_bytes())?;
         self.sync_tree()?;
         self.disk.folded();
         let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
@@ -140,9 +128,10 @@ impl Store {
         Ok(())
     }
 
-    /// Puts rows into the tree, as a batch: sled lets no read and no walk come between its rows.
-    fn put(&self, batch: sled::Batch) -> Result<(), SpoolError> {
-        self.tree.apply_batch(batch).map_err(|error| failed("write", error))
+    /// Puts a row into the tree. One by one: what the layer covers nobody reads there, so they need
+    /// no batch, and a batch of sled's makes it write a buffer for each few rows.
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), SpoolError> {
+        self.tree.insert(key, value).map(drop).map_err(|error| failed("write", error))
     }
 
     /// Folds in this thread when the layer is full.
