@@ -134,3 +134,78 @@ async fn quit_is_said_only_in_step() {
     server.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "");
 }
+
+/// A wire that takes so many octets and then breaks; it may break at the flush, as TLS does.
+struct Narrow {
+    room: usize,
+    breaks_at_flush: bool,
+}
+
+impl AsyncRead for Narrow {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Pending
+    }
+}
+
+impl AsyncWrite for Narrow {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        let taken = bytes.len().min(self.room).min(3);
+        self.room -= taken;
+        std::task::Poll::Ready(match taken {
+            0 => Err(ErrorKind::BrokenPipe.into()),
+            taken => Ok(taken),
+        })
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(match self.breaks_at_flush {
+            true => Err(ErrorKind::BrokenPipe.into()),
+            false => Ok(()),
+        })
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+/// Whether a message whose final dot is the end of the first has left, as far as one can know.
+#[tokio::test]
+async fn of_two_things_written_at_once_it_is_known_whether_the_first_left() {
+    let write = async |room: usize, breaks_at_flush: bool, second: &str| {
+        let wire = Box::new(Narrow { room, breaks_at_flush });
+        let deadlines = Deadlines::default();
+        let mut connection = Connection::new(wire, "mx", Capabilities::default(), deadlines);
+        let deadline = Duration::from_secs(5);
+        match connection.write_both(Phase::Body, b"12345", second, deadline).await {
+            Ok(()) => "both",
+            Err(Unwritten::First(_)) => "not the first",
+            Err(Unwritten::Second) => "not the second",
+        }
+    };
+    assert_eq!(write(10, false, "67890").await, "both");
+    assert_eq!(write(5, false, "").await, "both");
+    for room in 0..5 {
+        assert_eq!(write(room, false, "67890").await, "not the first", "{room}");
+    }
+    for room in 5..10 {
+        assert_eq!(write(room, false, "67890").await, "not the second", "{room}");
+    }
+    assert_eq!(write(10, true, "67890").await, "not the second");
+    // With nothing behind it, the end of the first is what did not leave.
+    assert_eq!(write(5, true, "").await, "not the first");
+}
