@@ -77,7 +77,7 @@ async fn what_comes_while_the_mailbox_is_opened_is_fetched() {
         hang.reached(LONG).await.unwrap();
         rig.deliver([message(there, 100)]);
         hang.release();
-        rig.saved(there as usize + 1).await;
+        rig.saved(there + 1).await;
         life.no_trouble().await;
         life.inbound.stop(LONG).await;
     }

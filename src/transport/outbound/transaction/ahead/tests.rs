@@ -104,7 +104,7 @@ async fn a_refusal_at_the_final_dot_is_of_its_own_message_only() {
         let script = Script::default().on(".", &[Act::Say(refusal), Act::Say("250 2.0.0 ok")]);
         let (one, mut connection, _) = first(script).await;
         assert_eq!(one.end, End::InStep);
-        assert_eq!(code(&one).to_string(), refusal[..3]);
+        assert!(refusal.starts_with(&code(&one).to_string()), "{one:?}");
         let two = second(&mut connection).await;
         assert_eq!((two.end.clone(), code(&two)), (End::InStep, 250));
     }
