@@ -292,6 +292,46 @@ async fn a_flush_ends_when_everything_was_tried() {
     session.shutdown(GRACE).await.unwrap();
 }
 
+/// The envelope behind a final dot is what RFC 2920 allows: a server that hangs up at commands which
+/// come too early, and one that refuses them, take each message at the first attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_forbids_early_commands_takes_a_backlog_over_one_connection() {
+    let dovecot = dovecot(&[]);
+    let strict = [
+        ("smtpd_data_restrictions", "reject_unauth_pipelining"),
+        ("smtpd_end_of_data_restrictions", "reject_unauth_pipelining"),
+        ("smtpd_forbid_unauth_pipelining", "yes"),
+    ];
+    let main = strict.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let postfix = Postfix::start(&dovecot, PostfixOptions { main }).unwrap();
+    let provider = Provider { postfix, dovecot };
+    let login = provider.submission().login("ann", &provider.dovecot.password_of("ann").unwrap());
+    let account = Account::new("work", "Ann Example <ann@example.test>");
+    let house = House::new(&[account.smtp(login.with("connections = 1"))]);
+    let session = house.open(Logon::Closed).await;
+    let mut entries = Vec::new();
+    for number in 0..30 {
+        let submission = letter(&format!("number {number}."), &["bob@example.test"]);
+        entries.push(session.submit(submission).await.unwrap());
+    }
+    let upload = FlushRequest { upload: true, download: false };
+    let summary = session.flush(upload).await.unwrap();
+    assert_eq!((summary.sent, summary.left), (30, 0), "{summary:?}");
+    for entry in &entries {
+        let row = session.wait(entry, Some(PATIENCE)).await.unwrap();
+        assert_all(&row, RecipientRowState::Delivered);
+        assert_eq!(row.attempts, 1, "{row:?}");
+    }
+    session.shutdown(GRACE).await.unwrap();
+    await_delivered(&provider.dovecot, "bob", 30);
+    let arrived = on_server(&provider.dovecot, "bob", "INBOX");
+    let subject = |number: usize| format!("Subject: number {number}.\r\n");
+    for number in 0..30 {
+        let copies = arrived.iter().filter(|one| contains(&one.bytes, subject(number).as_bytes()));
+        assert_eq!(copies.count(), 1, "number {number}");
+    }
+}
+
 /// The server takes the request for a report with the message, and makes the report itself, with
 /// the entry id by which it finds back.
 ///
