@@ -202,8 +202,8 @@ async fn a_snapshot_that_was_being_written_is_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn a_fold_that_fails_loses_nothing() {
-    for fails in 0..4 {
+async fn a_fold_that_fails_or_breaks_down_loses_nothing() {
+    for (fails, breaks_down) in (0..4).flat_map(|fails| [(fails, false), (fails, true)]) {
         let mut bench = Bench::new();
         bench.options.fold_at = 500;
         let left = Arc::new(AtomicU64::new(fails));
@@ -211,6 +211,7 @@ async fn a_fold_that_fails_loses_nothing() {
         bench.options.fault = Some(Arc::new(move |at| {
             // Once: the disk is well again at once, and must not be believed.
             let fails = at == FaultPoint::Fold && counter.fetch_sub(1, Ordering::SeqCst) == 0;
+            assert!(!(fails && breaks_down), "as sled does at some kinds of damage");
             if fails { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) }
         }));
         let spool = bench.open();
