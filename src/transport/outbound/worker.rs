@@ -101,16 +101,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// The message that follows over the connection, if it may begin now that it is its turn; given
-/// back otherwise (TN-9).
+/// back otherwise (TN-9), and what stands in line behind it with it, so that it is not passed when
+/// the gate opens at once.
 fn go_on(shared: &Shared, flight: Arc<Flight>) -> Option<Arc<Flight>> {
-    let why = {
-        let lane = shared.lane();
-        if lane.may_go_on(shared.clock.now()) {
-            return Some(flight);
-        }
-        lane.trouble().map(|(why, _)| why.clone())
-    };
-    shared.give_back(vec![flight], why.as_ref());
+    let mut lane = shared.lane();
+    if lane.may_go_on(shared.clock.now()) {
+        return Some(flight);
+    }
+    let why = lane.trouble().map(|(why, _)| why.clone());
+    let mut back = vec![flight];
+    back.extend(lane.recall());
+    shared.go_back(&mut lane, &back);
+    drop(lane);
+    shared.give_back(back, why.as_ref());
     None
 }
 
