@@ -114,7 +114,10 @@ impl Work {
         mailbox: &Arc<Mailbox>,
     ) -> Result<(), LaneFault> {
         let opened = self.open_mailbox(number, mailbox).await?;
-        if !mailbox.is_up_to(opened.uid_next) {
+        let more = opened.uid_next.is_some_and(|next| !mailbox.is_up_to(Some(next)));
+        // Where the server refuses to list, or to do what is owed, the next round tries again.
+        let refused = self.refused.contains(&number) || self.after_failed.contains(&number);
+        if (more || opened.grown) && !refused {
             self.session.has_grown();
         }
         Ok(())

@@ -49,6 +49,8 @@ pub(super) struct Opened {
     pub(super) uid_next: Option<u32>,
     pub(super) exists: u32,
     pub(super) read_only: bool,
+    /// More came before the answer was complete, which UIDNEXT does not tell.
+    pub(super) grown: bool,
 }
 
 impl ImapSession {
@@ -178,6 +180,7 @@ impl ImapSession {
             };
         }
         opened.read_only = reply.has_code("READ-ONLY");
+        opened.grown = grown;
         opened.uid_next = opened.uid_next.filter(|_| !grown);
         self.news = false;
         Ok(Ok(opened))

@@ -35,6 +35,8 @@ pub(super) struct Work {
     pub(super) retried: BTreeMap<usize, (Moment, u64)>,
     /// Mailboxes whose `after` actions failed since the last round.
     pub(super) after_failed: BTreeSet<usize>,
+    /// Mailboxes whose last look was refused.
+    pub(super) refused: BTreeSet<usize>,
     /// Looks in a row that were asked for by IDLE and found nothing.
     empty_wakes: u32,
     idle_refused: bool,
@@ -88,6 +90,7 @@ impl Work {
             writable: false,
             retried: BTreeMap::new(),
             after_failed: BTreeSet::new(),
+            refused: BTreeSet::new(),
             empty_wakes: 0,
             idle_refused: false,
             lost_rounds: 0,
@@ -167,6 +170,7 @@ impl Work {
     async fn visit(&mut self, number: usize, look: Look) -> Result<Visit, LaneFault> {
         match self.pass(number, look).await {
             Ok(found) => {
+                self.refused.remove(&number);
                 self.account.trouble(Place::Mailbox(number), None);
                 if self.mailbox(number).is_some_and(|mailbox| mailbox.owed_count() == 0) {
                     // Done by another connection, or void with its numbers.
@@ -177,6 +181,7 @@ impl Work {
             Err(fault) if fault.spares_the_connection() => {
                 self.account.mailbox_fault(number, &fault);
                 self.selected = None;
+                self.refused.insert(number);
                 Ok(Visit::Refused(fault))
             }
             Err(fault) => Err(fault),

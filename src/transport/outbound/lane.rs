@@ -1,6 +1,7 @@
 //! What an account may do at a moment: gate, flush mode, trouble, connections. Pure: no I/O, no
 //! clock; whoever changes it looks at it again.
 
+mod ahead;
 mod health;
 
 use std::collections::{HashSet, VecDeque};
@@ -10,8 +11,10 @@ use super::rate::Rate;
 use super::reply::{Cause, Failure, Scope};
 use crate::mapi::{EntryId, Priority, SysTime};
 use crate::transport::events::Gate;
+use ahead::Aheads;
 use health::Paused;
 
+pub(super) use ahead::WentAhead;
 pub(super) use health::{Health, Outage, Reaction};
 
 /// Claims kept ready for each connection, so that none waits for the disk between two messages.
@@ -20,8 +23,6 @@ const AHEAD: usize = 16;
 const MAX_TRIED: usize = 100_000;
 /// How long fewer connections are opened after a server refused one beside others that work.
 const CAP_LASTS: Duration = Duration::from_secs(60);
-/// How long no envelope is written ahead of its turn after a server hung up at one.
-const ONE_BY_ONE_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// State of the sending side of one account; `F` is a claimed message.
 #[derive(Debug)]
@@ -35,8 +36,7 @@ pub(super) struct Lane<F> {
     health: Health,
     limit: usize,
     cap: Option<(usize, SysTime)>,
-    /// Until when no envelope is written ahead of its turn.
-    one_by_one: Option<SysTime>,
+    ahead: Aheads,
     /// How many messages may begin.
     rate: Rate,
     /// Claimed and waiting for a connection, urgent ones first.
@@ -96,7 +96,7 @@ impl<F> Lane<F> {
             health: Health::default(),
             limit: limit.max(1),
             cap: None,
-            one_by_one: None,
+            ahead: Aheads::default(),
             rate: Rate::default(),
             ready: VecDeque::new(),
             urgent: false,
@@ -339,24 +339,28 @@ impl<F> Lane<F> {
         taken
     }
 
-    /// The message whose envelope leaves before the one in front of it is answered: only while so
-    /// many are in line that no other connection would begin with it at once.
+    /// The message whose envelope leaves before the one in front of it is answered: only while more
+    /// are in line than other connections could begin with, and none that is urgent.
     pub(super) fn take_following(&mut self, now: SysTime) -> Option<F> {
-        if self.is_one_by_one(now) || !self.may_go_on(now) || self.ready.len() < self.workers {
+        let urgent = matches!(self.ready.front(), Some((Priority::Urgent, _)));
+        if self.is_one_by_one(now)
+            || !self.may_go_on(now)
+            || self.ready.len() <= self.workers
+            || urgent
+        {
             return None;
         }
         self.take_in_turn(now)
     }
 
-    /// A server that hung up when it had more before it than a final dot gets one thing after the
-    /// other for a while.
-    pub(super) fn one_by_one(&mut self, now: SysTime) {
-        self.one_by_one = Some(now.saturating_add(ONE_BY_ONE_LASTS));
+    /// Notes how a server took an envelope ahead of its turn.
+    pub(super) fn went_ahead(&mut self, end: WentAhead, now: SysTime) {
+        self.ahead.went(end, now);
     }
 
     /// Whether no envelope is written ahead of its turn.
     pub(super) fn is_one_by_one(&self, now: SysTime) -> bool {
-        self.one_by_one.is_some_and(|until| now < until)
+        self.ahead.is_one_by_one(now)
     }
 
     /// Whether a message that is on a connection already may begin.

@@ -9,6 +9,7 @@ use super::delivery::{Delivery, Ended, deliver};
 use super::flight::Flight;
 use super::following::Following;
 use super::journal::RowJournal;
+use super::lane::WentAhead;
 use super::progress::Stage;
 use super::reply::{Failure, Fault, Phase};
 use super::schedule::{self, AttemptEnd};
@@ -185,8 +186,8 @@ async fn attempt(
         }
         let was_ahead = open.connection.as_ref().is_some_and(Connection::is_ahead);
         let delivery = guarded(shared, open, following, &flight).await;
-        if is_confused(open, following, &delivery, was_ahead) {
-            shared.lane().one_by_one(shared.clock.now());
+        if let Some(end) = went_ahead(open, following, &delivery, was_ahead) {
+            shared.lane().went_ahead(end, shared.clock.now());
         }
         if delivery.end == Ended::Stale {
             open.settle();
@@ -216,12 +217,25 @@ fn lost_its_login(delivery: &Delivery) -> bool {
     delivery.end == Ended::AccountTrouble && trouble == Some(TroubleKind::LoginRefused)
 }
 
-/// Whether a server may not have understood that an envelope comes behind a final dot: it hung up at
-/// one, or said nothing to the envelope.
-fn is_confused(open: &Open, following: &Following, delivery: &Delivery, was_ahead: bool) -> bool {
-    let in_doubt = matches!(delivery.end, Ended::Recorded(AttemptEnd::InDoubt(_)));
+/// How the server took an envelope ahead of its turn: that of this message (`was_ahead`), or of the
+/// one that follows it; `None` when there was none, or nothing is known of it yet.
+fn went_ahead(
+    open: &Open,
+    following: &Following,
+    delivery: &Delivery,
+    was_ahead: bool,
+) -> Option<WentAhead> {
     let was_silent = open.connection.as_ref().is_some_and(Connection::was_silent);
-    (in_doubt && following.is_ahead()) || (was_ahead && was_silent)
+    match &delivery.end {
+        Ended::Recorded(AttemptEnd::InDoubt(_)) if following.is_ahead() => {
+            Some(WentAhead::Confused)
+        }
+        _ if was_ahead && was_silent => Some(WentAhead::Confused),
+        Ended::Stale if was_ahead => Some(WentAhead::Badly),
+        Ended::Recorded(AttemptEnd::Broken(_)) if following.is_ahead() => Some(WentAhead::Badly),
+        Ended::Recorded(AttemptEnd::Answered) if was_ahead => Some(WentAhead::Well),
+        _ => None,
+    }
 }
 
 /// Whether the message is not wanted any more (OB-19): given back, it is given up.

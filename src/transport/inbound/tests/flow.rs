@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use postoffice::{Action, Fault, ImapCapability, ImapPhase, PostOffice, Protocol};
+use postoffice::{Action, Fault, ImapAction, ImapCapability, ImapPhase, PostOffice, Protocol};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{HandOver, Watched};
@@ -114,6 +114,29 @@ async fn what_comes_while_another_mailbox_is_looked_at_is_fetched() {
     hang.release();
     rig.saved(1).await;
     life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+}
+
+/// A list that is refused is asked for again at the next round, not over and over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_list_waits_for_the_next_round() {
+    let mut rig = Rig::new().await;
+    rig.settings.tuning.idle_renew = Duration::from_millis(30);
+    rig.office.inject(Fault::imap(ImapPhase::Fetch, ImapAction::No("not now".into())));
+    rig.office.inject(Fault::imap(ImapPhase::Search, ImapAction::No("not now".into())));
+    rig.deliver([message(0, 100)]);
+    let life = rig.start();
+    let idles = async |more: u64| {
+        let idles = |office: &PostOffice| office.counters(Protocol::Imap).command("IDLE");
+        let wanted = idles(&rig.office) + more;
+        let enough = |office: &PostOffice| idles(office) >= wanted;
+        rig.office.wait_until("IDLE", LONG, enough).await.unwrap();
+    };
+    idles(1).await;
+    let fetches = rig.office.counters(Protocol::Imap).command("UID FETCH");
+    assert!(fetches >= 1);
+    idles(10).await;
+    assert_eq!(rig.office.counters(Protocol::Imap).command("UID FETCH"), fetches);
     life.inbound.stop(LONG).await;
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use postoffice::{Action, Fault, FaultHandle, PostOffice, Protocol, SmtpPhase};
+use postoffice::{Action, Fault, FaultHandle, PostOffice, Protocol, Reply, SmtpAction, SmtpPhase};
 
 use super::rig::{PATIENCE, Rig, Shape, Told, office};
 use crate::clock::Clock;
@@ -171,7 +171,10 @@ async fn trouble_at_the_final_dot_holds_the_next_back() {
     let rig = one_connection(TlsMode::Plain).await;
     let busy = Action::Replace(b"421 4.3.2 going down\r\n".to_vec());
     rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, busy).once());
-    let entries = [rig.send(1, &["u1@x.org"]).await, rig.send(2, &["u2@x.org"]).await];
+    let mut entries = Vec::new();
+    for number in 1..=3 {
+        entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
+    }
     rig.open();
     let trouble = rig.hears_trouble().await;
     let row = rig.row_when(&entries[1], |row| row.state == QueueState::Due).await;
@@ -182,5 +185,24 @@ async fn trouble_at_the_final_dot_holds_the_next_back() {
     all_end(&rig, &entries).await;
     let mut delivered = delivered(&rig.office);
     delivered.sort();
-    assert_eq!(delivered, recipients(1..=2));
+    assert_eq!(delivered, recipients(1..=3));
+}
+
+/// A server that takes one message a connection costs a few of them more, not each.
+#[tokio::test]
+async fn a_server_that_closes_behind_each_message_is_not_asked_ahead_for_long() {
+    let rig = one_connection(TlsMode::Plain).await;
+    let reply = SmtpAction::ReplyAndClose(Reply::new(250, "2.0.0", "taken"));
+    rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, reply).after_effect());
+    let mut entries = Vec::new();
+    for number in 1..=8 {
+        entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
+    }
+    rig.open();
+    all_end(&rig, &entries).await;
+    assert_eq!(delivered(&rig.office), recipients(1..=8));
+    assert!(rig.outbound.shared.lane().is_one_by_one(rig.outbound.shared.clock.now()));
+    for entry in &entries {
+        assert_eq!(rig.row(entry).await.unwrap().attempts, 1);
+    }
 }

@@ -49,6 +49,7 @@ pub(super) async fn resume(
     asked: &[usize],
 ) -> Result<Answer, Box<Transacted>> {
     let mut dialogue = Dialogue::new(connection, work);
+    dialogue.resumed = true;
     let next = dialogue.answers(asked).await;
     dialogue.close(next)
 }
@@ -59,6 +60,8 @@ struct Dialogue<'a, 'w> {
     work: &'a Work<'w>,
     /// Whether a failure may only mean that a kept connection had been closed.
     may_be_stale: bool,
+    /// Its commands were written before their time: a refusal of MAIL may be about that.
+    resumed: bool,
     accepted: Vec<usize>,
     refused: Vec<(usize, Sent)>,
 }
@@ -66,7 +69,8 @@ struct Dialogue<'a, 'w> {
 impl<'a, 'w> Dialogue<'a, 'w> {
     fn new(connection: &'a mut Connection, work: &'a Work<'w>) -> Self {
         let may_be_stale = connection.is_used();
-        Dialogue { connection, work, may_be_stale, accepted: Vec::new(), refused: Vec::new() }
+        let (accepted, refused) = (Vec::new(), Vec::new());
+        Dialogue { connection, work, may_be_stale, resumed: false, accepted, refused }
     }
 
     fn close(self, next: Result<Next, End>) -> Result<Answer, Box<Transacted>> {
@@ -145,6 +149,10 @@ impl<'a, 'w> Dialogue<'a, 'w> {
     async fn answers(&mut self, asked: &[usize]) -> Result<Next, End> {
         let deadlines = self.connection.deadlines().clone();
         let mail = self.read(Phase::Mail, deadlines.mail).await?;
+        if self.resumed && mail.is_err() {
+            // Asked again over another connection, whose answer counts.
+            return Err(End::Stale);
+        }
         if let Err(failure) = &mail
             && failure.verdict.scope == Scope::Network
         {
