@@ -2,7 +2,8 @@
 //!
 //! `intake` makes rows of the queue; `dispatcher` claims what is due (`claims`) as far as the
 //! `lane` allows and starts `worker`s, one for each connection; a worker connects (`login`), sends
-//! (`delivery`, `transaction`, `connection`) and hands the outcome to the `recorder`, which makes
+//! (`delivery`, `transaction`, `connection`), with the envelope of the message that comes next behind
+//! the final dot (`following`), and hands the outcome to the `recorder`, which makes
 //! it durable; `journal` makes durable before a final dot goes out that it may be out, and
 //! `recovery` finds what a process that died had on the wire; `herald` tells the logon. What a
 //! reply means is decided in `reply` alone, what follows for a message in `schedule` alone;

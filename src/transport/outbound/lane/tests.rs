@@ -140,3 +140,30 @@ fn activity_has_two_edges() {
     assert_eq!((lane.begin_moving(), lane.begin_moving()), (Some(true), Some(false)));
     assert_eq!((lane.end_moving(), lane.end_moving()), (false, true));
 }
+
+/// What another connection could begin with, what is urgent, and what may not begin is left in line.
+#[test]
+fn only_from_a_long_line_is_taken_ahead() {
+    let mut lane = open(1);
+    lane.push(Priority::Normal, 1);
+    assert_eq!(lane.hire(NOW), 1);
+    assert_eq!(lane.take_following(NOW), None, "the only one");
+    lane.push(Priority::Normal, 2);
+    lane.push(Priority::Normal, 3);
+    assert_eq!(lane.take_following(NOW), Some(1));
+    lane.push(Priority::Urgent, 4);
+    assert_eq!(lane.take_following(NOW), None, "an urgent one is first");
+    assert_eq!(lane.take(), Some(4));
+    assert_eq!(lane.take_following(NOW), Some(2));
+    lane.push(Priority::Normal, 5);
+    lane.went_ahead(WentAhead::Confused, NOW);
+    assert_eq!(lane.take_following(NOW), None, "the server cannot do with it");
+    let mut closed = open(1);
+    (1..4).for_each(|number| closed.push(Priority::Normal, number));
+    closed.set_gate(Gate::Closed);
+    assert_eq!(closed.take_following(NOW), None);
+    let mut paused = open(1);
+    (1..4).for_each(|number| paused.push(Priority::Normal, number));
+    paused.failed(&lost(), NOW, pause);
+    assert_eq!(paused.take_following(NOW), None);
+}

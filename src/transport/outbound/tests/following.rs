@@ -17,14 +17,20 @@ async fn one_connection(tls: TlsMode) -> Rig {
     Rig::shaped(Shape { tls, connections: 1, ..Shape::default() }, office().await).await
 }
 
-/// So many messages in line on one connection, the first of which is not answered yet.
-async fn held_at_the_first_dot(count: u16) -> (Rig, Vec<EntryId>, FaultHandle) {
-    let rig = one_connection(TlsMode::Plain).await;
-    let hang = rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).once());
+/// So many messages, each to a recipient of its number.
+async fn send(rig: &Rig, count: u16) -> Vec<EntryId> {
     let mut entries = Vec::new();
     for number in 1..=count {
         entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
     }
+    entries
+}
+
+/// So many messages in line on one connection, the first of which is not answered yet.
+async fn held_at_the_first_dot(count: u16) -> (Rig, Vec<EntryId>, FaultHandle) {
+    let rig = one_connection(TlsMode::Plain).await;
+    let hang = rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Hang).once());
+    let entries = send(&rig, count).await;
     rig.open();
     hang.reached(PATIENCE).await.unwrap();
     (rig, entries, hang)
@@ -53,10 +59,7 @@ async fn all_end(rig: &Rig, entries: &[EntryId]) {
 async fn a_backlog_goes_out_in_order_over_one_connection() {
     for tls in [TlsMode::Plain, TlsMode::StartTls, TlsMode::Implicit] {
         let rig = one_connection(tls).await;
-        let mut entries = Vec::new();
-        for number in 1..=40 {
-            entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
-        }
+        let entries = send(&rig, 40).await;
         rig.open();
         all_end(&rig, &entries).await;
         assert_eq!(delivered(&rig.office), recipients(1..=40));
@@ -127,10 +130,7 @@ async fn a_crash_with_an_envelope_ahead_loses_nothing() {
 async fn after_a_server_hung_up_one_thing_comes_after_the_other() {
     let rig = one_connection(TlsMode::Plain).await;
     rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, Action::Drop).once());
-    let mut entries = Vec::new();
-    for number in 1..=3 {
-        entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
-    }
+    let entries = send(&rig, 3).await;
     rig.open();
     let in_doubt = |row: &QueueRecord| matches!(row.state, QueueState::InDoubt { .. });
     let row = rig.row_when(&entries[0], in_doubt).await;
@@ -153,10 +153,7 @@ async fn a_server_that_does_not_answer_the_envelope_gets_it_again() {
     shape.deadlines.mail = Duration::from_millis(300);
     let rig = Rig::shaped(shape, office().await).await;
     let fault = rig.office.inject(Fault::smtp(SmtpPhase::Mail, Action::Hang).nth(2).once());
-    let mut entries = Vec::new();
-    for number in 1..=3 {
-        entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
-    }
+    let entries = send(&rig, 3).await;
     rig.open();
     fault.reached(PATIENCE).await.unwrap();
     all_end(&rig, &entries).await;
@@ -171,10 +168,7 @@ async fn trouble_at_the_final_dot_holds_the_next_back() {
     let rig = one_connection(TlsMode::Plain).await;
     let busy = Action::Replace(b"421 4.3.2 going down\r\n".to_vec());
     rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, busy).once());
-    let mut entries = Vec::new();
-    for number in 1..=3 {
-        entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
-    }
+    let entries = send(&rig, 3).await;
     rig.open();
     let trouble = rig.hears_trouble().await;
     let row = rig.row_when(&entries[1], |row| row.state == QueueState::Due).await;
@@ -194,10 +188,7 @@ async fn a_server_that_closes_behind_each_message_is_not_asked_ahead_for_long() 
     let rig = one_connection(TlsMode::Plain).await;
     let reply = SmtpAction::ReplyAndClose(Reply::new(250, "2.0.0", "taken"));
     rig.office.inject(Fault::smtp(SmtpPhase::FinalDot, reply).after_effect());
-    let mut entries = Vec::new();
-    for number in 1..=8 {
-        entries.push(rig.send(number, &[&format!("u{number}@x.org")]).await);
-    }
+    let entries = send(&rig, 8).await;
     rig.open();
     all_end(&rig, &entries).await;
     assert_eq!(delivered(&rig.office), recipients(1..=8));
