@@ -18,7 +18,7 @@ const FIRST: usize = 8;
 
 /// Most StartMessage calls that run at once: saving waits for the disk, and all that wait at the
 /// same time share one round of it. They become more only as messages come.
-const PARALLEL: usize = 64;
+const PARALLEL: usize = 128;
 
 /// How long to wait after the store refused a message or StartMessage failed, unless NEWMAIL
 /// comes before.

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::hand::{Hand, Letter, return_path};
 use super::maildir::{
-    Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Resumed, Token,
+    Draft, FileState, Look, Maildir, MaildirError, Origin, Place, Resumed, Together, Token,
 };
 use super::{on, status_report};
 use crate::mapi::{
@@ -100,6 +100,24 @@ impl IncomingMessage {
         self.observer.counters().add(Family::Received, &[("mailbox", &mailbox)], 1);
         let (subject, at) = (text(tags::SUBJECT), self.made);
         self.observer.tell(Event::Received { mailbox, from, subject, at });
+    }
+
+    /// Into the Maildir: what is short together with others that come now.
+    async fn deliver(&self, mut written: Written, place: Place) -> MapiResult<()> {
+        if written.draft.is_none() {
+            let text = std::mem::take(&mut written.rest);
+            match self.maildir.save_together(text, &place).await? {
+                Together::Saved => return Ok(()),
+                Together::Text(text) => written.rest = text,
+                Together::Draft(draft) => written.draft = Some(draft),
+            }
+        }
+        let maildir = Arc::clone(&self.maildir);
+        let saved = on(&self.runtime, move || {
+            let draft = whole(&maildir, written)?;
+            maildir.deliver(draft, &place)
+        });
+        Ok(saved.await??)
     }
 
     /// What is to be written: the content, or what the properties make (a transport for another
@@ -253,7 +271,7 @@ impl Message for IncomingMessage {
         let maildir = Arc::clone(&self.maildir);
         let place_mailbox = place.mailbox.clone();
         match &self.hand {
-            None => on(&self.runtime, move || save(&maildir, written, &place)).await??,
+            None => self.deliver(written, place).await?,
             Some(hand) => {
                 let Place { mailbox, token, look, .. } = place;
                 let sender = return_path(self.state().header.kept());
@@ -277,10 +295,6 @@ impl Message for IncomingMessage {
 /// What a received message with this key is found again by.
 fn received(key: &[u8]) -> Token {
     Token::of(Origin::Received, key)
-}
-
-fn save(maildir: &Maildir, written: Written, place: &Place) -> Result<(), MaildirError> {
-    maildir.deliver(whole(maildir, written)?, place)
 }
 
 /// All of it in one file.

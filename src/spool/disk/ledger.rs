@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fd::BorrowedFd;
 
-use super::{At, Disk, RealDisk};
+use super::{At, Disk, FileSystemSync, RealDisk};
 
 /// Something that was done.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ pub(crate) enum Event {
     SyncFolder {
         path: PathBuf,
     },
+    /// Of all files; names are not relied upon.
+    SyncFileSystem,
     FoldBegins,
     Folded,
     /// Something was promised to somebody: the number of the promise.
@@ -211,6 +213,17 @@ impl Disk for Ledger {
         Ok(())
     }
 
+    fn file_system_sync(&self, _folder: BorrowedFd<'_>) -> FileSystemSync {
+        FileSystemSync::Now
+    }
+
+    fn sync_file_system(&self, _folder: BorrowedFd<'_>) -> io::Result<()> {
+        if self.forgets != Forgets::SyncFile {
+            self.note(Event::SyncFileSystem);
+        }
+        Ok(())
+    }
+
     fn fold_begins(&self) {
         self.note(Event::FoldBegins);
     }
@@ -297,6 +310,9 @@ impl Replay {
             Event::SyncFile { file } => {
                 let (bytes, durable) = self.files.get_mut(*file).unwrap();
                 *durable = bytes.len();
+            }
+            Event::SyncFileSystem => {
+                self.files.iter_mut().for_each(|(bytes, durable)| *durable = bytes.len());
             }
             Event::MakeFolder { path } => {
                 self.made.insert(path.clone());

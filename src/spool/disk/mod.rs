@@ -4,6 +4,7 @@
 //! They go through this narrow trait so that a test can record their order and rebuild what a
 //! power loss at any moment may leave behind. [`RealDisk`] is what everybody else uses.
 
+mod file_system;
 #[cfg(test)]
 pub(crate) mod ledger;
 #[cfg(test)]
@@ -110,11 +111,39 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Names that were not written yet may be lost.
     fn sync_folder(&self, folder: BorrowedFd<'_>) -> io::Result<()>;
 
+    /// Whether [`Disk::sync_file_system`] may take the place of a sync for each of many files in this
+    /// folder. Default: never.
+    fn file_system_sync(&self, folder: BorrowedFd<'_>) -> FileSystemSync {
+        let _ = folder;
+        FileSystemSync::Never
+    }
+
+    /// Makes everything durable that was written and made before on the file system of this folder,
+    /// by whomever. Only where [`Disk::file_system_sync`] does not say `Never`.
+    ///
+    /// # Errors
+    /// As of [`Disk::sync_file`], of any file; `Unsupported` by default.
+    fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
+        let _ = folder;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Told before the tree takes rows over: from here on any of them may be in it.
     fn fold_begins(&self) {}
 
     /// Told when the tree has all of them, durably.
     fn folded(&self) {}
+}
+
+/// Whether all of a file system may be synced for the sake of some files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystemSync {
+    /// It is not known to cover what syncs of the files do, and to tell of errors.
+    Never,
+    /// Much else waits to be written, and would be waited for.
+    NotNow,
+    /// It may.
+    Now,
 }
 
 /// The file system.
@@ -166,5 +195,13 @@ impl Disk for RealDisk {
 
     fn sync_folder(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
         Ok(rustix::fs::fsync(folder)?)
+    }
+
+    fn file_system_sync(&self, folder: BorrowedFd<'_>) -> FileSystemSync {
+        file_system::readiness(folder)
+    }
+
+    fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
+        file_system::sync(folder)
     }
 }

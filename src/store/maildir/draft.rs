@@ -1,6 +1,5 @@
 //! A file in `tmp` on its way.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,14 +78,18 @@ impl Draft {
             .map_err(|error| MaildirError::new(format!("read tmp/{}", self.name), error))
     }
 
-    /// Makes the octets durable and gives the file its time.
-    pub(super) fn sync(&mut self, time: SysTime) -> Result<(), MaildirError> {
-        let failed =
-            |error: io::Error| MaildirError::sync(format!("sync tmp/{}", self.name), error);
+    /// Gives the file its time.
+    pub(super) fn stamp(&self, time: SysTime) -> Result<(), MaildirError> {
         let seconds = i64::try_from(time.as_secs()).unwrap_or(0);
         let stamp = Timespec { tv_sec: seconds, tv_nsec: 0 };
         let times = Timestamps { last_access: stamp, last_modification: stamp };
-        rustix::fs::futimens(&self.file, &times).map_err(|error| failed(error.into()))?;
+        rustix::fs::futimens(&self.file, &times)
+            .map_err(|error| MaildirError::new(format!("date tmp/{}", self.name), error))
+    }
+
+    /// Makes the octets durable and gives the file its time.
+    pub(super) fn sync(&mut self, time: SysTime) -> Result<(), MaildirError> {
+        self.stamp(time)?;
         self.sync_octets()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +11,8 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::MaildirError;
 use super::shared_sync::SharedSync;
+use super::{FileState, MaildirError};
 use crate::spool::disk::{At, Disk};
 
 /// One folder.
@@ -26,7 +27,34 @@ pub(super) struct Folder {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) fd: OwnedFd,
-    pub(super) sync: SharedSync,
+    sync: SharedSync,
+}
+
+/// The part of a folder that messages in this state are in.
+#[derive(Clone, Debug)]
+pub(super) struct PartOf {
+    pub(super) folder: Arc<Folder>,
+    pub(super) state: FileState,
+}
+
+impl Deref for PartOf {
+    type Target = Part;
+
+    fn deref(&self) -> &Part {
+        match self.state {
+            FileState::New => &self.folder.new,
+            FileState::Seen => &self.folder.cur,
+        }
+    }
+}
+
+impl Part {
+    /// Makes what was moved here before durable, together with all who want that.
+    pub(super) fn sync(&self, disk: &dyn Disk, mailbox: &str) -> Result<(), MaildirError> {
+        self.sync
+            .wait(|| disk.sync_folder(self.fd.as_fd()))
+            .map_err(|error| MaildirError::sync(format!("sync {mailbox}"), error))
+    }
 }
 
 /// Folders that are open. Each is looked up by its name before it is used: a user may have moved

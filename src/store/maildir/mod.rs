@@ -8,11 +8,13 @@ mod folder;
 mod index;
 mod names;
 mod partial;
+mod saver;
 mod shared_sync;
 
 pub(super) use draft::Draft;
 pub(super) use names::{Origin, Token};
 pub(super) use partial::Resumed;
+pub(super) use saver::Together;
 
 /// The folder of a mailbox below the root; empty for INBOX.
 pub(super) fn folder_of(mailbox: &str) -> String {
@@ -23,12 +25,13 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 
 use crate::mapi::{MapiCode, MapiError, MapiResult, SysTime};
 use crate::spool::disk::{At, Disk};
-use folder::{Folder, OpenFolders};
+use folder::{Folder, OpenFolders, PartOf};
 use index::Index;
+use saver::Saver;
 
 /// A file operation in the Maildir that failed.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +122,8 @@ pub(super) struct Maildir {
     /// Held by who makes a file in `tmp`: the system lets one at a time do that, and dozens that
     /// try at once wait for it turning in circles.
     making: Mutex<()>,
+    /// Saves several messages with the syncs of one, where the file system is one for that.
+    saver: Option<Saver>,
     /// Why nothing is delivered any more: a sync has failed, and what else of the disk's cache is
     /// lost with it cannot be known. The next open looks at what is there.
     failed: OnceLock<String>,
@@ -139,7 +144,8 @@ impl Maildir {
         draft::sweep(&tmp, &host, now)?;
         partial::sweep(disk.as_ref(), &tmp, &host, now)?;
         let (index, folders, making, failed) = Default::default();
-        Ok(Maildir { root, tmp, host, index, folders, disk, making, failed })
+        let saver = Saver::for_folder(disk.as_ref(), &tmp);
+        Ok(Maildir { root, tmp, host, index, folders, disk, making, saver, failed })
     }
 
     /// Whether mail may be written: so much space is to stay free on its file system.
@@ -182,31 +188,48 @@ impl Maildir {
     /// is, and that counts as success.
     pub(super) fn deliver(&self, mut draft: Draft, place: &Place) -> Result<(), MaildirError> {
         self.usable()?;
-        if place.look == Look::Everywhere && self.index.contains(&self.root, place.token)? {
+        if self.has(place)? {
             draft.discard();
             return Ok(());
         }
         self.heed(draft.sync(place.time))?;
+        let part = self.part_of(place)?;
+        self.settle(draft, place, &part)?;
+        self.heed(part.sync(self.disk.as_ref(), &place.mailbox))?;
+        self.index.add(place.token);
+        Ok(())
+    }
+
+    /// Whether a message that is to be looked for is there.
+    fn has(&self, place: &Place) -> Result<bool, MaildirError> {
+        match place.look {
+            Look::Here => Ok(false),
+            Look::Everywhere => self.index.contains(&self.root, place.token),
+        }
+    }
+
+    /// The part of a folder that a message goes to; what is missing of it is made.
+    fn part_of(&self, place: &Place) -> Result<PartOf, MaildirError> {
         let mailbox = names::folder(&place.mailbox);
         let disk = self.disk.as_ref();
         let folder = self.heed(self.folders.open(disk, &self.root, mailbox.as_deref()))?;
-        let name = place.token.file_name(place.time, &self.host);
-        let (target, name) = match place.state {
-            FileState::New => (&folder.new, name),
-            FileState::Seen => (&folder.cur, format!("{name}:2,S")),
-        };
-        match disk.rename(draft.at(), At::new(&target.fd, &name)) {
+        Ok(PartOf { folder, state: place.state })
+    }
+
+    /// Moves a file whose octets are durable to its place, where it is durable with the next sync
+    /// of the part.
+    fn settle(&self, draft: Draft, place: &Place, part: &PartOf) -> Result<(), MaildirError> {
+        let mut name = place.token.file_name(place.time, &self.host);
+        if place.state == FileState::Seen {
+            name.push_str(":2,S");
+        }
+        match self.disk.rename(draft.at(), At::new(&part.fd, &name)) {
             Ok(()) => draft.moved(),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => draft.discard(),
             Err(error) => {
                 return Err(MaildirError::new(format!("move {name} to its place"), error));
             }
         }
-        let synced = target.sync.wait(|| disk.sync_folder(target.fd.as_fd()));
-        self.heed(
-            synced.map_err(|error| MaildirError::sync(format!("sync {}", place.mailbox), error)),
-        )?;
-        self.index.add(place.token);
         Ok(())
     }
 

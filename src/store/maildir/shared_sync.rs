@@ -23,18 +23,18 @@ struct State {
 
 /// An error for several.
 #[derive(Debug)]
-struct Failure {
+pub(super) struct Failure {
     code: Option<i32>,
     kind: io::ErrorKind,
     words: String,
 }
 
 impl Failure {
-    fn of(error: &io::Error) -> Self {
+    pub(super) fn of(error: &io::Error) -> Self {
         Failure { code: error.raw_os_error(), kind: error.kind(), words: error.to_string() }
     }
 
-    fn error(&self) -> io::Error {
+    pub(super) fn error(&self) -> io::Error {
         match self.code {
             Some(code) => io::Error::from_raw_os_error(code),
             None => io::Error::new(self.kind, self.words.clone()),
