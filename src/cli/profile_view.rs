@@ -135,6 +135,8 @@ struct ImapView {
     sent_mailbox: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     saves_sent: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compress: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -344,6 +346,7 @@ impl From<&ImapProfile> for ImapView {
             poll_interval: duration(imap.poll_interval),
             sent_mailbox: imap.sent_mailbox.clone(),
             saves_sent: imap.saves_sent,
+            compress: imap.compress,
             after: match &imap.after {
                 AfterProfile::Keep => AfterView::Word("keep"),
                 AfterProfile::Seen => AfterView::Word("seen"),

@@ -114,6 +114,32 @@ pub(crate) struct ImapLogin<'a> {
     pub(crate) wanted: Option<&'a str>,
     /// What worked before.
     pub(crate) memory: &'a LoginMemory,
+    /// Whether the connection is compressed behind it.
+    pub(crate) compress: Compress,
+}
+
+/// Whether a connection is compressed where the server offers it (COMPRESS=DEFLATE, RFC 4978).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compress {
+    /// Unless the server is on this machine: what it saves on the wire costs both ends time.
+    #[default]
+    WhereItPays,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Compress {
+    fn pays(self, stream: &Stream) -> bool {
+        match self {
+            Compress::WhereItPays => {
+                stream.peer_addr().is_ok_and(|peer| !peer.ip().to_canonical().is_loopback())
+            }
+            Compress::Always => true,
+            Compress::Never => false,
+        }
+    }
 }
 
 impl Connector {
@@ -150,7 +176,20 @@ impl Connector {
                 self.deadlines.bound(Phase::Handshake, &self.name, work).await?
             }
         };
-        Ok(ImapLoggedIn { stream: opened.lines.into_stream(&[]), capabilities })
+        let compressed = match capabilities.has("COMPRESS=DEFLATE")
+            && login.compress.pays(opened.lines.stream())
+        {
+            false => false,
+            true => {
+                let work = opened.command(b"COMPRESS DEFLATE");
+                let (reply, _) = self.deadlines.bound(Phase::Handshake, &self.name, work).await?;
+                // RFC 4978 section 3: NO where TLS compresses already, or for want of memory.
+                reply.status == ReplyStatus::Ok
+            }
+        };
+        let stream = opened.lines.into_stream(&[]);
+        let stream = if compressed { stream.deflated() } else { stream };
+        Ok(ImapLoggedIn { stream, capabilities })
     }
 }
 

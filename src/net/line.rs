@@ -64,6 +64,10 @@ impl LineStream {
     }
 
     /// The stream, with `ahead` and then what is in the buffer before the rest.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     pub(super) fn into_stream(self, ahead: &[u8]) -> Stream {
         let mut all = BytesMut::from(ahead);
         all.extend_from_slice(&self.buffer);

@@ -7,6 +7,7 @@
 mod binding;
 mod connector;
 mod deadlines;
+mod deflate;
 mod dial;
 mod error;
 mod imap;
@@ -30,6 +31,7 @@ pub(crate) use connector::Connector;
 pub(crate) use deadlines::{Deadlines, Phase};
 pub(crate) use error::{Fault, NetError, NetErrorKind, TlsReason};
 pub(crate) use imap::{Capabilities, ImapOpened};
+pub use imap_login::Compress;
 pub(crate) use imap_login::{ImapLoggedIn, ImapLogin, LoginError, LoginMemory};
 pub(crate) use imap_reply::{ImapReply, ReplyStatus, Throttle, split_code, throttle};
 pub(crate) use line::for_people;

@@ -1,4 +1,4 @@
-//! A connected byte stream, in clear or under TLS.
+//! A connected byte stream, in clear or under TLS, compressed or not.
 
 use std::fmt;
 use std::io;
@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::binding::{self, ChannelBinding};
+use super::deflate::Deflated;
 
 /// A connection. Bytes that were read too early, or that a later reader expects to see (a
 /// greeting), stand before what comes from the wire.
@@ -23,6 +24,7 @@ pub(crate) struct Stream {
 enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Deflated { deflated: Box<Deflated>, peer: io::Result<SocketAddr>, encrypted: bool },
 }
 
 impl Stream {
@@ -50,12 +52,23 @@ impl Stream {
         }
     }
 
-    /// Whether TLS protects it.
-    pub(crate) fn is_encrypted(&self) -> bool {
-        matches!(self.wire, Wire::Tls(_))
+    /// The same stream with everything from here on compressed.
+    pub(super) fn deflated(self) -> Self {
+        let (peer, encrypted) = (self.peer_addr(), self.is_encrypted());
+        let deflated = Box::new(Deflated::new(self));
+        Stream { ahead: Bytes::new(), wire: Wire::Deflated { deflated, peer, encrypted } }
     }
 
-    /// TLS version and cipher suite for people; `None` in clear.
+    /// Whether TLS protects it.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        match self.wire {
+            Wire::Plain(_) => false,
+            Wire::Tls(_) => true,
+            Wire::Deflated { encrypted, .. } => encrypted,
+        }
+    }
+
+    /// TLS version and cipher suite for people; `None` in clear and once it is compressed.
     pub(crate) fn protection(&self) -> Option<String> {
         let Wire::Tls(tls) = &self.wire else { return None };
         let (_, connection) = tls.get_ref();
@@ -64,7 +77,8 @@ impl Stream {
         Some(format!("{version:?}, {suite:?}").replace('_', "."))
     }
 
-    /// What a login over it can be bound to; `None` in clear and where TLS has nothing to offer.
+    /// What a login over it can be bound to; `None` in clear, where TLS has nothing to offer, and once
+    /// it is compressed.
     pub(crate) fn binding(&self) -> Option<ChannelBinding> {
         let Wire::Tls(tls) = &self.wire else { return None };
         binding::of(tls.get_ref().1)
@@ -75,6 +89,10 @@ impl Stream {
         match &self.wire {
             Wire::Plain(tcp) => tcp.peer_addr(),
             Wire::Tls(tls) => tls.get_ref().0.peer_addr(),
+            Wire::Deflated { peer, .. } => peer
+                .as_ref()
+                .copied()
+                .map_err(|error| io::Error::new(error.kind(), error.to_string())),
         }
     }
 }
@@ -102,6 +120,7 @@ impl AsyncRead for Stream {
         match &mut self.wire {
             Wire::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Wire::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Wire::Deflated { deflated, .. } => Pin::new(deflated).poll_read(cx, buf),
         }
     }
 }
@@ -115,6 +134,7 @@ impl AsyncWrite for Stream {
         match &mut self.wire {
             Wire::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Wire::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Wire::Deflated { deflated, .. } => Pin::new(deflated).poll_write(cx, bytes),
         }
     }
 
@@ -122,6 +142,7 @@ impl AsyncWrite for Stream {
         match &mut self.wire {
             Wire::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Wire::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Wire::Deflated { deflated, .. } => Pin::new(deflated).poll_flush(cx),
         }
     }
 
@@ -129,6 +150,7 @@ impl AsyncWrite for Stream {
         match &mut self.wire {
             Wire::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Wire::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Wire::Deflated { deflated, .. } => Pin::new(deflated).poll_shutdown(cx),
         }
     }
 
@@ -140,6 +162,7 @@ impl AsyncWrite for Stream {
         match &mut self.wire {
             Wire::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Wire::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Wire::Deflated { deflated, .. } => Pin::new(deflated).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -147,6 +170,7 @@ impl AsyncWrite for Stream {
         match &self.wire {
             Wire::Plain(tcp) => tcp.is_write_vectored(),
             Wire::Tls(tls) => tls.is_write_vectored(),
+            Wire::Deflated { deflated, .. } => deflated.is_write_vectored(),
         }
     }
 }

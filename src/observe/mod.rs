@@ -46,6 +46,11 @@ impl Observer {
         self.0.events.subscribe()
     }
 
+    /// Whether somebody hears of events: what has to be found out for one needs not be otherwise.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.0.events.receiver_count() > 0
+    }
+
     /// Tells of an event.
     pub(crate) fn tell(&self, event: Event) {
         // An error means that nobody listens.

@@ -198,6 +198,8 @@ pub struct ImapProfile {
     pub sent_mailbox: Option<String>,
     /// Whether the provider keeps what is sent by itself; `None` for what is known of it.
     pub saves_sent: Option<bool>,
+    /// Whether connections are compressed where offered; `None` for wherever that pays.
+    pub compress: Option<bool>,
 }
 
 /// What happens on the server to a message that is safely fetched (IB-6).

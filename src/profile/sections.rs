@@ -137,6 +137,9 @@ fn set_imap(section: &mut ProfileSection, imap: &ImapProfile, secrets: &Secrets<
     if let Some(saves) = imap.saves_sent {
         section.set("imap.saves_sent", SectionValue::Switch(saves));
     }
+    if let Some(compress) = imap.compress {
+        section.set("imap.compress", SectionValue::Switch(compress));
+    }
     match &imap.after {
         AfterProfile::Keep => section.set("imap.after", text("keep")),
         AfterProfile::Seen => section.set("imap.after", text("seen")),

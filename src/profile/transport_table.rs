@@ -217,6 +217,7 @@ fn read_imap(
         connections: read_connections(&mut table)?,
         sent_mailbox: read_sent_mailbox(&mut table)?,
         saves_sent: table.switch("saves_sent")?,
+        compress: table.switch("compress")?,
     };
     table.finish()?;
     Ok(profile)

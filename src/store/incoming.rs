@@ -89,6 +89,10 @@ impl IncomingMessage {
 
     /// Tells who looks on that the message is in the store.
     fn seen(&self, mailbox: String) {
+        self.observer.counters().add(Family::Received, &[("mailbox", &mailbox)], 1);
+        if !self.observer.is_heard() {
+            return;
+        }
         let parsed = self.state().header.parse();
         let text = |tag| parsed.props.text(tag).unwrap_or_default().to_owned();
         let (name, address) =
@@ -97,7 +101,6 @@ impl IncomingMessage {
             true => address,
             false => format!("{name} <{address}>"),
         };
-        self.observer.counters().add(Family::Received, &[("mailbox", &mailbox)], 1);
         let (subject, at) = (text(tags::SUBJECT), self.made);
         self.observer.tell(Event::Received { mailbox, from, subject, at });
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::mapi::{MapiCode, MapiError, MapiResult};
-use crate::net::{Cleartext, ClientCertificate, ImapLogin, LoginMemory, Server, TlsMode, Trust};
+use crate::net::{
+    Cleartext, ClientCertificate, Compress, ImapLogin, LoginMemory, Server, TlsMode, Trust,
+};
 use crate::spi::{ProfileSection, SecretSource};
 
 /// Everything one logon needs to know.
@@ -110,6 +112,9 @@ pub struct ImapSettings {
     /// Whether the provider keeps what is sent by itself (`imap.saves_sent`); `None` for what is known
     /// of its SMTP host.
     pub saves_sent: Option<bool>,
+    /// Whether connections are compressed where the server offers it (`imap.compress`, default
+    /// wherever that pays).
+    pub compress: Compress,
 }
 
 impl ImapSettings {
@@ -125,6 +130,7 @@ impl ImapSettings {
             kind: self.credentials.password.kind(),
             wanted: self.auth.as_deref(),
             memory,
+            compress: self.compress,
         }
     }
 }
@@ -267,6 +273,11 @@ fn imap_settings(section: &ProfileSection) -> MapiResult<ImapSettings> {
         cleartext: cleartext(section, "imap.insecure")?,
         sent_mailbox: section.text("imap.sent_mailbox")?.map(str::to_owned),
         saves_sent: section.switch("imap.saves_sent")?,
+        compress: match section.switch("imap.compress")? {
+            None => Compress::WhereItPays,
+            Some(true) => Compress::Always,
+            Some(false) => Compress::Never,
+        },
     })
 }
 

@@ -15,8 +15,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::super::{
-    Cleartext, Connector, Deadlines, ImapLogin, LoginError, LoginMemory, Server, TlsMode, Trust,
-    tls,
+    Cleartext, Compress, Connector, Deadlines, ImapLogin, LoginError, LoginMemory, Server, TlsMode,
+    Trust, tls,
 };
 use super::peer::{Flaw, identity_of};
 use crate::spi::SecretKind;
@@ -213,6 +213,7 @@ async fn log_in(server: &ScramServer, wanted: Option<&str>) -> Result<(), LoginE
         kind: SecretKind::Password,
         wanted,
         memory: &memory,
+        compress: Compress::Never,
     };
     connector.imap_login(opened, login).await.map(|_| ())
 }

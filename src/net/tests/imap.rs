@@ -5,7 +5,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::super::{
-    ImapLoggedIn, ImapLogin, LoginError, LoginMemory, NetErrorKind, Phase, TlsMode, Trust, tls,
+    Compress, ImapLoggedIn, ImapLogin, LoginError, LoginMemory, NetErrorKind, Phase, TlsMode,
+    Trust, tls,
 };
 use super::peer::{Flaw, Step, identity, peer};
 use super::{connector, plain};
@@ -29,7 +30,14 @@ async fn login(
     let connector = plain(peer.port);
     let opened = connector.imap_open().await.unwrap();
     let secret = SecretString::from("pass\"word\\");
-    let login = ImapLogin { user, secret: &secret, kind: SecretKind::Password, wanted, memory };
+    let login = ImapLogin {
+        user,
+        secret: &secret,
+        kind: SecretKind::Password,
+        wanted,
+        memory,
+        compress: Compress::Never,
+    };
     let outcome = connector.imap_login(opened, login).await;
     (outcome, peer.heard().await)
 }
@@ -251,6 +259,7 @@ async fn an_authenticate_without_end_ends() {
         kind: SecretKind::Password,
         wanted: None,
         memory: &memory,
+        compress: Compress::Never,
     };
     let error = connector.imap_login(opened, login).await.unwrap_err();
     let LoginError::Net(error) = error else { panic!("{error}") };
@@ -328,6 +337,7 @@ async fn a_refused_token_is_acknowledged_and_told() {
             kind: SecretKind::Token,
             wanted,
             memory: &memory,
+            compress: Compress::Never,
         };
         let outcome = connector.imap_login(opened, login).await;
         let Err(LoginError::Refused { words, .. }) = outcome else { panic!("{outcome:?}") };

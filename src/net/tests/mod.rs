@@ -1,6 +1,7 @@
 //! Connecting to peers that follow a script.
 
 pub(crate) mod bound;
+mod deflate;
 mod imap;
 mod peer;
 mod smtp;

@@ -1,5 +1,5 @@
-//! Saving messages that come at the same time with the syncs of one: a thread that takes whatever
-//! waits, writes it all, syncs the file system once, moves it all and syncs the folder once.
+//! Saving messages that come at the same time with the syncs of one: threads that take whatever
+//! waits, write it all, sync the file system once, move it all and sync the folder once.
 //!
 //! That is a third of the work of as many threads that sync a file each, but it waits for what other
 //! programs have written on the same file system, too, and hears of their errors. So it is done only
@@ -21,6 +21,9 @@ use crate::spool::disk::{Disk, FileSystemSync};
 
 /// Most messages that are saved together.
 const MOST: usize = 64;
+
+/// One writes a batch while the other waits for the disk.
+const THREADS: usize = 2;
 
 /// How long another message is waited for, once one has come.
 const GATHER: Duration = Duration::from_micros(200);
@@ -112,24 +115,10 @@ impl Saver {
         apt.then(Saver::default)
     }
 
-    /// Hands a job to the thread, which begins with the first one.
+    /// Hands a job to the threads, which begin with the first one.
     fn send(&self, job: Job) -> Result<(), Job> {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let jobs = match &mut *jobs {
-            Some(jobs) => jobs,
-            none => {
-                let (sender, receiver) = mpsc::channel();
-                let thread = std::thread::Builder::new().name("maildir".into());
-                match thread.spawn(move || run(&receiver)) {
-                    Ok(_) => none.insert(sender),
-                    Err(error) => {
-                        tracing::warn!(%error, "No thread for the Maildir");
-                        return Err(job);
-                    }
-                }
-            }
-        };
-        jobs.send(job).map_err(|unsent| unsent.0)
+        jobs.get_or_insert_with(start).send(job).map_err(|unsent| unsent.0)
     }
 
     fn rests(&self) -> bool {
@@ -165,17 +154,38 @@ fn broken() -> MaildirError {
     MaildirError::new("save a message", io::Error::other("it broke down"))
 }
 
-/// Until the Maildir is dropped.
-fn run(jobs: &Receiver<Job>) {
-    while let Ok(first) = jobs.recv() {
-        let mut batch = Batch::begin(first);
-        while batch.written.len() < MOST
-            && let Ok(job) = jobs.recv_timeout(GATHER)
-        {
-            batch.write(job);
+/// Starts the threads. Without any, what is sent to them comes back.
+fn start() -> Sender<Job> {
+    let (sender, jobs) = mpsc::channel();
+    let jobs = Arc::new(Mutex::new(jobs));
+    for _ in 0..THREADS {
+        let jobs = Arc::clone(&jobs);
+        let thread = std::thread::Builder::new().name("maildir".into());
+        if let Err(error) = thread.spawn(move || run(&jobs)) {
+            tracing::warn!(%error, "No thread for the Maildir");
         }
+    }
+    sender
+}
+
+/// Until the Maildir is dropped.
+fn run(jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        let batch = gather(&jobs.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(batch) = batch else { return };
         batch.finish();
     }
+}
+
+/// The messages that come next, written.
+fn gather(jobs: &Receiver<Job>) -> Option<Batch> {
+    let mut batch = Batch::begin(jobs.recv().ok()?);
+    while batch.written.len() < MOST
+        && let Ok(job) = jobs.recv_timeout(GATHER)
+    {
+        batch.write(job);
+    }
+    Some(batch)
 }
 
 /// Messages that are saved together.

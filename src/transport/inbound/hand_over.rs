@@ -247,9 +247,9 @@ async fn fill(
         .with(tags::MESSAGE_SIZE, long(u64::from(claim.size)));
     message.set_props(props).await.map_err(object)?;
     match body {
-        Body::Whole(held) => {
+        Body::Whole(held, digest) => {
             let sink = message.set_content().await.map_err(object)?;
-            writing.insert(Writer::new(sink)).write(&held).await?;
+            writing.insert(Writer::of_known(sink, digest)).write(&held).await?;
         }
         Body::Pieces { taken, mut pieces } => {
             let (writer, kept) = Writer::resume(message, claim.size).await.map_err(object)?;
@@ -303,13 +303,41 @@ const ENDS: usize = 4096;
 /// Writes into the message and digests what it writes.
 struct Writer {
     sink: Box<dyn ContentSink>,
-    hasher: blake3::Hasher,
+    digest: Digest,
     size: u64,
+}
+
+/// The digest of a message.
+enum Digest {
+    /// It was made before.
+    Known(ContentDigest),
+    /// It comes to be.
+    Of(Box<blake3::Hasher>),
+}
+
+impl Digest {
+    fn update(&mut self, bytes: &[u8]) {
+        if let Digest::Of(hasher) = self {
+            hasher.update(bytes);
+        }
+    }
+
+    fn get(&self) -> ContentDigest {
+        match self {
+            Digest::Known(digest) => *digest,
+            Digest::Of(hasher) => content_digest(hasher),
+        }
+    }
 }
 
 impl Writer {
     fn new(sink: Box<dyn ContentSink>) -> Self {
-        Writer { sink, hasher: blake3::Hasher::new(), size: 0 }
+        Writer { sink, digest: Digest::Of(Box::default()), size: 0 }
+    }
+
+    /// Of a message whose digest is known.
+    fn of_known(sink: Box<dyn ContentSink>, digest: ContentDigest) -> Self {
+        Writer { sink, digest: Digest::Known(digest), size: 0 }
     }
 
     /// Goes on where an earlier try stopped.
@@ -337,7 +365,7 @@ impl Writer {
             if bytes.is_empty() {
                 break;
             }
-            self.hasher.update(bytes);
+            self.digest.update(bytes);
             self.size += u64::try_from(count).unwrap_or(0);
             if kept.head.is_empty() {
                 kept.head = Bytes::copy_from_slice(bytes.get(..ENDS).unwrap_or(bytes));
@@ -362,14 +390,14 @@ impl Writer {
     }
 
     async fn write(&mut self, held: &Held) -> Result<(), Undone> {
-        self.hasher.update(held.bytes());
+        self.digest.update(held.bytes());
         self.size += u64::try_from(held.bytes().len()).unwrap_or(u64::MAX);
         self.sink.write(held.bytes()).await.map_err(Undone::Message)
     }
 
     async fn finish(self) -> Result<(ContentDigest, u64), Undone> {
         self.sink.finish().await.map_err(Undone::Message)?;
-        Ok((content_digest(&self.hasher), self.size))
+        Ok((self.digest.get(), self.size))
     }
 
     /// The message is not to be had now.

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::claim::{Claim, Failed, Manner};
 use super::cursor::Ending;
 use super::fault::{LaneFault, asks_for_patience};
-use super::key::content_digest;
+use super::key::{ContentDigest, content_digest};
 use super::mailbox::{Mailbox, Match};
 use super::moment::Moment;
 use super::plan::{Listing, uid_sets};
@@ -23,7 +23,7 @@ use crate::transport::inbound::lane::is_closed;
 use crate::transport::settings::AfterFetch;
 
 /// Messages that are fetched and not handed on yet.
-type Ready = Vec<(Claim, Held)>;
+type Ready = Vec<(Claim, Held, ContentDigest)>;
 
 impl From<SpoolError> for LaneFault {
     fn from(error: SpoolError) -> Self {
@@ -363,7 +363,7 @@ impl Work {
                 }
             }
             claim.note(digest);
-            ready.push((claim, held));
+            ready.push((claim, held, digest));
         }
         if fetched.is_err() {
             // The connection is lost; what it brought is not.
@@ -387,8 +387,8 @@ impl Work {
             }
             // Nothing may be handed over before the disk knows that it is, and what it is (IB-6).
             mailbox.commit().await?;
-            for (claim, held) in ready {
-                account.queue.push(Fetched { claim, body: Body::Whole(held) });
+            for (claim, held, digest) in ready {
+                account.queue.push(Fetched { claim, body: Body::Whole(held, digest) });
             }
             lane.looked(&account, look);
             account.announce();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::claim::Claim;
+use super::key::ContentDigest;
 use super::mailbox::Mailbox;
 
 /// A message on its way from the server to the host.
@@ -18,8 +19,8 @@ pub(super) struct Fetched {
 
 /// The bytes of a message.
 pub(super) enum Body {
-    /// All of them.
-    Whole(Held),
+    /// All of them, and their digest.
+    Whole(Held, ContentDigest),
     /// They come as the host takes them; `taken` asks for the first, and says what the host has.
     Pieces { taken: oneshot::Sender<Kept>, pieces: mpsc::Receiver<Piece> },
 }

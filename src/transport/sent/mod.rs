@@ -21,8 +21,8 @@ use tokio::sync::Mutex;
 use super::settings::{ImapSettings, TransportSettings};
 use crate::mapi::{MapiCode, MapiError, MapiResult, SysTime};
 use crate::net::{
-    Capabilities, Connector, Deadlines, ImapLoggedIn, ImapLogin, ImapReply, LoginError,
-    LoginMemory, ReplyStatus, Stream,
+    Capabilities, Connector, Deadlines, ImapLoggedIn, ImapReply, LoginError, LoginMemory,
+    ReplyStatus, Stream,
 };
 use crate::spi::{ProfileSection, Repetition, SecretError, SentCopy, SentFolder};
 use dialogue::{Dialogue, Lost};
@@ -145,15 +145,8 @@ impl ImapSent {
     }
 
     async fn log_in_with(&self, secret: &SecretString) -> Result<ImapLoggedIn, LoginError> {
-        let credentials = &self.settings.credentials;
         let opened = self.connector.imap_open().await.map_err(LoginError::Net)?;
-        let login = ImapLogin {
-            user: &credentials.user,
-            secret,
-            kind: credentials.password.kind(),
-            wanted: self.settings.auth.as_deref(),
-            memory: &self.memory,
-        };
+        let login = self.settings.login(secret, &self.memory);
         self.connector.imap_login(opened, login).await
     }
 

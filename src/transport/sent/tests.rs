@@ -68,6 +68,7 @@ impl Rig {
             cleartext: Cleartext::LoopbackOnly,
             sent_mailbox: None,
             saves_sent: None,
+            compress: crate::net::Compress::WhereItPays,
         };
         change(&mut settings);
         let short = Duration::from_millis(1500);

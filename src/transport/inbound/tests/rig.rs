@@ -141,6 +141,7 @@ impl Rig {
             cleartext: Cleartext::LoopbackOnly,
             sent_mailbox: None,
             saves_sent: None,
+            compress: crate::net::Compress::WhereItPays,
         };
         let settings = InboundSettings {
             transport: "work".into(),
