@@ -3,6 +3,8 @@
 //! It is done on the raw stream, so that no secret passes through a library that logs what it
 //! sends.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
@@ -10,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::imap::{Capabilities, Said, told_capabilities};
 use super::imap_reply::{ImapReply, ReplyStatus, Throttle, throttle};
+use super::line::LineStream;
 use super::{
     Binding, Channel, Claim, Connector, Exchange, ImapOpened, Mechanism, NetError, NetErrorKind,
     Phase, SaslError, Stream, conceal,
@@ -81,9 +84,13 @@ impl LoginError {
     }
 }
 
-/// Which way of logging in worked last, so that a server is not asked twice each time.
+/// Which way of logging in worked last, so that a server is not asked twice each time, and whether
+/// it broke at COMPRESS.
 #[derive(Debug, Default)]
-pub(crate) struct LoginMemory(Mutex<Option<Method>>);
+pub(crate) struct LoginMemory {
+    method: Mutex<Option<Method>>,
+    compression_breaks: AtomicBool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
@@ -93,11 +100,23 @@ enum Method {
 
 impl LoginMemory {
     fn remember(&self, method: Method) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(method);
+        *self.method.lock().unwrap_or_else(PoisonError::into_inner) = Some(method);
     }
 
     fn prefers(&self, method: Method) -> bool {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) == Some(method)
+        *self.method.lock().unwrap_or_else(PoisonError::into_inner) == Some(method)
+    }
+
+    fn compression_breaks(&self) -> bool {
+        self.compression_breaks.load(Ordering::Relaxed)
+    }
+
+    /// The connection was lost between COMPRESS and the first answer that is compressed. It may have
+    /// been for another reason; who is not asked again only loses some speed.
+    fn broke_at_compression(&self, error: NetError) -> NetError {
+        self.compression_breaks.store(true, Ordering::Relaxed);
+        tracing::warn!(%error, "A connection was lost at COMPRESS; the next ones do without");
+        error
     }
 }
 
@@ -131,10 +150,10 @@ pub enum Compress {
 }
 
 impl Compress {
-    fn pays(self, stream: &Stream) -> bool {
+    pub(super) fn pays(self, peer: Option<SocketAddr>) -> bool {
         match self {
             Compress::WhereItPays => {
-                stream.peer_addr().is_ok_and(|peer| !peer.ip().to_canonical().is_loopback())
+                peer.is_some_and(|peer| !peer.ip().to_canonical().is_loopback())
             }
             Compress::Always => true,
             Compress::Never => false,
@@ -176,19 +195,14 @@ impl Connector {
                 self.deadlines.bound(Phase::Handshake, &self.name, work).await?
             }
         };
-        let compressed = match capabilities.has("COMPRESS=DEFLATE")
-            && login.compress.pays(opened.lines.stream())
+        if capabilities.has("COMPRESS=DEFLATE")
+            && login.compress.pays(opened.lines.stream().peer_addr().ok())
+            && !login.memory.compression_breaks()
         {
-            false => false,
-            true => {
-                let work = opened.command(b"COMPRESS DEFLATE");
-                let (reply, _) = self.deadlines.bound(Phase::Handshake, &self.name, work).await?;
-                // RFC 4978 section 3: NO where TLS compresses already, or for want of memory.
-                reply.status == ReplyStatus::Ok
-            }
-        };
+            let work = self.deadlines.bound(Phase::Handshake, &self.name, opened.compress());
+            opened = work.await.map_err(|error| login.memory.broke_at_compression(error))?;
+        }
         let stream = opened.lines.into_stream(&[]);
-        let stream = if compressed { stream.deflated() } else { stream };
         Ok(ImapLoggedIn { stream, capabilities })
     }
 }
@@ -280,6 +294,18 @@ impl ImapOpened {
             server: self.lines.server().to_owned(),
             error: SaslError::NotOffered(self.capabilities.mechanisms().join(" ")),
         }))
+    }
+
+    /// Compresses the connection, unless the server refuses (RFC 4978 section 3). That it works is
+    /// seen by a question: a server that does not do what it offers would break every connection.
+    async fn compress(mut self) -> Result<Self, NetError> {
+        let (reply, _) = self.command(b"COMPRESS DEFLATE").await?;
+        if reply.status == ReplyStatus::Ok {
+            let server = self.lines.server().to_owned();
+            self.lines = LineStream::new(self.lines.into_stream(&[]).deflated(), &server);
+            self.command(b"NOOP").await?;
+        }
+        Ok(self)
     }
 
     /// A BYE in the middle of a login may be a request for patience.

@@ -63,11 +63,11 @@ impl LineStream {
         self.buffer.is_empty()
     }
 
-    /// The stream, with `ahead` and then what is in the buffer before the rest.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
     }
 
+    /// The stream, with `ahead` and then what is in the buffer before the rest.
     pub(super) fn into_stream(self, ahead: &[u8]) -> Stream {
         let mut all = BytesMut::from(ahead);
         all.extend_from_slice(&self.buffer);

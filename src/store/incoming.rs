@@ -112,7 +112,7 @@ impl IncomingMessage {
             match self.maildir.save_together(text, &place).await? {
                 Together::Saved => return Ok(()),
                 Together::Text(text) => written.rest = text,
-                Together::Draft(draft) => written.draft = Some(draft),
+                Together::Draft(draft) => written.draft = Some(*draft),
             }
         }
         let maildir = Arc::clone(&self.maildir);

@@ -1,11 +1,13 @@
 //! Connections that are compressed behind the login (RFC 4978).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_compression::tokio::bufread::DeflateDecoder;
 use async_compression::tokio::write::DeflateEncoder;
 use secrecy::SecretString;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::super::{Compress, ImapLoggedIn, ImapLogin, LoginError, LoginMemory};
@@ -18,18 +20,37 @@ const OFFER: &str = "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR COMPRESS=DEFL
 const TOLD: &str = "* OK [CAPABILITY IMAP4rev1 COMPRESS=DEFLATE] in\r\n";
 
 async fn log_in(port: u16, compress: Compress) -> Result<ImapLoggedIn, LoginError> {
+    log_in_by(port, compress, &LoginMemory::default()).await
+}
+
+async fn log_in_by(
+    port: u16,
+    compress: Compress,
+    memory: &LoginMemory,
+) -> Result<ImapLoggedIn, LoginError> {
     let connector = plain(port);
     let opened = connector.imap_open().await.unwrap();
-    let (secret, memory) = (SecretString::from("secret"), LoginMemory::default());
+    let secret = SecretString::from("secret");
     let login = ImapLogin {
         user: "ann",
         secret: &secret,
         kind: SecretKind::Password,
         wanted: None,
-        memory: &memory,
+        memory,
         compress,
     };
     connector.imap_login(opened, login).await
+}
+
+/// What a server says, compressed.
+struct Deflater(DeflateEncoder<Vec<u8>>);
+
+impl Deflater {
+    async fn say(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.0.write_all(bytes).await.unwrap();
+        self.0.flush().await.unwrap();
+        std::mem::take(self.0.get_mut())
+    }
 }
 
 /// A server that takes the login and COMPRESS, says `behind` right behind its OK, and is then given
@@ -63,11 +84,29 @@ async fn server<F: Future<Output = ()> + Send>(
     (port, task)
 }
 
-async fn deflated(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new());
-    encoder.write_all(bytes).await.unwrap();
-    encoder.flush().await.unwrap();
-    encoder.into_inner()
+/// A server that compresses, and says this in answer to the NOOP that tries it.
+async fn compressing<F: Future<Output = ()> + Send>(
+    text: Vec<u8>,
+    then: impl FnOnce(Lines<Decoder>) -> F + Send + 'static,
+) -> (u16, tokio::task::JoinHandle<()>) {
+    let mut deflater = Deflater(DeflateEncoder::new(Vec::new()));
+    let early = deflater.say(b"* OK early\r\n").await;
+    server(early, |tcp| async move {
+        let (reader, mut writer) = tcp.into_split();
+        let mut lines = BufReader::new(DeflateDecoder::new(BufReader::new(reader))).lines();
+        let line = lines.next_line().await.unwrap().unwrap();
+        let tag = line.strip_suffix(" NOOP").unwrap();
+        let answer = [format!("{tag} OK\r\n").as_bytes(), &text].concat();
+        writer.write_all(&deflater.say(&answer).await).await.unwrap();
+        then(lines).await;
+    })
+    .await
+}
+
+type Decoder = BufReader<DeflateDecoder<BufReader<OwnedReadHalf>>>;
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), work).await.unwrap()
 }
 
 /// What comes in the same piece as the OK is compressed already.
@@ -75,12 +114,7 @@ async fn deflated(bytes: &[u8]) -> Vec<u8> {
 async fn both_directions_are_compressed_from_the_ok_on() {
     let text: Vec<u8> =
         b"* 1 FETCH (BODY[] {300000}\r\n".iter().copied().cycle().take(300_000).collect();
-    let whole = deflated(&text).await;
-    let (early, late) = (whole[..whole.len() / 2].to_vec(), whole[whole.len() / 2..].to_vec());
-    let (port, task) = server(early, |mut tcp| async move {
-        tcp.write_all(&late).await.unwrap();
-        let (reader, _writer) = tcp.split();
-        let mut lines = BufReader::new(DeflateDecoder::new(BufReader::new(reader))).lines();
+    let (port, task) = compressing(text.clone(), |mut lines| async move {
         assert_eq!(lines.next_line().await.unwrap().unwrap(), "h5 NOOP");
         assert_eq!(lines.next_line().await.unwrap().unwrap(), "h6 LOGOUT");
         assert_eq!(lines.next_line().await.unwrap(), None);
@@ -89,7 +123,7 @@ async fn both_directions_are_compressed_from_the_ok_on() {
     let mut stream = log_in(port, Compress::Always).await.unwrap().stream;
     assert!(!stream.is_encrypted() && stream.peer_addr().unwrap().port() == port);
     let mut told = vec![0; text.len()];
-    stream.read_exact(&mut told).await.unwrap();
+    in_time(stream.read_exact(&mut told)).await.unwrap();
     assert!(told == text);
     for command in ["h5 NOOP\r\n", "h6 LOGOUT\r\n"] {
         stream.write_all(command.as_bytes()).await.unwrap();
@@ -97,7 +131,22 @@ async fn both_directions_are_compressed_from_the_ok_on() {
         stream.flush().await.unwrap();
     }
     stream.shutdown().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(30), task).await.unwrap().unwrap();
+    in_time(task).await.unwrap();
+}
+
+/// Nobody has to end the compressed data before it closes.
+#[tokio::test]
+async fn a_server_that_closes_has_closed() {
+    let (port, task) = compressing(b"* OK the last word\r\n".to_vec(), |lines| async move {
+        drop(lines);
+    })
+    .await;
+    let mut stream = log_in(port, Compress::Always).await.unwrap().stream;
+    let mut told = String::new();
+    in_time(stream.read_to_string(&mut told)).await.unwrap();
+    assert_eq!(told, "* OK the last word\r\n");
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    in_time(task).await.unwrap();
 }
 
 #[tokio::test]
@@ -133,15 +182,56 @@ async fn it_is_asked_for_only_where_it_is_wanted_and_offered() {
     }
 }
 
+/// A server, or whoever stands before it, that offers what it cannot do.
 #[tokio::test]
-async fn what_is_not_deflate_is_an_error() {
-    let (port, _task) = server(b"* OK this is clear text\r\n".to_vec(), |tcp| async move {
-        drop(tcp);
+async fn who_breaks_at_it_is_not_asked_again() {
+    let clear = b"* OK this is clear text\r\n".to_vec();
+    let (garbage, _task) = server(clear, |tcp| async move {
+        let _open = tcp;
+        std::future::pending::<()>().await;
     })
     .await;
-    let mut stream = log_in(port, Compress::Always).await.unwrap().stream;
-    let mut told = Vec::new();
-    let read = stream.read_to_end(&mut told);
-    let error = tokio::time::timeout(Duration::from_secs(30), read).await.unwrap().unwrap_err();
-    assert!(error.kind() != std::io::ErrorKind::ConnectionReset, "{error}");
+    let (closed, _task) = server(Vec::new(), |tcp| async move { drop(tcp) }).await;
+    let hangs_up = peer(
+        vec![
+            Step::Say(OFFER),
+            Step::Hear("* AUTHENTICATE PLAIN"),
+            Step::Answer(TOLD),
+            Step::Hear("* COMPRESS DEFLATE"),
+        ],
+        None,
+    )
+    .await;
+    for port in [garbage, closed, hangs_up.port] {
+        let memory = LoginMemory::default();
+        let error = in_time(log_in_by(port, Compress::Always, &memory)).await.unwrap_err();
+        assert!(matches!(error, LoginError::Net(_)), "{error}");
+        let script = vec![
+            Step::Say(OFFER),
+            Step::Hear("* AUTHENTICATE PLAIN"),
+            Step::Answer(TOLD),
+            Step::Say("* OK in clear\r\n"),
+        ];
+        let peer = peer(script, None).await;
+        let logged_in = log_in_by(peer.port, Compress::Always, &memory).await.unwrap();
+        let (mut stream, mut told) = (logged_in.stream, String::new());
+        stream.read_to_string(&mut told).await.unwrap();
+        assert_eq!(told, "* OK in clear\r\n");
+    }
+}
+
+#[test]
+fn it_pays_with_other_machines() {
+    for (peer, pays) in [
+        ("127.0.0.1:143", false),
+        ("[::1]:143", false),
+        ("[::ffff:127.0.0.1]:143", false),
+        ("192.0.2.1:143", true),
+        ("[2001:db8::1]:143", true),
+    ] {
+        let peer: Option<SocketAddr> = Some(peer.parse().unwrap());
+        assert_eq!(Compress::WhereItPays.pays(peer), pays, "{peer:?}");
+        assert!(Compress::Always.pays(peer) && !Compress::Never.pays(peer));
+    }
+    assert!(!Compress::WhereItPays.pays(None));
 }

@@ -1,5 +1,6 @@
-//! Syncing a whole file system: where that is as good as a sync of each file, and when it is cheap.
+//! Syncing a whole file system: where that is as good as a sync of each file, and when it costs little.
 
+use std::fs::File;
 use std::io;
 
 use rustix::fd::BorrowedFd;
@@ -7,11 +8,16 @@ use rustix::fd::BorrowedFd;
 use super::FileSystemSync;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{readiness, sync};
+pub(super) use linux::{make_room, readiness, sync};
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn readiness(_folder: BorrowedFd<'_>) -> FileSystemSync {
     FileSystemSync::Never
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn make_room(_file: &File, _octets: usize) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -23,11 +29,20 @@ pub(super) fn sync(_folder: BorrowedFd<'_>) -> io::Result<()> {
 mod linux {
     use std::sync::OnceLock;
 
-    use super::{BorrowedFd, FileSystemSync, io};
+    use rustix::fd::AsFd;
+    use rustix::fs::FallocateFlags;
+    use rustix::io::Errno;
+
+    use super::{BorrowedFd, File, FileSystemSync, io};
+
+    const EXT: u32 = 0xEF53;
+    const XFS: u32 = 0x5846_5342;
+    const BTRFS: u32 = 0x9123_683E;
 
     /// The file systems, by their number in `statfs`, whose `sync_fs` writes data, inodes and names:
-    /// ext2 to ext4, XFS, Btrfs. Those of networks, stacked ones and those in memory are left out.
-    const KNOWN: [u32; 3] = [0xEF53, 0x5846_5342, 0x9123_683E];
+    /// ext4 (and ext2 and ext3, see [`make_room`]), XFS, Btrfs. Those of networks, stacked ones and
+    /// those in memory are left out.
+    const KNOWN: [u32; 3] = [EXT, XFS, BTRFS];
 
     /// The first Linux whose `syncfs` tells of errors of writing.
     const TELLS_ERRORS: (u32, u32) = (5, 8);
@@ -37,8 +52,7 @@ mod linux {
 
     /// See [`FileSystemSync`].
     pub(in super::super) fn readiness(folder: BorrowedFd<'_>) -> FileSystemSync {
-        let known = rustix::fs::fstatfs(folder)
-            .is_ok_and(|found| u32::try_from(found.f_type).is_ok_and(|kind| KNOWN.contains(&kind)));
+        let known = kind(folder).is_some_and(|kind| KNOWN.contains(&kind));
         if !known || !tells_errors() {
             return FileSystemSync::Never;
         }
@@ -46,6 +60,24 @@ mod linux {
         match waiting(&memory) {
             Some(octets) if octets <= MOST_WAITING => FileSystemSync::Now,
             _ => FileSystemSync::NotNow,
+        }
+    }
+
+    fn kind(file: impl AsFd) -> Option<u32> {
+        u32::try_from(rustix::fs::fstatfs(file).ok()?.f_type).ok()
+    }
+
+    /// Only ext4 looks for room when it writes and then tells `fsync` alone that there is none; the
+    /// others tell both, and Btrfs would not compress what has its room.
+    pub(in super::super) fn make_room(file: &File, octets: usize) -> io::Result<()> {
+        let octets = u64::try_from(octets).unwrap_or(u64::MAX);
+        if octets == 0 || kind(file) != Some(EXT) {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, octets) {
+            // Ext2, and files laid out as there.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            made => Ok(made?),
         }
     }
 
@@ -80,6 +112,7 @@ mod linux {
     }
 
     #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
     mod tests {
         use super::*;
 
@@ -97,6 +130,24 @@ mod linux {
             }
             assert!(version("5.7.19") < Some(TELLS_ERRORS));
             assert!(version("5.10.0") >= Some(TELLS_ERRORS));
+        }
+
+        #[test]
+        fn what_is_no_disk_is_left_out() {
+            let folder = std::fs::File::open("/proc").unwrap();
+            assert_eq!(readiness(folder.as_fd()), FileSystemSync::Never);
+        }
+
+        #[test]
+        fn room_is_no_content() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("file");
+            let file = File::create(&path).unwrap();
+            for octets in [0, 10_000] {
+                let made = make_room(&file, octets).map_err(|error| error.kind());
+                assert!(matches!(made, Ok(()) | Err(io::ErrorKind::Unsupported)), "{made:?}");
+            }
+            assert_eq!(std::fs::metadata(path).unwrap().len(), 0);
         }
 
         #[test]

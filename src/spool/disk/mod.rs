@@ -118,11 +118,24 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         FileSystemSync::Never
     }
 
-    /// Makes everything durable that was written and made before on the file system of this folder,
-    /// by whomever. Only where [`Disk::file_system_sync`] does not say `Never`.
+    /// Gives a new file the room for so many octets, which are then written: where room is found only
+    /// while a file is being synced, [`Disk::sync_file_system`] does not tell that there was none.
+    /// Default: nothing.
     ///
     /// # Errors
-    /// As of [`Disk::sync_file`], of any file; `Unsupported` by default.
+    /// `Unsupported`; those of the file system.
+    fn make_room(&self, file: &File, octets: usize) -> io::Result<()> {
+        let _ = (file, octets);
+        Ok(())
+    }
+
+    /// Makes everything durable that was written and made before on the file system of this folder,
+    /// by whomever; of files whose room was made. Only where [`Disk::file_system_sync`] does not say
+    /// `Never`, and not twice at a time: an error is told once.
+    ///
+    /// # Errors
+    /// As of [`Disk::sync_file`], of any file since the folder was opened or synced so before;
+    /// `Unsupported` by default.
     fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
         let _ = folder;
         Err(io::ErrorKind::Unsupported.into())
@@ -199,6 +212,10 @@ impl Disk for RealDisk {
 
     fn file_system_sync(&self, folder: BorrowedFd<'_>) -> FileSystemSync {
         file_system::readiness(folder)
+    }
+
+    fn make_room(&self, file: &File, octets: usize) -> io::Result<()> {
+        file_system::make_room(file, octets)
     }
 
     fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()> {

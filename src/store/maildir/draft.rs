@@ -61,6 +61,13 @@ impl Draft {
         Lock::of(&self.file)
     }
 
+    /// Makes room for octets that are to be made durable by a sync of the file system.
+    pub(super) fn make_room(&self, octets: usize) -> Result<(), MaildirError> {
+        self.disk
+            .make_room(&self.file, octets)
+            .map_err(|error| MaildirError::new(format!("make room for tmp/{}", self.name), error))
+    }
+
     /// Appends octets.
     pub(in crate::store) fn write(&mut self, bytes: &[u8]) -> Result<(), MaildirError> {
         self.disk

@@ -59,9 +59,17 @@ impl MaildirError {
         !self.of_sync && self.source.kind() == io::ErrorKind::AlreadyExists
     }
 
-    fn is_full_disk(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    fn is_unsupported(&self) -> bool {
+        self.source.kind() == io::ErrorKind::Unsupported
     }
+
+    fn is_full_disk(&self) -> bool {
+        is_full_disk(self.source.kind())
+    }
+}
+
+fn is_full_disk(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<MaildirError> for MapiError {

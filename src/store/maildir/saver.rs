@@ -42,6 +42,10 @@ const REST_BESIDE_OTHERS: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Saver {
     jobs: Mutex<Option<Sender<Job>>>,
+    /// Held by who syncs the file system: it tells of an error once, so two at a time could hear of
+    /// each other's.
+    syncing: Mutex<()>,
+    /// Changed by who holds `syncing`.
     rest: Mutex<Rest>,
 }
 
@@ -50,6 +54,8 @@ pub(super) struct Saver {
 enum Rest {
     #[default]
     No,
+    /// A sync of the file system runs since then.
+    Syncing(Instant),
     Until(Instant),
     ForGood,
 }
@@ -58,6 +64,8 @@ impl Rest {
     fn is_over(self, now: Instant) -> bool {
         match self {
             Rest::No => true,
+            // Those that come now need not wait for it.
+            Rest::Syncing(since) => now.saturating_duration_since(since) <= SLOW,
             Rest::Until(end) => end <= now,
             Rest::ForGood => false,
         }
@@ -84,7 +92,7 @@ pub(in crate::store) enum Together {
     /// It has to be written and delivered by itself.
     Text(Vec<u8>),
     /// It is written and has to be delivered by itself.
-    Draft(Draft),
+    Draft(Box<Draft>),
 }
 
 type Outcome = Result<Together, MaildirError>;
@@ -123,6 +131,12 @@ impl Saver {
 
     fn rests(&self) -> bool {
         !self.rest.lock().unwrap_or_else(PoisonError::into_inner).is_over(Instant::now())
+    }
+
+    /// Room cannot be made here.
+    fn rest_for_good(&self) {
+        let _syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rest(Rest::ForGood);
     }
 
     fn rest(&self, rest: Rest) {
@@ -220,6 +234,10 @@ impl Batch {
         match self.maildir.written(&text, &place) {
             Ok(Some(draft)) => self.written.push(Written { draft, place, done }),
             Ok(None) => done.answer(Ok(Together::Saved)),
+            Err(error) if error.is_unsupported() => {
+                self.maildir.saver.iter().for_each(Saver::rest_for_good);
+                done.answer(Ok(Together::Text(text)));
+            }
             Err(error) => done.answer(Err(error)),
         }
     }
@@ -234,7 +252,8 @@ impl Batch {
             }
         }
         for Settled { part, mailbox, messages } in settled {
-            let synced = maildir.heed(part.sync(maildir.disk.as_ref(), &mailbox));
+            let sync = || part.sync(maildir.disk.as_ref(), &mailbox);
+            let synced = maildir.usable().and_then(|()| maildir.heed(sync()));
             let failure = synced.as_ref().err().map(|error| Failure::of(&error.source));
             for (token, done) in messages {
                 if let Some(failure) = &failure {
@@ -257,6 +276,7 @@ impl Maildir {
             return Ok(None);
         }
         let mut draft = self.draft()?;
+        draft.make_room(text.len())?;
         draft.write(text)?;
         draft.stamp(place.time)?;
         Ok(Some(draft))
@@ -267,19 +287,23 @@ impl Maildir {
         let Some(saver) = self.saver.as_ref().filter(|_| written.len() >= FEW) else {
             return self.sync_each(written);
         };
+        let _syncing = saver.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let tmp = self.tmp.as_fd();
-        if self.disk.file_system_sync(tmp) != FileSystemSync::Now {
-            saver.rest(Rest::until(Instant::now(), REST_BESIDE_OTHERS));
+        let busy = || self.disk.file_system_sync(tmp) != FileSystemSync::Now;
+        let rests = saver.rests();
+        if rests || busy() {
+            if !rests {
+                saver.rest(Rest::until(Instant::now(), REST_BESIDE_OTHERS));
+            }
             for Written { draft, done, .. } in written {
-                done.answer(Ok(Together::Draft(draft)));
+                done.answer(Ok(Together::Draft(Box::new(draft))));
             }
             return Vec::new();
         }
         let began = Instant::now();
-        let synced = self.disk.sync_file_system(tmp);
-        let took = began.elapsed();
-        let Err(error) = synced else {
-            saver.rest(Rest::after(took, Instant::now()));
+        saver.rest(Rest::Syncing(began));
+        let Err(error) = self.disk.sync_file_system(tmp) else {
+            saver.rest(Rest::after(began.elapsed(), Instant::now()));
             return written;
         };
         // Of these files or of others: from here on each tells for itself.
@@ -311,6 +335,7 @@ impl Maildir {
         draft: Draft,
         place: &Place,
     ) -> Result<&'a mut Settled, MaildirError> {
+        self.usable()?;
         let is = |one: &Settled| one.mailbox == place.mailbox && one.part.state == place.state;
         let at = match settled.iter().position(is) {
             Some(at) => at,

@@ -34,6 +34,10 @@ impl Failure {
         Failure { code: error.raw_os_error(), kind: error.kind(), words: error.to_string() }
     }
 
+    fn is_full_disk(&self) -> bool {
+        super::is_full_disk(self.kind)
+    }
+
     pub(super) fn error(&self) -> io::Error {
         match self.code {
             Some(code) => io::Error::from_raw_os_error(code),
@@ -50,14 +54,15 @@ impl SharedSync {
     /// Returns when a sync has ended that began after this call did. Blocks.
     ///
     /// # Errors
-    /// Why that sync failed, to each who waited for it: it is not tried again for any of them.
+    /// Why that sync failed, to each who waited for it and, but for a full disk, to whoever comes
+    /// later: it is not tried again for any of them.
     pub(super) fn wait(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
         state.asked += 1;
         let mine = state.asked;
         loop {
             if let Some((until, failure)) = &state.failed
-                && mine <= *until
+                && (mine <= *until || !failure.is_full_disk())
             {
                 return Err(failure.error());
             }
@@ -158,6 +163,21 @@ mod tests {
         let (syncs, good) = with_waiters(20, || Err(io::Error::from_raw_os_error(5)));
         assert_eq!(syncs, 2);
         assert!(good.into_iter().all(|good| !good));
+    }
+
+    /// The system tells of an error once, and calls the next sync a success.
+    #[test]
+    fn behind_a_sync_that_failed_none_is_believed() {
+        let shared = SharedSync::default();
+        let code = |error: io::Error| error.raw_os_error();
+        let io_error = || Err(io::Error::from_raw_os_error(5));
+        assert_eq!(shared.wait(io_error).map_err(code), Err(Some(5)));
+        assert_eq!(shared.wait(|| Ok(())).map_err(code), Err(Some(5)));
+        // A disk that was full may have room again.
+        let shared = SharedSync::default();
+        let full = || Err(io::Error::from_raw_os_error(28));
+        assert_eq!(shared.wait(full).map_err(code), Err(Some(28)));
+        assert!(shared.wait(|| Ok(())).is_ok());
     }
 
     #[test]

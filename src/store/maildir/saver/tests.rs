@@ -15,7 +15,10 @@ use crate::store::maildir::{FileState, Look, Origin};
 struct Told {
     busy: AtomicBool,
     file_system_fails: AtomicBool,
-    folder_fails: AtomicBool,
+    folder_fails_once: AtomicBool,
+    no_room_ahead: AtomicBool,
+    /// Told when a sync of the file system has begun; it goes on when it is told so.
+    gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
     /// Writing this many octets breaks down.
     breaks_at: AtomicUsize,
     file_syncs: AtomicUsize,
@@ -55,7 +58,7 @@ impl Disk for Told {
         RealDisk.unlink(at)
     }
     fn sync_folder(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
-        strike(&self.folder_fails)?;
+        strike(&AtomicBool::new(self.folder_fails_once.swap(false, Ordering::SeqCst)))?;
         self.folder_syncs.fetch_add(1, Ordering::SeqCst);
         RealDisk.sync_folder(folder)
     }
@@ -65,7 +68,18 @@ impl Disk for Told {
             false => FileSystemSync::Now,
         }
     }
+    fn make_room(&self, file: &std::fs::File, octets: usize) -> io::Result<()> {
+        match self.no_room_ahead.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::Unsupported.into()),
+            false => RealDisk.make_room(file, octets),
+        }
+    }
     fn sync_file_system(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
+        let gate = self.gate.lock().unwrap().take();
+        if let Some((begun, go_on)) = gate {
+            begun.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
         strike(&self.file_system_fails)?;
         self.file_system_syncs.fetch_add(1, Ordering::SeqCst);
         RealDisk.sync_folder(folder)
@@ -93,6 +107,16 @@ fn text(number: usize) -> Vec<u8> {
 
 /// What those who wait for the messages of one batch hear.
 fn save(maildir: &Arc<Maildir>, places: impl IntoIterator<Item = Place>) -> Vec<Outcome> {
+    let (batch, outcomes) = written(maildir, places);
+    batch.finish();
+    outcomes.into_iter().map(|mut outcome| outcome.try_recv().unwrap()).collect()
+}
+
+/// A batch in `tmp`, and where its outcomes come.
+fn written(
+    maildir: &Arc<Maildir>,
+    places: impl IntoIterator<Item = Place>,
+) -> (Batch, Vec<oneshot::Receiver<Outcome>>) {
     let mut batch = Batch { maildir: Arc::clone(maildir), written: Vec::new() };
     let mut outcomes = Vec::new();
     for (number, place) in places.into_iter().enumerate() {
@@ -105,8 +129,7 @@ fn save(maildir: &Arc<Maildir>, places: impl IntoIterator<Item = Place>) -> Vec<
         });
         outcomes.push(outcome);
     }
-    batch.finish();
-    outcomes.into_iter().map(|mut outcome| outcome.try_recv().unwrap()).collect()
+    (batch, outcomes)
 }
 
 fn all_saved(outcomes: &[Outcome]) -> bool {
@@ -224,16 +247,65 @@ async fn after_a_sync_of_the_file_system_that_failed_each_is_saved_by_itself() {
     assert_eq!(disk.file_system_syncs.load(Ordering::SeqCst), 0);
 }
 
+/// The system tells of an error once: who syncs beside it could be told that all is well.
+#[test]
+fn nobody_syncs_the_file_system_beside_one_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Told::default());
+    let maildir = open(dir.path(), Arc::clone(&disk) as _);
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    *disk.gate.lock().unwrap() = Some((begun, may_go_on));
+    disk.file_system_fails.store(true, Ordering::SeqCst);
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| save(&maildir, (0..FEW).map(place)));
+        has_begun.recv().unwrap();
+        let (batch, outcomes) = written(&maildir, (10..10 + FEW).map(place));
+        let second = scope.spawn(|| {
+            batch.finish();
+            outcomes.into_iter().map(|mut outcome| outcome.try_recv().unwrap()).collect()
+        });
+        go_on.send(()).unwrap();
+        let second: Vec<Outcome> = second.join().unwrap();
+        (first.join().unwrap(), second)
+    });
+    assert!(first.iter().all(Result::is_err));
+    assert!(second.iter().all(|outcome| matches!(outcome, Ok(Together::Draft(_)))), "{second:?}");
+    assert_eq!(disk.file_system_syncs.load(Ordering::SeqCst), 0);
+    // Not after it, either.
+    disk.busy.store(true, Ordering::SeqCst);
+    let third = save(&maildir, (20..20 + FEW).map(place));
+    assert!(third.iter().all(|outcome| matches!(outcome, Ok(Together::Draft(_)))), "{third:?}");
+    assert_eq!(*maildir.saver.as_ref().unwrap().rest.lock().unwrap(), Rest::ForGood);
+}
+
+#[tokio::test]
+async fn where_room_cannot_be_made_each_is_saved_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Told::default());
+    disk.no_room_ahead.store(true, Ordering::SeqCst);
+    let maildir = open(dir.path(), Arc::clone(&disk) as _);
+    for outcome in save(&maildir, [place(0)]) {
+        assert!(matches!(&outcome, Ok(Together::Text(told)) if *told == text(0)), "{outcome:?}");
+    }
+    let next = maildir.save_together(text(1), &place(1)).await;
+    assert!(matches!(next, Ok(Together::Text(_))), "{next:?}");
+    assert!(texts(&dir.path().join("tmp")).is_empty());
+}
+
+/// Of a batch for several folders, one of which cannot be made durable, nothing is promised any
+/// more that comes behind it.
 #[test]
 fn after_a_sync_of_a_folder_that_failed_nothing_is_saved() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Told::default());
     let maildir = open(dir.path(), Arc::clone(&disk) as _);
-    disk.folder_fails.store(true, Ordering::SeqCst);
-    let inbox = || (0..FEW).map(|number| place(2 * number));
-    assert!(save(&maildir, inbox()).iter().all(Result::is_err));
-    disk.folder_fails.store(false, Ordering::SeqCst);
-    assert!(save(&maildir, inbox()).iter().all(Result::is_err), "well again, not trusted");
+    // A folder that is to be made comes first; INBOX is there.
+    let places = || [place(1), place(3), place(0), place(2)];
+    disk.folder_fails_once.store(true, Ordering::SeqCst);
+    assert!(save(&maildir, places()).iter().all(Result::is_err));
+    assert!(!disk.folder_fails_once.load(Ordering::SeqCst));
+    assert!(save(&maildir, places()).iter().all(Result::is_err), "well again, not trusted");
     assert!(texts(&dir.path().join("tmp")).is_empty());
 }
 
@@ -245,7 +317,7 @@ async fn beside_others_that_write_much_each_is_delivered_by_itself() {
     disk.busy.store(true, Ordering::SeqCst);
     for (number, outcome) in save(&maildir, (0..FEW).map(place)).into_iter().enumerate() {
         let Ok(Together::Draft(draft)) = outcome else { panic!("{number}: {outcome:?}") };
-        maildir.deliver(draft, &place(number)).unwrap();
+        maildir.deliver(*draft, &place(number)).unwrap();
     }
     assert_eq!(texts(&dir.path().join("new")), sorted([0, 2]));
     assert_eq!(texts(&dir.path().join(".Lists.Rust/new")), sorted([1, 3]));
@@ -304,4 +376,7 @@ fn what_took_long_is_left_alone_for_minutes() {
     assert!(rest.is_over(later(REST_AFTER_SLOW)));
     assert!(!Rest::ForGood.is_over(later(Duration::from_secs(1 << 30))));
     assert!(Rest::No.is_over(now));
+    // Nobody else waits for one that takes so long.
+    assert!(Rest::Syncing(now).is_over(later(SLOW)));
+    assert!(!Rest::Syncing(now).is_over(later(SLOW + Duration::from_millis(1))));
 }
