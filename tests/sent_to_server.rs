@@ -69,7 +69,17 @@ async fn await_nothing_owed(state: &Path) {
 /// Dovecot marks the mailbox of sent mail, whatever it is called.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dovecot_gets_the_copy_into_the_mailbox_it_marks() {
-    let mut options = DovecotOptions::default();
+    dovecot_gets_the_copy(DovecotOptions::default(), "").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dovecot_gets_the_copy_over_a_compressed_connection() {
+    let extra_config = "protocol imap {\n  mail_plugins = $mail_plugins imap_zlib\n}\n".to_owned();
+    let options = DovecotOptions { extra_config, ..DovecotOptions::default() };
+    dovecot_gets_the_copy(options, "compress = true").await;
+}
+
+async fn dovecot_gets_the_copy(mut options: DovecotOptions, line: &str) {
     options
         .mailboxes
         .push(Mailbox { name: "Gesendet".to_owned(), special_use: Some("\\Sent".to_owned()) });
@@ -79,7 +89,7 @@ async fn dovecot_gets_the_copy_into_the_mailbox_it_marks() {
     let ca_file = certificates.path().join("ca.pem");
     fs::write(&ca_file, office.ca_pem()).unwrap();
     let smtp = Server::implicit(office.address(Listener::Smtps).unwrap(), &ca_file);
-    let imap = imaps(&dovecot).login("ann", &dovecot.password_of("ann").unwrap());
+    let imap = imaps(&dovecot).login("ann", &dovecot.password_of("ann").unwrap()).with(line);
     let account = Account::new("work", "Ann Example <ann@example.org>")
         .smtp(smtp.login("ann", "secret"))
         .imap(imap);
