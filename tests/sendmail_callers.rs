@@ -90,6 +90,7 @@ async fn mdadm_without_dash_i() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn git_send_email() {
     let desk = Desk::new().await;
+    desk.send_over_one_connection();
     let daemon = desk.program.daemon().await;
     let line = format!(
         "set -e; export GIT_CONFIG_NOSYSTEM=1; mkdir repo; cd repo; git=/usr/bin/git; $git init -q .; \

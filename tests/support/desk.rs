@@ -37,6 +37,15 @@ impl Desk {
         self.program.write_profile(&format!("{text}{sections}"));
     }
 
+    /// From here on messages keep their order up to the server.
+    pub(crate) fn send_over_one_connection(&self) {
+        let text = std::fs::read_to_string(self.program.path("config/test.toml")).unwrap();
+        let section = "[transport.smtp]\n";
+        assert!(text.contains(section), "{text}");
+        let text = text.replacen(section, &format!("{section}connections = 1\n"), 1);
+        self.program.write_profile(&text);
+    }
+
     /// The program under a name.
     pub(crate) fn named(&self, name: &str) -> PathBuf {
         self.bin.path().join(name)
