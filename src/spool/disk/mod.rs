@@ -4,11 +4,16 @@
 //! They go through this narrow trait so that a test can record their order and rebuild what a
 //! power loss at any moment may leave behind. [`RealDisk`] is what everybody else uses.
 
+#[cfg(test)]
+mod as_real;
 mod file_system;
 #[cfg(test)]
 pub(crate) mod ledger;
 #[cfg(test)]
 pub(crate) mod power_loss;
+
+#[cfg(test)]
+pub(crate) use as_real::as_real_disk;
 
 use std::fmt;
 use std::fs::File;

@@ -97,36 +97,16 @@ fn a_sync_that_is_missing_is_noticed() {
 struct FailsOnce(std::sync::atomic::AtomicBool);
 
 impl Disk for FailsOnce {
-    fn create(&self, at: At<'_>) -> io::Result<std::fs::File> {
-        RealDisk.create(at)
-    }
-    fn write(&self, file: &std::fs::File, bytes: &[u8]) -> io::Result<()> {
-        RealDisk.write(file, bytes)
-    }
+    as_real_disk!(create write make_folder rename link unlink sync_folder);
     fn sync_file(&self, file: &std::fs::File) -> io::Result<()> {
         match self.0.swap(false, std::sync::atomic::Ordering::SeqCst) {
             true => Err(io::Error::from_raw_os_error(5)),
             false => RealDisk.sync_file(file),
         }
     }
-    fn make_folder(&self, at: At<'_>) -> io::Result<()> {
-        RealDisk.make_folder(at)
-    }
-    fn rename(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn link(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
-        RealDisk.link(from, to)
-    }
-    fn unlink(&self, at: At<'_>) -> io::Result<()> {
-        RealDisk.unlink(at)
-    }
-    fn sync_folder(&self, folder: rustix::fd::BorrowedFd<'_>) -> io::Result<()> {
-        RealDisk.sync_folder(folder)
-    }
 }
 
-use crate::spool::disk::RealDisk;
+use crate::spool::disk::{RealDisk, as_real_disk};
 
 #[test]
 fn after_a_sync_that_failed_nothing_is_delivered_until_the_next_open() {

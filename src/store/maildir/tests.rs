@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 use super::*;
-use crate::spool::disk::RealDisk;
+use crate::spool::disk::{RealDisk, as_real_disk};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Mutex;
 
@@ -375,44 +375,14 @@ impl std::fmt::Debug for Overtaken {
 }
 
 impl Disk for Overtaken {
+    as_real_disk!(create write sync_file make_folder rename link unlink sync_folder);
+
     fn open(&self, at: At<'_>) -> io::Result<std::fs::File> {
         let opened = RealDisk.open(at)?;
         if let Some(by) = self.0.lock().unwrap().take() {
             by();
         }
         Ok(opened)
-    }
-
-    fn create(&self, at: At<'_>) -> io::Result<std::fs::File> {
-        RealDisk.create(at)
-    }
-
-    fn write(&self, file: &std::fs::File, bytes: &[u8]) -> io::Result<()> {
-        RealDisk.write(file, bytes)
-    }
-
-    fn sync_file(&self, file: &std::fs::File) -> io::Result<()> {
-        RealDisk.sync_file(file)
-    }
-
-    fn make_folder(&self, at: At<'_>) -> io::Result<()> {
-        RealDisk.make_folder(at)
-    }
-
-    fn rename(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-
-    fn link(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
-        RealDisk.link(from, to)
-    }
-
-    fn unlink(&self, at: At<'_>) -> io::Result<()> {
-        RealDisk.unlink(at)
-    }
-
-    fn sync_folder(&self, folder: rustix::fd::BorrowedFd<'_>) -> io::Result<()> {
-        RealDisk.sync_folder(folder)
     }
 }
 

@@ -7,7 +7,7 @@ use rustix::fd::BorrowedFd;
 use super::*;
 use crate::mapi::{MapiCode, MapiError, SysTime};
 use crate::spool::disk::ledger::{Event, Forgets, Ledger, every_power_loss};
-use crate::spool::disk::{At, RealDisk};
+use crate::spool::disk::{RealDisk, as_real_disk};
 use crate::store::maildir::{FileState, Look, Origin};
 
 /// A file system that may be synced, or not now, and fails as told.
@@ -34,9 +34,7 @@ fn strike(fails: &AtomicBool) -> io::Result<()> {
 }
 
 impl Disk for Told {
-    fn create(&self, at: At<'_>) -> io::Result<std::fs::File> {
-        RealDisk.create(at)
-    }
+    as_real_disk!(create make_folder rename link unlink);
     fn write(&self, file: &std::fs::File, bytes: &[u8]) -> io::Result<()> {
         assert_ne!(bytes.len(), self.breaks_at.load(Ordering::SeqCst), "as told");
         RealDisk.write(file, bytes)
@@ -44,18 +42,6 @@ impl Disk for Told {
     fn sync_file(&self, file: &std::fs::File) -> io::Result<()> {
         self.file_syncs.fetch_add(1, Ordering::SeqCst);
         RealDisk.sync_file(file)
-    }
-    fn make_folder(&self, at: At<'_>) -> io::Result<()> {
-        RealDisk.make_folder(at)
-    }
-    fn rename(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn link(&self, from: At<'_>, to: At<'_>) -> io::Result<()> {
-        RealDisk.link(from, to)
-    }
-    fn unlink(&self, at: At<'_>) -> io::Result<()> {
-        RealDisk.unlink(at)
     }
     fn sync_folder(&self, folder: BorrowedFd<'_>) -> io::Result<()> {
         strike(&AtomicBool::new(self.folder_fails_once.swap(false, Ordering::SeqCst)))?;
