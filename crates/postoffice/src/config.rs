@@ -159,6 +159,8 @@ pub enum Feature {
     Imap(ImapCapability),
     /// A SASL mechanism, in both protocols.
     Auth(Mechanism),
+    /// The UIDNEXT of a SELECT (RFC 3501 section 6.3.1), which not every server tells.
+    UidNext,
 }
 
 impl From<SmtpExtension> for Feature {

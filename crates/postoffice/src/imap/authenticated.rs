@@ -12,7 +12,7 @@ use imap_codec::imap_types::status::StatusDataItemName;
 use super::literal::string;
 use super::session::Session;
 use super::view::View;
-use crate::config::ImapCapability;
+use crate::config::{Feature, ImapCapability};
 use crate::mailbox::{MailboxError, Store};
 
 /// The flags a client finds defined.
@@ -42,7 +42,9 @@ impl Session {
             let _ = write!(out, "* OK [UNSEEN {unseen}] first unseen\r\n");
         }
         let _ = write!(out, "* OK [PERMANENTFLAGS ({permanent})] limited\r\n");
-        let _ = write!(out, "* OK [UIDNEXT {next}] next\r\n");
+        if self.connection.shared.offers(Feature::UidNext) {
+            let _ = write!(out, "* OK [UIDNEXT {next}] next\r\n");
+        }
         let _ = write!(out, "* OK [UIDVALIDITY {validity}] valid\r\n");
         self.connection.say(&out);
         self.selected = Some(view);

@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use postoffice::{Action, Fault, ImapAction, ImapCapability, ImapPhase, PostOffice, Protocol};
+use postoffice::{
+    Action, Fault, Feature, ImapAction, ImapCapability, ImapPhase, PostOffice, Protocol,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{HandOver, Watched};
@@ -137,6 +139,47 @@ async fn a_refused_list_waits_for_the_next_round() {
     assert!(fetches >= 1);
     idles(10).await;
     assert_eq!(rig.office.counters(Protocol::Imap).command("UID FETCH"), fetches);
+    life.inbound.stop(LONG).await;
+}
+
+/// Without UIDNEXT only a list says whether there is more: one for each look. A connection that comes
+/// back from another mailbox needs none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_tells_no_uidnext_is_not_looked_at_for_nothing() {
+    let mut rig = Rig::with(PostOffice::builder().withhold(Feature::UidNext)).await;
+    rig.office.create_mailbox("ann", "Other").unwrap();
+    rig.settings.imap.mailboxes.push("Other".into());
+    rig.settings.imap.connections = 1;
+    rig.settings.imap.poll_interval = Duration::from_millis(30);
+    rig.deliver((0..3).map(|number| message(number, 100)));
+    let life = rig.start();
+    rig.saved(3).await;
+    let count = |command| rig.office.counters(Protocol::Imap).command(command);
+    let idles = async |more: u64| {
+        let wanted = count("IDLE") + more;
+        let enough =
+            |office: &PostOffice| office.counters(Protocol::Imap).command("IDLE") >= wanted;
+        rig.office.wait_until("IDLE", LONG, enough).await.unwrap();
+    };
+    idles(2).await;
+    let (looks, fetches, examines) = (count("IDLE"), count("UID FETCH"), count("EXAMINE"));
+    idles(10).await;
+    // A round is a look at either, and the way back.
+    let (fetches, looks) = (count("UID FETCH") - fetches, count("IDLE") - looks);
+    assert!(fetches <= looks + 1, "{fetches} lists in {looks} rounds");
+    assert!(count("EXAMINE") - examines > 2 * looks, "it did not come back to INBOX");
+    // What is pushed is found, and what comes while it is being opened.
+    rig.deliver([message(3, 100)]);
+    rig.saved(4).await;
+    life.no_trouble().await;
+    life.inbound.stop(LONG).await;
+    let hang = rig.office.inject(Fault::imap(ImapPhase::MidSelect, Action::Hang).once());
+    let life = rig.start();
+    hang.reached(LONG).await.unwrap();
+    rig.deliver([message(4, 100)]);
+    hang.release();
+    rig.saved(5).await;
+    life.no_trouble().await;
     life.inbound.stop(LONG).await;
 }
 
