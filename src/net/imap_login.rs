@@ -113,10 +113,9 @@ impl LoginMemory {
 
     /// The connection was lost between COMPRESS and the first answer that is compressed. It may have
     /// been for another reason; who is not asked again only loses some speed.
-    fn broke_at_compression(&self, error: NetError) -> NetError {
+    fn broke_at_compression(&self, error: &NetError) {
         self.compression_breaks.store(true, Ordering::Relaxed);
         tracing::warn!(%error, "A connection was lost at COMPRESS; the next ones do without");
-        error
     }
 }
 
@@ -165,7 +164,8 @@ impl Connector {
     /// Logs in by the mechanism the profile wants, and by no other. Where it wants none, a
     /// password is shown by the best mechanism that is offered and, when that is refused, by the
     /// next one, last by the LOGIN command: there are servers that offer more than they serve.
-    /// What worked once is used alone from then on.
+    /// What worked once is used alone from then on. A connection that is lost at COMPRESS is made
+    /// again, without it.
     ///
     /// # Errors
     /// [`LoginError`]; the connection is gone in any case.
@@ -200,7 +200,14 @@ impl Connector {
             && !login.memory.compression_breaks()
         {
             let work = self.deadlines.bound(Phase::Handshake, &self.name, opened.compress());
-            opened = work.await.map_err(|error| login.memory.broke_at_compression(error))?;
+            opened = match work.await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    login.memory.broke_at_compression(&error);
+                    let again = self.imap_open().await?;
+                    return Box::pin(self.imap_login(again, login)).await;
+                }
+            };
         }
         let stream = opened.lines.into_stream(&[]);
         Ok(ImapLoggedIn { stream, capabilities })

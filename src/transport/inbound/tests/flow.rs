@@ -128,16 +128,10 @@ async fn a_refused_list_waits_for_the_next_round() {
     rig.office.inject(Fault::imap(ImapPhase::Search, ImapAction::No("not now".into())));
     rig.deliver([message(0, 100)]);
     let life = rig.start();
-    let idles = async |more: u64| {
-        let idles = |office: &PostOffice| office.counters(Protocol::Imap).command("IDLE");
-        let wanted = idles(&rig.office) + more;
-        let enough = |office: &PostOffice| idles(office) >= wanted;
-        rig.office.wait_until("IDLE", LONG, enough).await.unwrap();
-    };
-    idles(1).await;
+    rig.idles(1).await;
     let fetches = rig.office.counters(Protocol::Imap).command("UID FETCH");
     assert!(fetches >= 1);
-    idles(10).await;
+    rig.idles(10).await;
     assert_eq!(rig.office.counters(Protocol::Imap).command("UID FETCH"), fetches);
     life.inbound.stop(LONG).await;
 }
@@ -155,15 +149,9 @@ async fn a_server_that_tells_no_uidnext_is_not_looked_at_for_nothing() {
     let life = rig.start();
     rig.saved(3).await;
     let count = |command| rig.office.counters(Protocol::Imap).command(command);
-    let idles = async |more: u64| {
-        let wanted = count("IDLE") + more;
-        let enough =
-            |office: &PostOffice| office.counters(Protocol::Imap).command("IDLE") >= wanted;
-        rig.office.wait_until("IDLE", LONG, enough).await.unwrap();
-    };
-    idles(2).await;
+    rig.idles(2).await;
     let (looks, fetches, examines) = (count("IDLE"), count("UID FETCH"), count("EXAMINE"));
-    idles(10).await;
+    rig.idles(10).await;
     // A round is a look at either, and the way back.
     let (fetches, looks) = (count("UID FETCH") - fetches, count("IDLE") - looks);
     assert!(fetches <= looks + 1, "{fetches} lists in {looks} rounds");

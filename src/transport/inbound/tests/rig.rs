@@ -227,6 +227,15 @@ impl Rig {
         assert!(waited.is_ok(), "{} of {count} saved\n{}", self.store.len(), self.transcript());
     }
 
+    /// Waits until so many more IDLE commands have come to the server.
+    pub(super) async fn idles(&self, more: u64) {
+        let idles =
+            |office: &PostOffice| office.counters(postoffice::Protocol::Imap).command("IDLE");
+        let wanted = idles(&self.office) + more;
+        let enough = |office: &PostOffice| idles(office) >= wanted;
+        self.office.wait_until("IDLE", LONG, enough).await.unwrap();
+    }
+
     /// Waits until so many more commands have come to the server.
     pub(super) async fn said(&self, count: u64) {
         let total = |office: &PostOffice| -> u64 {
